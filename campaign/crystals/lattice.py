@@ -1,0 +1,46 @@
+"""Parent lattices: ideal cells whose sites an alloy's atoms occupy.
+
+Lattice rows in angstrom. ``bcc`` is the two-atom cubic cell; ``fcc`` the two-atom body-centred tetragonal description
+(edges a/sqrt2, a/sqrt2, a), so that both give 54 atoms in a 3 x 3 x 3 supercell.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from ase.data import covalent_radii, reference_states
+from ase.data import atomic_numbers as numbers_by_symbol
+
+from campaign.types import Crystal, FloatArray
+
+ParentLattice = Literal["bcc", "fcc"]
+_ATOMS_PER_CUBIC_CELL = {"fcc": 4, "bcc": 2, "sc": 1, "diamond": 8}
+
+
+def atomic_volume(symbol: str) -> float:
+    """Volume per atom of the element's reference crystal in cubic angstrom (ASE's table); from the covalent radius elsewhere."""
+    state = reference_states[numbers_by_symbol[symbol]] or {}
+    kind = str(state.get("symmetry", ""))
+    if kind in _ATOMS_PER_CUBIC_CELL:
+        return float(state["a"]) ** 3 / _ATOMS_PER_CUBIC_CELL[kind]
+    if kind == "hcp":
+        return float(np.sqrt(3) / 4 * state["a"] ** 3 * state["c/a"])
+    return float((2 * covalent_radii[numbers_by_symbol[symbol]]) ** 3 / np.sqrt(2))
+
+
+def sites(parent: ParentLattice, repeats: Sequence[int]) -> FloatArray:
+    """(n, 3) fractional coordinates of the sites of a supercell; n is twice the product of the repeats."""
+    corners = np.array(list(itertools.product(*(range(count) for count in repeats))), dtype=float)
+    return np.concatenate([corners, corners + 0.5]) / np.asarray(repeats, dtype=float)
+
+
+def supercell(parent: ParentLattice, repeats: Sequence[int], symbols: Sequence[str]) -> Crystal:
+    """An ideal cell with ``symbols`` (n,) on its sites, its volume the mean of the elements' atomic volumes (Vegard)."""
+    volume = float(np.mean([atomic_volume(symbol) for symbol in symbols]))
+    cubic = (2 * volume) ** (1 / 3) if parent == "bcc" else (4 * volume) ** (1 / 3)
+    edges = np.array([cubic] * 3) if parent == "bcc" else cubic * np.array([np.sqrt(0.5), np.sqrt(0.5), 1.0])
+    numbers = [numbers_by_symbol[symbol] for symbol in symbols]
+    return Crystal(np.diag(edges * np.asarray(repeats)), sites(parent, repeats), np.array(numbers, dtype=np.uint8))

@@ -1,0 +1,43 @@
+"""Errors that a person reads: what was expected, what came, what to do. Each kind has its exit code."""
+
+from __future__ import annotations
+
+
+class OreloopError(Exception):
+    """Base of all errors raised for a person. ``hint`` says what to do; ``exit_code`` is the command's exit status."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  what to do: {self.hint}" if self.hint else self.message
+
+
+class InputError(OreloopError):
+    """A config, a data file or an argument is wrong."""
+
+    exit_code = 2
+
+
+class StoppedByFailuresError(OreloopError):
+    """Every oracle is paused because it failed too often."""
+
+    exit_code = 3
+
+
+class SurroundingsError(OreloopError):
+    """Disk, lock, ledger, cluster or an engine: something around the campaign is wrong."""
+
+    exit_code = 4
+
+
+class LedgerDamagedError(SurroundingsError):
+    """The ledger's database or journal cannot be read."""
+
+
+class CampaignLockedError(SurroundingsError):
+    """Another driver holds the campaign folder."""

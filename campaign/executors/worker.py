@@ -1,0 +1,77 @@
+"""What runs inside a worker process: an oracle behind a wall that no exception crosses, and computations."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from campaign import plugins
+from campaign.protocols import EvaluationJob, Oracle, OracleSpec
+from campaign.types import Cost, Evaluation, FailureKind
+
+
+def limit_threads(threads: int) -> None:
+    """Fix the thread count of the numerics in this process; called before they are imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+class OracleWorker:
+    """Holds an oracle for its life, so that engines start once; other settings for a retry make a second instance."""
+
+    def __init__(self, spec: OracleSpec, name: str, threads: int) -> None:
+        limit_threads(threads)
+        self._spec, self._name = spec, name
+        self._oracles: dict[str, Oracle] = {"": plugins.build(spec.plugin)}
+
+    def is_ready(self) -> bool:
+        return True
+
+    def evaluate(self, job: EvaluationJob) -> Evaluation:
+        """The oracle's evaluation with its cost; an exception becomes a failure that tells where it came from."""
+        started, cpu = time.time(), time.process_time()
+        try:
+            evaluation = self._oracle(job).evaluate(job.candidate.crystal)
+            if not isinstance(evaluation, Evaluation):
+                evaluation = Evaluation.failed(
+                    FailureKind.CRASH,
+                    f"the oracle returned {type(evaluation).__name__}, expected campaign.types.Evaluation",
+                    retryable=False,
+                )
+        except MemoryError:
+            evaluation = Evaluation.failed(FailureKind.OUT_OF_MEMORY, "the oracle ran out of memory")
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}, line {place.lineno})"
+            evaluation = Evaluation.failed(FailureKind.CRASH, text)
+        cost = Cost(
+            wall_seconds=time.time() - started, cpu_seconds=time.process_time() - cpu, started=started, worker=self._name
+        )
+        return replace(evaluation, cost=cost)
+
+    def _oracle(self, job: EvaluationJob) -> Oracle:
+        which = repr(sorted(job.softer.items()))
+        if not job.softer:
+            return self._oracles[""]
+        if which not in self._oracles:
+            plugin = self._spec.plugin
+            self._oracles[which] = plugins.build(replace(plugin, params={**plugin.params, **job.softer}))
+        return self._oracles[which]
+
+
+class ComputeWorker:
+    """Runs functions one after another beside the loop: fits, generation, selection, training."""
+
+    def __init__(self, threads: int) -> None:
+        limit_threads(threads)
+        self._threads = threads
+
+    def perform(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        import torch
+
+        torch.set_num_threads(self._threads)
+        return function(*arguments)

@@ -1,0 +1,259 @@
+"""The state of a campaign, folded from its events. Nothing else is state."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+
+from campaign.ledger import events as ev
+
+
+@dataclass(slots=True)
+class CandidateRecord:
+    equivalence: str
+    proposals: list[tuple[ev.Proposed, ev.ProposalRow]]
+    verdict: ev.VerdictRow | None = None
+    source: str = ""
+
+
+@dataclass(slots=True)
+class LabelRecord:
+    sequence: int
+    round: int
+    candidate: str
+    oracle: str
+    fidelity: str
+    values: dict[str, float]
+    observations: tuple[ev.ObservationRow, ...]
+    crystal: str | None
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    started: float = 0.0
+    finished: float = 0.0
+    worker: str = ""
+    attempt: int = 0
+    source: str = ""
+
+
+@dataclass(slots=True)
+class RoundRecord:
+    index: int
+    sequence: int
+    started: float
+    ended: float | None = None
+    trained: list[ev.Trained] = field(default_factory=list)
+    fitted: ev.Fitted | None = None
+    proposed: list[ev.Proposed] = field(default_factory=list)
+    judged: ev.Judged | None = None
+    decided: ev.Decided | None = None
+
+
+Pair = tuple[str, str]
+
+
+class CampaignState:
+    """Everything the loop decides from. ``apply`` takes one event at a time; the same events give the same state."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.time = 0.0
+        self.created: ev.CampaignCreated | None = None
+        self.created_time = 0.0
+        self.config: ev.ConfigRevised | None = None
+        self.revisions: list[tuple[int, float, ev.ConfigRevised]] = []
+        self.sessions: list[tuple[float, ev.SessionStarted]] = []
+        self.session_ended: ev.SessionEnded | None = None
+        self.tracking: ev.TrackingStarted | None = None
+        self.imports: list[ev.Imported] = []
+        self.candidates: dict[str, CandidateRecord] = {}
+        self.by_equivalence: dict[str, list[str]] = {}
+        self.labels: dict[Pair, LabelRecord] = {}
+        self.failures: list[tuple[int, float, ev.Failed]] = []
+        self.extremes: dict[Pair, tuple[LabelRecord, LabelRecord]] = {}
+        self.last_failure: dict[Pair, ev.Failed] = {}
+        self.quarantined: dict[Pair, ev.Failed] = {}
+        self.pending: dict[Pair, int] = {}
+        self.outstanding: dict[int, int] = defaultdict(int)
+        self.unlabelled: dict[str, None] = {}
+        self.rounds: list[RoundRecord] = []
+        self.checkpoints: dict[str, list[ev.Trained]] = defaultdict(list)
+        self.outcomes: dict[str, list[bool]] = defaultdict(list)
+        self.paused: dict[str, str] = {}
+        self.busy_seconds: dict[str, float] = defaultdict(float)
+        self.active_seconds = 0.0
+        self.keys: set[str] = set()
+
+    def apply(self, sequence: int, time: float, event: ev.Event) -> None:
+        """Fold one event in. ``sequence`` counts from 1 without gaps; ``time`` in seconds since the epoch."""
+        if not isinstance(event, ev.SessionStarted) and self.sessions and self.session_ended is None:
+            self.active_seconds += max(0.0, time - self.time)
+        self.sequence, self.time = sequence, time
+        if event.key is not None:
+            self.keys.add(event.key)
+        self._apply(event)
+
+    @singledispatchmethod
+    def _apply(self, event: ev.Event) -> None:
+        raise TypeError(f"no rule to fold {type(event).__name__}")
+
+    @_apply.register
+    def _(self, event: ev.CampaignCreated) -> None:
+        self.created, self.created_time = event, self.time
+
+    @_apply.register
+    def _(self, event: ev.ConfigRevised) -> None:
+        self.config = event
+        self.revisions.append((self.sequence, self.time, event))
+
+    @_apply.register
+    def _(self, event: ev.SessionStarted) -> None:
+        self.sessions.append((self.time, event))
+        self.session_ended = None
+        self.paused.clear()
+        self.outcomes.clear()
+
+    @_apply.register
+    def _(self, event: ev.SessionEnded) -> None:
+        self.session_ended = event
+
+    @_apply.register
+    def _(self, event: ev.TrackingStarted) -> None:
+        self.tracking = event
+
+    @_apply.register
+    def _(self, event: ev.Imported) -> None:
+        self.imports.append(event)
+        for row in event.rows:
+            record = self._candidate(row.candidate, row.equivalence)
+            record.source = record.source or event.source
+            if row.observations:
+                self.unlabelled.pop(row.candidate, None)
+                self._label(row.candidate, event.oracle, event.fidelity, row.observations, row.candidate, source=event.source)
+            else:
+                record.verdict = ev.VerdictRow(row.candidate, True, "")
+                self.unlabelled[row.candidate] = None
+
+    @_apply.register
+    def _(self, event: ev.RoundStarted) -> None:
+        self.rounds.append(RoundRecord(event.round, self.sequence, self.time))
+
+    @_apply.register
+    def _(self, event: ev.Trained) -> None:
+        self.rounds[event.round].trained.append(event)
+        self.checkpoints[event.generator].append(event)
+
+    @_apply.register
+    def _(self, event: ev.Fitted) -> None:
+        self.rounds[event.round].fitted = event
+
+    @_apply.register
+    def _(self, event: ev.Proposed) -> None:
+        self.rounds[event.round].proposed.append(event)
+        for row in event.proposals:
+            self._candidate(row.candidate, row.equivalence).proposals.append((event, row))
+
+    @_apply.register
+    def _(self, event: ev.Judged) -> None:
+        self.rounds[event.round].judged = event
+        for verdict in event.verdicts:
+            record = self.candidates[verdict.candidate]
+            if record.verdict is None or not record.verdict.is_accepted:
+                record.verdict = verdict
+                if verdict.is_accepted:
+                    self.unlabelled[verdict.candidate] = None
+
+    @_apply.register
+    def _(self, event: ev.Decided) -> None:
+        self.rounds[event.round].decided = event
+        for choice in event.choices:
+            self.pending[choice.candidate, choice.oracle] = event.round
+            self.outstanding[event.round] += 1
+            self.unlabelled.pop(choice.candidate, None)
+
+    @_apply.register
+    def _(self, event: ev.Labelled) -> None:
+        record = self._label(
+            event.candidate, event.oracle, event.fidelity, event.observations, event.crystal
+        )
+        record.wall_seconds, record.cpu_seconds = event.wall_seconds, event.cpu_seconds
+        record.started, record.worker, record.attempt = event.started, event.worker, event.attempt
+        record.round = self._settle((event.candidate, event.oracle))
+        self.busy_seconds[event.oracle] += event.wall_seconds
+        self.outcomes[event.oracle].append(True)
+
+    @_apply.register
+    def _(self, event: ev.Failed) -> None:
+        pair = event.candidate, event.oracle
+        self.failures.append((self.sequence, self.time, event))
+        self.last_failure[pair] = event
+        self.busy_seconds[event.oracle] += event.wall_seconds
+        self.outcomes[event.oracle].append(False)
+        if event.is_quarantined:
+            self.quarantined[pair] = event
+            self._settle(pair)
+
+    @_apply.register
+    def _(self, event: ev.OraclePaused) -> None:
+        self.paused[event.oracle] = event.reason
+
+    @_apply.register
+    def _(self, event: ev.RoundEnded) -> None:
+        self.rounds[event.round].ended = self.time
+
+    def _candidate(self, candidate: str, equivalence: str) -> CandidateRecord:
+        record = self.candidates.get(candidate)
+        if record is None:
+            record = self.candidates[candidate] = CandidateRecord(equivalence, [])
+            self.by_equivalence.setdefault(equivalence, []).append(candidate)
+        return record
+
+    def _label(
+        self,
+        candidate: str,
+        oracle: str,
+        fidelity: str,
+        observations: tuple[ev.ObservationRow, ...],
+        crystal: str | None,
+        source: str = "",
+    ) -> LabelRecord:
+        values = {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float)}
+        record = LabelRecord(
+            self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
+        )
+        self.labels[candidate, oracle] = record
+        for quantity, value in values.items():
+            low, high = self.extremes.get((oracle, quantity), (record, record))
+            self.extremes[oracle, quantity] = (
+                record if (value, candidate) < (low.values[quantity], low.candidate) else low,
+                record if (-value, candidate) < (-high.values[quantity], high.candidate) else high,
+            )
+        return record
+
+    def _settle(self, pair: Pair) -> int:
+        round_index = self.pending.pop(pair)
+        self.outstanding[round_index] -= 1
+        return round_index
+
+    @property
+    def own_labels(self) -> list[LabelRecord]:
+        """The labels that this campaign paid for, in the order in which they came."""
+        return [label for label in self.labels.values() if not label.source]
+
+    def best(self, oracle: str, quantity: str, sign: int) -> LabelRecord | None:
+        """The label of an oracle with the largest (sign +1) or smallest (-1) value of a quantity."""
+        pair = self.extremes.get((oracle, quantity))
+        return None if pair is None else pair[1 if sign > 0 else 0]
+
+    def published(self, generator: str) -> ev.Trained | None:
+        """The checkpoint that a generator uses now."""
+        return next((event for event in reversed(self.checkpoints[generator]) if event.is_published), None)
+
+
+def fold(rows: Iterable[tuple[int, float, ev.Event]]) -> CampaignState:
+    """The state after all rows (sequence, time, event)."""
+    state = CampaignState()
+    for sequence, time, event in rows:
+        state.apply(sequence, time, event)
+    return state

@@ -1,0 +1,114 @@
+"""Components by name: installed plug-ins through entry points, the user's own as ``module:Class`` beside the config."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from campaign.errors import InputError, SurroundingsError
+from campaign.protocols import HasFidelity, Oracle, PluginSpec
+from campaign.types import Fidelity
+
+PACKAGES = ("campaign", "surrogates", "generators", "oracles")
+
+
+class ParameterError(InputError):
+    """The ``params`` of a component are wrong; ``problems`` holds pydantic's locations, messages and the fields there are."""
+
+    def __init__(self, use: str, problems: list[tuple[tuple[str | int, ...], str]], known: tuple[str, ...]) -> None:
+        self.problems, self.known = problems, known
+        lines = "; ".join(f"{'.'.join(map(str, where)) or 'params'}: {what}" for where, what in problems)
+        super().__init__(f"{use}: {lines}", hint=f"its settings are: {', '.join(known) or 'none'}")
+
+
+def known(group: str) -> list[str]:
+    """Names of the installed plug-ins of a group (generators, surrogates, oracles, screens)."""
+    return sorted(entry.name for entry in entry_points(group=f"oreloop.{group}"))
+
+
+def load(spec: PluginSpec) -> type[Any]:
+    """The class of a component. Raises InputError for a name, module or class that is not there."""
+    if ":" in spec.use:
+        return _load_user_class(spec)
+    for entry in entry_points(group=f"oreloop.{spec.group}"):
+        if entry.name == spec.use:
+            loaded: type[Any] = entry.load()
+            return loaded
+    names = known(spec.group)
+    nearest = difflib.get_close_matches(spec.use, names, n=1)
+    suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise InputError(
+        f"there is no {spec.group.removesuffix('s')} called {spec.use!r}",
+        hint=f"{suggestion}installed are {', '.join(names) or 'none'}; one of your own is written my_module:MyClass",
+    )
+
+
+def _load_user_class(spec: PluginSpec) -> type[Any]:
+    module_name, _, class_name = spec.use.partition(":")
+    if spec.module_folder and spec.module_folder not in sys.path:
+        sys.path.insert(0, spec.module_folder)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"cannot import {module_name!r} for {spec.use}: {error}",
+            hint=f"put {module_name.replace('.', '/')}.py beside the config ({spec.module_folder}) or install its package",
+        ) from error
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        nearest = difflib.get_close_matches(class_name, classes, n=1)
+        raise InputError(
+            f"{module_name} has no class {class_name!r}", hint=f"did you mean {nearest[0]!r}?" if nearest else "check the name"
+        )
+    return found
+
+
+def build(spec: PluginSpec) -> Any:
+    """An instance of a component. Raises ParameterError for wrong params."""
+    component = load(spec)
+    config = getattr(component, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, BaseModel)):
+        try:
+            return component(**spec.params)
+        except TypeError as error:
+            raise InputError(f"{spec.use} cannot be made with params {dict(spec.params)}: {error}") from error
+    try:
+        settings = config(**spec.params)
+    except ValidationError as error:
+        problems = [(tuple(item["loc"]), item["msg"]) for item in error.errors()]
+        raise ParameterError(spec.use, problems, tuple(config.model_fields)) from error
+    return component(settings)
+
+
+def fidelity_of(oracle: Oracle, spec: PluginSpec) -> Fidelity:
+    """The oracle's own statement, or its name with all its parameters where it makes none."""
+    if isinstance(oracle, HasFidelity):
+        return oracle.fidelity
+    return Fidelity(spec.use.rpartition(":")[2], dict(spec.params))
+
+
+def unavailable(spec: PluginSpec) -> str:
+    """Why a component's engine cannot run here, in one line; empty where it can."""
+    check = getattr(load(spec), "unavailable", None)
+    return str(check()) if check is not None else ""
+
+
+def check_installation() -> None:
+    """Raises SurroundingsError where one of our packages is shadowed by another of the same name."""
+    home = Path(__file__).resolve().parent.parent
+    for package in PACKAGES:
+        found = importlib.util.find_spec(package)
+        folders = [Path(folder).resolve().parent for folder in (found.submodule_search_locations or [])] if found else []
+        if home not in folders[:1]:
+            raise SurroundingsError(
+                f"the package {package!r} is found in {folders[0] if folders else 'no place'}, not in oreloop's installation {home}",
+                hint="rename or remove the folder or package of the same name that shadows it (see sys.path)",
+            )

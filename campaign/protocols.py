@@ -1,0 +1,215 @@
+"""The ports: what the loop asks of generators, surrogates, oracles, screens, executors and trackers.
+
+Each is small. An extra skill is a protocol of its own. ``rng`` is always passed in; nothing draws from global state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from campaign.types import (
+    Candidate,
+    Checkpoint,
+    Crystal,
+    Evaluation,
+    Fidelity,
+    FloatArray,
+    LabelledCandidate,
+    Objective,
+    Proposal,
+    Quantity,
+    SearchSpace,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from botorch.models.model import Model
+    from botorch.posteriors import Posterior
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationContext:
+    """What a generator may look at: the search space, the labels so far, the work under way, the model and its own last checkpoint."""
+
+    space: SearchSpace
+    objective: Objective
+    labelled: Sequence[LabelledCandidate] = ()
+    pending: Sequence[Candidate] = ()
+    surrogate: FittedSurrogate | None = None
+    checkpoint: Checkpoint | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Generator(Protocol):
+    """Proposes crystals."""
+
+    def generate(
+        self, n: int, *, rng: np.random.Generator, context: GenerationContext
+    ) -> Iterator[tuple[Crystal, Proposal]]:
+        """Up to ``n`` crystals, each with its parents and condition; fewer where there are no more to propose."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A generator that learns from labels."""
+
+    def train(
+        self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext
+    ) -> Checkpoint:
+        """The state after learning from ``labelled``, starting from ``context.checkpoint`` where there is one."""
+        ...
+
+    def is_improvement(
+        self, new: Checkpoint, old: Checkpoint | None, labelled: Sequence[LabelledCandidate], *, context: GenerationContext
+    ) -> tuple[bool, Mapping[str, float]]:
+        """The gate: whether the new state is to be used, and the figures that say so."""
+        ...
+
+
+class Screen(Protocol):
+    """Drops what should not be labelled, with a reason."""
+
+    def judge(self, candidate: Candidate, space: SearchSpace) -> Verdict: ...
+
+
+class FittedSurrogate(Protocol):
+    """A trained model. ``model`` works on the columns of ``features``, in the quantity's own unit."""
+
+    model: Model
+
+    def features(self, candidates: Sequence[Candidate]) -> Tensor:
+        """(n, d) descriptors, one row per candidate."""
+        ...
+
+    def posterior(self, candidates: Sequence[Candidate]) -> Posterior: ...
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """What the ledger records of the fit and the next fit may start from."""
+        ...
+
+
+class Surrogate(Protocol):
+    """A model that can be fitted; fitting gives another type, so an untrained model cannot be asked."""
+
+    def fit(
+        self, candidates: Sequence[Candidate], values: FloatArray, *, previous: Mapping[str, Any] | None = None
+    ) -> FittedSurrogate:
+        """Fit to values (n,) of n candidates, starting from the hyperparameters of an earlier fit where given."""
+        ...
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """Labels a crystal. Exceptions that it raises become failures of kind ``crash`` in the worker."""
+
+    quantities: tuple[Quantity, ...]
+
+    def evaluate(self, crystal: Crystal) -> Evaluation: ...
+
+
+@runtime_checkable
+class HasFidelity(Protocol):
+    """An oracle that states which of its settings change what a label means."""
+
+    @property
+    def fidelity(self) -> Fidelity: ...
+
+
+@runtime_checkable
+class HasElements(Protocol):
+    """An oracle that knows only some elements."""
+
+    @property
+    def elements(self) -> frozenset[str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginSpec:
+    """How a worker builds a component: the group, the name or ``module:Class``, its parameters, and where user modules lie."""
+
+    group: str
+    use: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    module_folder: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleSpec:
+    """An oracle with its pool of workers. ``wall_limit`` in seconds; memory in bytes (0: not requested)."""
+
+    name: str
+    plugin: PluginSpec
+    workers: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+    wall_limit: float = 600.0
+    start_limit: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationJob:
+    """One attempt at one label. ``key`` is made of its content; ``softer`` are parameters that this attempt overrides."""
+
+    key: str
+    oracle: str
+    candidate: Candidate
+    attempt: int = 0
+    softer: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    job: EvaluationJob
+    evaluation: Evaluation
+
+
+class Handle(Protocol):
+    """A computation under way or done."""
+
+    def is_done(self) -> bool: ...
+
+    def result(self) -> Any:
+        """The value; waits for it. Raises what the computation raised."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs evaluations on pools of oracle workers, and computations beside the loop."""
+
+    def start(self, oracles: Sequence[OracleSpec]) -> None: ...
+
+    def free_workers(self, oracle: str) -> int:
+        """How many jobs may be submitted right now without waiting behind another."""
+        ...
+
+    def submit(self, job: EvaluationJob) -> None: ...
+
+    def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
+        """Jobs that finished, after at most ``timeout`` seconds; returns early when ``handle`` is done."""
+        ...
+
+    def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
+        """Run a function on the compute worker. Arguments that are handles of earlier computations arrive as their values."""
+        ...
+
+    def shutdown(self) -> None: ...
+
+
+class Tracker(Protocol):
+    """A view of the ledger kept elsewhere. Never slows or stops a campaign."""
+
+    def start(self) -> None: ...
+
+    def update(self) -> None:
+        """Log what the ledger has and the tracker has not."""
+        ...
+
+    def finish(self) -> None: ...

@@ -1,0 +1,235 @@
+"""The frame of a campaign's config. Each plug-in owns its nested ``Config`` beside its code.
+
+Every physical field states its unit. ``frozen`` and ``extra="forbid"`` throughout: a config never changes, and a wrong key is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from campaign.types import FailureKind, Objective, SearchSpace
+
+
+class Frame(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _element(value: Any) -> Any:
+    from ase.data import atomic_numbers
+
+    if value is False or value is True:
+        raise ValueError("YAML reads this element as true or false: put its symbol in quotes, such as 'No'")
+    if value not in atomic_numbers or value == "X":
+        raise ValueError(f"{value!r} is no chemical element")
+    return value
+
+
+Element = Annotated[str, BeforeValidator(_element)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+FractionByElement = Fraction | dict[Element, Fraction]
+
+
+class SpaceConfig(Frame):
+    elements: tuple[Element, ...] = Field(min_length=1, description="Elements that candidates may hold.")
+    min_fraction: FractionByElement = Field(0.0, description="Least atomic fraction (1) of every element, or a mapping by element.")
+    max_fraction: FractionByElement = Field(1.0, description="Largest atomic fraction (1) of every element, or a mapping by element.")
+
+    @model_validator(mode="after")
+    def _feasible(self) -> SpaceConfig:
+        space = self.space
+        low = sum(space.bounds(element)[0] for element in self.elements)
+        high = sum(space.bounds(element)[1] for element in self.elements)
+        if low > 1 or high < 1:
+            raise ValueError(f"no composition fits: the least fractions add up to {low:g}, the largest to {high:g}")
+        return self
+
+    @property
+    def space(self) -> SearchSpace:
+        def by_element(value: float | dict[str, float]) -> dict[str, float]:
+            return dict(value) if isinstance(value, dict) else dict.fromkeys(self.elements, value)
+
+        return SearchSpace(self.elements, by_element(self.min_fraction), by_element(self.max_fraction))
+
+
+class ObjectiveConfig(Frame):
+    quantity: str = Field(description="Name of a quantity that one of the oracles measures.")
+    direction: Literal["maximize", "minimize"] = "maximize"
+    target: float | None = Field(None, description="Value, in the quantity's unit, at which the campaign stops.")
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.quantity, self.direction, self.target)
+
+
+class BudgetConfig(Frame):
+    rounds: int | None = Field(None, ge=1, description="Most rounds.")
+    labels: int | None = Field(None, ge=1, description="Most labels paid for by this campaign.")
+    wall_time: float | None = Field(None, gt=0, description="Most running time over all sessions (s).")
+    oracle_seconds: dict[str, float] = Field(default_factory=dict, description="Most worker time (s) by oracle name.")
+
+
+class StoppingConfig(Frame):
+    stagnation_rounds: int | None = Field(None, ge=1, description="Stop after this many finished rounds without a better label.")
+    empty_rounds: int = Field(5, ge=1, description="Stop after this many rounds in a row that found nothing new to label.")
+
+
+class SourceConfig(Frame):
+    """Structures from a CSV with a CIF column, a folder of CIF files, extxyz, an ASE database, or another campaign's folder."""
+
+    path: str = Field(description="File or folder; relative paths start at the config's folder.")
+    structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
+    columns: dict[str, str] = Field(default_factory=dict, description="Quantity name: column or key that holds its value, in the quantity's unit.")
+    oracle: str | None = Field(None, description="The oracle in this config whose labels these values are taken to be.")
+
+
+class Component(Frame):
+    use: str = Field(description="Name of an installed plug-in, or my_package.module:MyClass.")
+    params: dict[str, Any] = Field(default_factory=dict, description="The plug-in's own settings.")
+
+
+class GeneratorConfig(Component):
+    name: str | None = Field(None, description="Name in the ledger; the plug-in's name by default.")
+    count: int = Field(100, ge=1, description="Candidates asked for in each round.")
+
+    @property
+    def label(self) -> str:
+        return self.name or self.use.rpartition(":")[2]
+
+
+class ScreensConfig(Frame):
+    min_distance: float = Field(1.0, gt=0, description="Shortest distance between atoms (angstrom).")
+    volume_per_atom: tuple[float, float] = Field((2.0, 200.0), description="Least and largest volume per atom (angstrom^3).")
+    match_length: float = Field(0.05, gt=0, description="StructureMatcher: fractional length tolerance (1).")
+    match_site: float = Field(0.05, gt=0, description="StructureMatcher: site tolerance in units of (V/n)^(1/3).")
+    match_angle: float = Field(1.0, gt=0, description="StructureMatcher: angle tolerance (degrees).")
+    extra: tuple[Component, ...] = Field((), description="Further screens, asked in this order after the built-in ones.")
+
+
+AcquisitionName = Literal[
+    "log_expected_improvement",
+    "log_noisy_expected_improvement",
+    "upper_confidence_bound",
+    "thompson",
+    "greedy_mean",
+    "uncertainty",
+    "random",
+    "all",
+]
+
+
+class AcquisitionConfig(Frame):
+    use: AcquisitionName = "log_expected_improvement"
+    batch_size: int = Field(10, ge=1, description="Candidates selected together.")
+    initial_labels: int = Field(10, ge=1, description="Labels chosen at random before a model is asked.")
+    beta: float = Field(2.0, gt=0, description="upper_confidence_bound: weight of the posterior's standard deviation.")
+    samples: int = Field(128, ge=1, description="Quasi Monte Carlo samples of the joint acquisition values.")
+    pool_size: int = Field(2000, ge=1, description="Unlabelled candidates kept for selection, the latest first.")
+    shortlist: int = Field(200, ge=1, description="Candidates that enter the joint selection, the best by their own value.")
+
+
+class OracleConfig(Component):
+    name: str | None = Field(None, description="Name in the ledger; the plug-in's name by default.")
+    workers: int = Field(1, ge=1, description="Worker processes.")
+    cpus: float = Field(1.0, ge=0, description="Processor cores requested by each worker.")
+    gpus: float = Field(0.0, ge=0, description="GPUs requested by each worker.")
+    memory: int = Field(0, ge=0, description="Memory requested by each worker (bytes; 0 requests none).")
+    wall_limit: float = Field(600.0, gt=0, description="Longest time for one evaluation (s); the worker is killed after it.")
+    start_limit: float = Field(120.0, gt=0, description="Longest time for a worker to start (s).")
+    sanity: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="Least and largest believable value by quantity, in its unit; outside is a failure."
+    )
+
+    @property
+    def label(self) -> str:
+        return self.name or self.use.rpartition(":")[2]
+
+
+class RetryConfig(Frame):
+    retries: int = Field(1, ge=0, description="Further attempts after the first.")
+    softer: tuple[dict[str, Any], ...] = Field((), description="Settings of the oracle that retry 1, 2, ... overrides.")
+
+
+class FailurePolicyConfig(Frame):
+    crash: RetryConfig = RetryConfig(retries=1)
+    timeout: RetryConfig = RetryConfig(retries=0)
+    not_converged: RetryConfig = RetryConfig(retries=1)
+    unphysical: RetryConfig = RetryConfig(retries=0)
+    out_of_memory: RetryConfig = RetryConfig(retries=0)
+    infrastructure: RetryConfig = RetryConfig(retries=3)
+    window: int = Field(20, ge=1, description="Attempts over which the failure rate of an oracle is taken.")
+    pause_above: float = Field(0.9, ge=0, le=1, description="Failure rate (1) over the window above which the oracle is paused.")
+
+    def of(self, kind: FailureKind) -> RetryConfig:
+        policy = getattr(self, kind.value)
+        assert isinstance(policy, RetryConfig)
+        return policy
+
+
+class ExecutorConfig(Frame):
+    use: Literal["ray", "serial"] = "ray"
+    address: str | None = Field(None, description="Ray: address of a running cluster; a local one is started where absent.")
+    cpus: int | None = Field(None, ge=1, description="Ray: cores of the local cluster; all of the machine by default.")
+    object_store_bytes: int = Field(128 * 2**20, ge=80 * 2**20, description="Ray: memory of the local object store (bytes).")
+    dashboard: bool = Field(False, description="Ray: start its dashboard on loopback.")
+    threads: int = Field(1, ge=1, description="Threads of the numerics in each worker.")
+
+
+class TrackingConfig(Frame):
+    use: Literal["mlflow", "none"] = "mlflow"
+    uri: str | None = Field(None, description="MLflow tracking URI; a SQLite file in the campaign folder by default.")
+    experiment: str = "oreloop"
+    figure_rounds: int = Field(10, ge=1, description="Figures are drawn anew every so many rounds and at the end.")
+
+
+class LedgerConfig(Frame):
+    url: str | None = Field(None, description="SQLAlchemy URL of a PostgreSQL database; a SQLite file in the campaign folder by default.")
+
+
+class CampaignConfig(Frame):
+    """A whole campaign."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the campaign and of its folder.")
+    seed: int = Field(0, ge=0)
+    space: SpaceConfig
+    objective: ObjectiveConfig
+    mode: Literal["rounds", "streaming"] = Field(
+        "streaming", description="rounds: a round begins when the last is labelled; streaming: as soon as a worker could run dry."
+    )
+    budget: BudgetConfig
+    stopping: StoppingConfig = StoppingConfig()
+    initial_data: tuple[SourceConfig, ...] = ()
+    candidate_pools: tuple[SourceConfig, ...] = ()
+    generators: tuple[GeneratorConfig, ...] = ()
+    screens: ScreensConfig = ScreensConfig()
+    surrogate: Component | None = None
+    acquisition: AcquisitionConfig = AcquisitionConfig()
+    train_every: int = Field(1, ge=1, description="Rounds between trainings of the generators that learn.")
+    oracles: tuple[OracleConfig, ...] = Field(min_length=1)
+    failure_policy: FailurePolicyConfig = FailurePolicyConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    ledger: LedgerConfig = LedgerConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CampaignConfig:
+        for kind, labels in (("generators", [g.label for g in self.generators]), ("oracles", [o.label for o in self.oracles])):
+            doubled = sorted({label for label in labels if labels.count(label) > 1})
+            if doubled:
+                raise ValueError(f"{kind}: two are called {doubled[0]!r}; give each a name of its own")
+        if not self.generators and not self.candidate_pools:
+            raise ValueError("nothing proposes candidates: add generators or candidate_pools")
+        if self.surrogate is None and self.acquisition.use not in ("random", "all"):
+            raise ValueError(f"acquisition {self.acquisition.use} asks a model: add surrogate, or use random or all")
+        names = {oracle.label for oracle in self.oracles}
+        for name in [*self.budget.oracle_seconds, *(s.oracle for s in (*self.initial_data, *self.candidate_pools) if s.oracle)]:
+            if name not in names:
+                raise ValueError(f"there is no oracle {name!r} in this config, only {', '.join(sorted(names))}")
+        for source in self.initial_data:
+            if source.columns and source.oracle is None:
+                raise ValueError(f"initial_data {source.path}: say with oracle: whose labels these values are")
+        bounded = (self.budget.rounds, self.budget.labels, self.budget.wall_time, self.objective.target, *self.budget.oracle_seconds.values())
+        if all(limit is None for limit in bounded) and self.stopping.stagnation_rounds is None:
+            raise ValueError("nothing ends this campaign: set a part of budget, objective.target or stopping.stagnation_rounds")
+        return self

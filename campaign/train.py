@@ -1,0 +1,56 @@
+"""The step train: a generator learns from the labels, and a gate decides whether what it learned is used. Runs on the compute worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from campaign import plugins
+from campaign.artifacts import checkpoint_from_bytes, checkpoint_to_bytes
+from campaign.dataset import Dataset
+from campaign.ledger import CampaignState
+from campaign.protocols import GenerationContext, PluginSpec
+from campaign.seeds import generator, library_seeds, seed_sequence
+from campaign.types import Objective, SearchSpace
+
+
+@dataclass(frozen=True)
+class Training:
+    """The new state as bytes, whether the gate lets it be used, and the figures of both."""
+
+    checkpoint: bytes
+    is_published: bool
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+def train(
+    spec: PluginSpec, stream: str, space: SearchSpace, objective: Objective, checkpoint: bytes | None, dataset: Dataset
+) -> Training:
+    started = time.perf_counter()
+    old = checkpoint_from_bytes(checkpoint) if checkpoint is not None else None
+    context = GenerationContext(space=space, objective=objective, labelled=dataset.labelled, checkpoint=old)
+    component = plugins.build(spec)
+    with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
+        new = component.train(dataset.labelled, rng=generator(stream), context=context)
+        is_better, figures = component.is_improvement(new, old, dataset.labelled, context=context)
+    metrics = {**new.metrics, **figures}
+    return Training(checkpoint_to_bytes(new), is_better, metrics, time.perf_counter() - started)
+
+
+def checkpoints_to_drop(state: CampaignState) -> set[str]:
+    """Hashes of checkpoints that nothing needs: not the last two of a generator, nor its last two published, nor an ancestor of a label."""
+    events = [event for trained in state.checkpoints.values() for event in trained]
+    wanted: set[str] = set()
+    for trained in state.checkpoints.values():
+        wanted.update(event.checkpoint for event in trained[-2:])
+        wanted.update([event.checkpoint for event in trained if event.is_published][-2:])
+    parents = {event.checkpoint: event.parent for event in events}
+    for candidate, _ in [*state.labels, *state.pending]:
+        for proposed, _row in state.candidates[candidate].proposals:
+            ancestor = proposed.checkpoint
+            while ancestor is not None and ancestor not in wanted:
+                wanted.add(ancestor)
+                ancestor = parents.get(ancestor)
+    return {event.checkpoint for event in events} - wanted

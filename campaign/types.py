@@ -1,0 +1,347 @@
+"""The words of the house: frozen values that cross ports, workers and the ledger.
+
+Lattice vectors are rows, lengths in angstrom, energies in eV, moduli in GPa.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from campaign.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+FloatArray = NDArray[np.float64]
+
+
+def _frozen(array: ArrayLike, dtype: type, shape: tuple[int, ...], name: str) -> NDArray[Any]:
+    result = np.array(array, dtype=dtype, order="C")
+    if result.ndim != len(shape) or any(want not in (-1, got) for want, got in zip(shape, result.shape, strict=True)):
+        raise InputError(f"{name} should have shape {shape} (-1 is any), but has {result.shape}")
+    if not np.all(np.isfinite(result)):
+        raise InputError(f"{name} has values that are not finite")
+    result.flags.writeable = False
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Crystal:
+    """A periodic crystal as frozen arrays.
+
+    lattice: (3, 3) rows in angstrom. fractional: (n, 3). numbers: (n,) atomic numbers.
+    Raises InputError on wrong shapes or values that are not finite.
+    """
+
+    lattice: FloatArray
+    fractional: FloatArray
+    numbers: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lattice", _frozen(self.lattice, np.float64, (3, 3), "lattice"))
+        object.__setattr__(self, "fractional", _frozen(self.fractional, np.float64, (-1, 3), "fractional coordinates"))
+        object.__setattr__(self, "numbers", _frozen(self.numbers, np.uint8, (len(self.fractional),), "atomic numbers"))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Crystal) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Crystal.from_bytes, (self.to_bytes(compress=False),)
+
+    @cached_property
+    def id(self) -> str:
+        """128-bit hash, as 32 hexadecimal digits, of exactly the stored arrays."""
+        return hashlib.blake2b(self._raw(), digest_size=16).hexdigest()
+
+    @property
+    def volume(self) -> float:
+        """Cell volume in cubic angstrom."""
+        return float(abs(np.linalg.det(self.lattice)))
+
+    @cached_property
+    def formula(self) -> str:
+        """Elements in alphabetical order with their counts, such as ``Cr10Fe20Ni24``."""
+        from ase.data import chemical_symbols
+
+        values, counts = np.unique(self.numbers, return_counts=True)
+        pairs = sorted((chemical_symbols[value], int(count)) for value, count in zip(values, counts, strict=True))
+        return "".join(f"{symbol}{count}" for symbol, count in pairs)
+
+    @property
+    def symbols(self) -> list[str]:
+        """Element symbols, one per atom."""
+        from ase.data import chemical_symbols
+
+        return [chemical_symbols[number] for number in self.numbers]
+
+    @property
+    def structure(self) -> Structure:
+        """The same crystal for pymatgen."""
+        from pymatgen.core import Lattice, Structure
+
+        return Structure(Lattice(self.lattice), self.symbols, self.fractional)
+
+    @property
+    def atoms(self) -> Atoms:
+        """The same crystal for ASE."""
+        from ase import Atoms
+
+        return Atoms(numbers=self.numbers, scaled_positions=self.fractional, cell=self.lattice, pbc=True)
+
+    @classmethod
+    def from_structure(cls, structure: Structure) -> Crystal:
+        """From a pymatgen Structure. Raises InputError where a site is disordered."""
+        if not structure.is_ordered:
+            raise InputError(f"expected one element on each site, but {structure.formula} has partly occupied sites")
+        return cls(structure.lattice.matrix, structure.frac_coords, [site.specie.Z for site in structure])  # type: ignore[arg-type]
+
+    @classmethod
+    def from_atoms(cls, atoms: Atoms) -> Crystal:
+        """From ASE Atoms with a full periodic cell. Raises InputError where the cell has no volume."""
+        if not atoms.cell.rank == 3:
+            raise InputError(f"expected three cell vectors, but {atoms.get_chemical_formula()} has {atoms.cell.rank}")
+        return cls(np.asarray(atoms.cell), atoms.get_scaled_positions(wrap=False), atoms.numbers)
+
+    def with_numbers(self, numbers: ArrayLike) -> Crystal:
+        """The same sites with other elements; numbers (n,)."""
+        return Crystal(self.lattice, self.fractional, np.asarray(numbers, dtype=np.uint8))
+
+    def _raw(self) -> bytes:
+        return struct.pack("<I", len(self)) + self.lattice.tobytes() + self.fractional.tobytes() + self.numbers.tobytes()
+
+    def to_bytes(self, *, compress: bool = True) -> bytes:
+        """The arrays as bytes: a count, the lattice, the coordinates, the numbers; read back by ``from_bytes``."""
+        raw = self._raw()
+        return b"z" + zlib.compress(raw, 1) if compress else b"r" + raw
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Crystal:
+        """Read what ``to_bytes`` wrote. Raises InputError on anything else."""
+        try:
+            raw = zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:]
+            (n,) = struct.unpack_from("<I", raw)
+            floats = np.frombuffer(raw, dtype="<f8", count=9 + 3 * n, offset=4)
+            numbers = np.frombuffer(raw, dtype=np.uint8, count=n, offset=4 + 8 * (9 + 3 * n))
+        except (zlib.error, struct.error, ValueError) as error:
+            raise InputError(f"these bytes are no stored crystal: {error}") from error
+        return cls(floats[:9].reshape(3, 3), floats[9:].reshape(n, 3), numbers)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A crystal under its identity. ``id`` is the crystal's hash."""
+
+    crystal: Crystal
+
+    @property
+    def id(self) -> str:
+        return self.crystal.id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """Who proposed a crystal and from what. ``stream`` names the random stream; the loop fills it in with generator and round."""
+
+    generator: str = ""
+    round: int = -1
+    stream: str = ""
+    checkpoint: str | None = None
+    parents: tuple[str, ...] = ()
+    condition: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured: name, unit and shape (() is a scalar)."""
+
+    name: str
+    unit: str
+    shape: tuple[int, ...] = ()
+
+
+BULK_MODULUS = Quantity("bulk_modulus", "GPa")
+ENERGY_PER_ATOM = Quantity("energy_per_atom", "eV/atom")
+VOLUME_PER_ATOM = Quantity("volume_per_atom", "angstrom^3/atom")
+FRACTION_FCC = Quantity("fraction_fcc", "1")
+FRACTION_HCP = Quantity("fraction_hcp", "1")
+FRACTION_BCC = Quantity("fraction_bcc", "1")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is wanted of a quantity; ``target`` is the value at which the campaign may stop, in the quantity's unit."""
+
+    quantity: str
+    direction: Literal["maximize", "minimize"]
+    target: float | None = None
+
+    @property
+    def sign(self) -> int:
+        """+1 where more is better, -1 where less is."""
+        return 1 if self.direction == "maximize" else -1
+
+    def is_better(self, value: float, other: float) -> bool:
+        return self.sign * value > self.sign * other
+
+    def is_reached(self, value: float) -> bool:
+        return self.target is not None and self.sign * value >= self.sign * self.target
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A level of theory. ``settings`` are all settings that change what a label means; they enter the key."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The name and eight hexadecimal digits over the settings."""
+        from campaign.seeds import content_hash
+
+        return f"{self.name}-{content_hash(dict(self.settings))[:8]}"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One label: the value of a quantity in its unit, with the standard deviation of its noise where known."""
+
+    quantity: str
+    value: float | FloatArray
+    unit: str
+    noise: float | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.all(np.isfinite(self.value)))
+
+    @property
+    def scalar(self) -> float:
+        """The value as a float; NaN for arrays."""
+        return float(self.value) if np.ndim(self.value) == 0 else math.nan
+
+
+class FailureKind(StrEnum):
+    """Why there is no label."""
+
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    NOT_CONVERGED = "not_converged"
+    UNPHYSICAL = "unphysical"
+    OUT_OF_MEMORY = "out_of_memory"
+    INFRASTRUCTURE = "infrastructure"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """No label: the kind, a message for people, and whether another attempt may succeed."""
+
+    kind: FailureKind
+    message: str
+    retryable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What an evaluation took: wall-clock and processor seconds, and when it started (seconds since the epoch)."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    started: float = 0.0
+    worker: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an oracle answers: observations of ``crystal`` (the relaxed one where it relaxes), or a failure."""
+
+    observations: tuple[Observation, ...] = ()
+    crystal: Crystal | None = None
+    failure: Failure | None = None
+    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
+
+    @classmethod
+    def single(cls, quantity: Quantity, value: float, *, crystal: Crystal | None = None) -> Evaluation:
+        """The answer of an oracle that measures one scalar quantity."""
+        return cls(observations=(Observation(quantity.name, float(value), quantity.unit),), crystal=crystal)
+
+    @classmethod
+    def failed(cls, kind: FailureKind, message: str, *, retryable: bool = True) -> Evaluation:
+        return cls(failure=Failure(kind, message, retryable))
+
+    def value(self, quantity: str) -> float:
+        """The scalar value of a quantity. Raises KeyError where it was not observed."""
+        for observation in self.observations:
+            if observation.quantity == quantity:
+                return observation.scalar
+        raise KeyError(quantity)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A screen's judgement of a candidate, with its reason where it was refused."""
+
+    accepted: bool
+    screen: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The elements of a campaign and the bounds of each one's atomic fraction."""
+
+    elements: tuple[str, ...]
+    minimum: Mapping[str, float] = field(default_factory=dict)
+    maximum: Mapping[str, float] = field(default_factory=dict)
+
+    def bounds(self, element: str) -> tuple[float, float]:
+        return self.minimum.get(element, 0.0), self.maximum.get(element, 1.0)
+
+    def violation(self, symbols: Sequence[str]) -> str:
+        """Why a list of atoms lies outside the space; empty where it lies inside."""
+        foreign = sorted(set(symbols) - set(self.elements))
+        if foreign:
+            return f"holds {', '.join(foreign)}, which the search space does not"
+        for element in self.elements:
+            fraction = symbols.count(element) / len(symbols)
+            low, high = self.bounds(element)
+            if not low - 1e-9 <= fraction <= high + 1e-9:
+                return f"{element} at {100 * fraction:.1f} at%, allowed {100 * low:g} to {100 * high:g} at%"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledCandidate:
+    """A candidate, the scalar labels it has (quantity to value) and the relaxed crystal they belong to."""
+
+    candidate: Candidate
+    values: Mapping[str, float]
+    relaxed: Crystal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained state: named arrays, metrics, and the readable facts that go with them."""
+
+    tensors: Mapping[str, NDArray[Any]]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)

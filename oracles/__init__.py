@@ -1,0 +1,1 @@
+"""Oracles: label crystals."""

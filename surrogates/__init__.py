@@ -1,0 +1,1 @@
+"""Surrogates: models of what oracles would say."""

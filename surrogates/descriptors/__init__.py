@@ -1,0 +1,1 @@
+"""Descriptors: named columns computed from crystals."""
