@@ -2,7 +2,9 @@
 
 Every candidate of the pool gets the value of the analytic, single-point form; the best of these (the shortlist) enter the joint,
 sequentially greedy selection of the batch, where pending work and the batch's earlier members count through ``X_pending``.
-With n pool candidates, m labels, shortlist s and batch q: O(n m^2) time for the scores and O(q s (m + q)^2) for the batch.
+The joint posterior of shortlist, pending work and labels is computed once, and BoTorch's acquisition functions look it up.
+With n pool candidates, m labels, p pending, shortlist s and batch q: O(n m^2) time for the scores, O((s + p) m^2) for the joint
+posterior and O(s q (p + q)^3) for the batch; memory O((s + p)^2 + m^2).
 """
 
 from __future__ import annotations
@@ -24,14 +26,18 @@ from botorch.acquisition import (
 from botorch.acquisition.objective import ScalarizedPosteriorTransform
 from botorch.generation.sampling import MaxPosteriorSampling
 from botorch.models.model import Model
+from botorch.posteriors import GPyTorchPosterior
 from botorch.optim import optimize_acqf_discrete
 from botorch.sampling import SobolQMCNormalSampler
+from gpytorch.distributions import MultivariateNormal
+from linear_operator import to_linear_operator
 from torch import Tensor
 
 from campaign.schema import AcquisitionConfig
 from campaign.types import FloatArray
 
 _CHUNK = 2048
+_JITTER = 1e-7
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,45 @@ class Scores:
     mean: FloatArray
     deviation: FloatArray
     chosen: tuple[int, ...]
+
+
+class FinitePoolModel(Model):
+    """A posterior over finitely many points, as a BoTorch model whose inputs are row numbers: X (..., q, 1).
+
+    mean (n,) and covariance (n, n) are those of the rows' joint posterior.
+    """
+
+    num_outputs = 1
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        super().__init__()
+        self._mean, self._covariance = mean, covariance
+
+    @classmethod
+    def of(cls, model: Model, points: Tensor) -> FinitePoolModel:
+        """The joint posterior of points (n, d)."""
+        with torch.no_grad():
+            joint = model.posterior(points).distribution
+        covariance = joint.covariance_matrix
+        covariance = (covariance + covariance.mT) / 2
+        jitter = _JITTER * covariance.diagonal().max()
+        return cls(joint.mean, covariance + jitter * torch.eye(len(points), dtype=covariance.dtype))
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def posterior(
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: ScalarizedPosteriorTransform | None = None,
+    ) -> GPyTorchPosterior:
+        rows = X[..., 0].long()
+        covariance = self._covariance[rows[..., :, None], rows[..., None, :]]
+        posterior = GPyTorchPosterior(MultivariateNormal(self._mean[rows], to_linear_operator(covariance)))
+        return posterior if posterior_transform is None else posterior_transform(posterior)
 
 
 def select(
@@ -67,15 +112,19 @@ def select(
     if config.use == "greedy_mean":
         return Scores(score, mean, deviation, tuple(_best_rows(score, n_choices)))
     shortlist = _best_rows(score, max(config.shortlist, n_choices))
-    choices = pool[shortlist]
+    if config.use == "uncertainty":
+        chosen = _most_uncertain(model, pool[shortlist], n_choices, pending)
+        return Scores(score, mean, deviation, tuple(shortlist[row] for row in chosen))
+    parts = [pool[shortlist], *([pending] if pending is not None else []), labelled]
+    finite = FinitePoolModel.of(model, torch.cat(parts[:-1] if config.use != "log_noisy_expected_improvement" else parts))
+    rows = torch.arange(sum(len(part) for part in parts), dtype=pool.dtype)[:, None]
+    choices, waiting, observed = torch.split(rows, [len(shortlist), len(pending) if pending is not None else 0, len(labelled)])
     if config.use == "thompson":
-        rows = _thompson(model, choices, n_choices, direction)
-    elif config.use == "uncertainty":
-        rows = _most_uncertain(model, choices, n_choices, pending)
+        sampled = MaxPosteriorSampling(finite, posterior_transform=direction, replacement=False)(choices, num_samples=n_choices)
     else:
-        joint = _joint(config, model, direction, best, labelled, pending, seed)
-        rows = _greedy(joint, choices, n_choices)
-    return Scores(score, mean, deviation, tuple(shortlist[row] for row in rows))
+        acquisition = _joint(config, finite, direction, best, observed, waiting if len(waiting) else None, seed)
+        sampled, _ = optimize_acqf_discrete(acquisition, q=n_choices, choices=choices, max_batch_size=_CHUNK, unique=True)
+    return Scores(score, mean, deviation, tuple(shortlist[int(row)] for row in sampled.reshape(-1)))
 
 
 def _best_rows(score: FloatArray, n: int) -> list[int]:
@@ -108,7 +157,7 @@ def _single_point(
 
 def _joint(
     config: AcquisitionConfig,
-    model: Model,
+    model: FinitePoolModel,
     direction: ScalarizedPosteriorTransform,
     best: Tensor,
     labelled: Tensor,
@@ -127,27 +176,6 @@ def _joint(
             return qUpperConfidenceBound(
                 model, beta=config.beta**2, sampler=sampler, posterior_transform=direction, X_pending=pending
             )
-
-
-def _greedy(acquisition: AcquisitionFunction, choices: Tensor, n: int) -> list[int]:
-    """Rows of ``choices`` selected one after another; equal rows of features are told apart by taking each row once."""
-    chosen, _ = optimize_acqf_discrete(acquisition, q=n, choices=choices, max_batch_size=_CHUNK, unique=True)
-    rows: list[int] = []
-    for point in chosen:
-        same = [row for row in torch.nonzero((choices == point).all(-1)).reshape(-1).tolist() if row not in rows]
-        if same:
-            rows.append(same[0])
-    rows += [row for row in range(len(choices)) if row not in rows][: n - len(rows)]
-    return rows
-
-
-def _thompson(model: Model, choices: Tensor, n: int, direction: ScalarizedPosteriorTransform) -> list[int]:
-    with torch.no_grad():
-        sampled = MaxPosteriorSampling(model, posterior_transform=direction, replacement=False)(choices, num_samples=n)
-    rows: list[int] = []
-    for point in sampled:
-        rows.append(next(row for row in torch.nonzero((choices == point).all(-1)).reshape(-1).tolist() if row not in rows))
-    return rows
 
 
 def _most_uncertain(model: Model, choices: Tensor, n: int, pending: Tensor | None) -> list[int]:

@@ -1,0 +1,267 @@
+"""MLflow as a view of the ledger: one run per campaign, the round as the step, written by a thread of its own.
+
+The run's id is in the ledger before anything is logged to it. Metrics carry the time of the round's last event, so writing one twice is
+harmless. Where the server is away there is one warning; the campaign goes on and what is missing follows when it is back, or
+with the next ``oreloop run``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign import metrics, versions
+from campaign.budget import best_labels
+from campaign.ledger import Ledger
+from campaign.ledger import events as ev
+from campaign.schema import CampaignConfig
+from campaign.types import Crystal
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 10.0
+_FINISH_SECONDS = 60.0
+_BEST = 5
+_LOGGED = "oreloop.rounds_logged"
+
+
+def default_uri(folder: Path) -> str:
+    return f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+
+
+@dataclass(frozen=True)
+class _RoundLog:
+    round: int
+    time: float
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What figures are drawn from: values in order with the best so far, predicted against found, and the best crystals."""
+
+    quantity: str
+    unit: str
+    values: list[float]
+    best: list[float]
+    predicted: list[tuple[float, float, float]]
+    crystals: list[tuple[str, float, Crystal]] = field(default_factory=list)
+
+
+class MlflowTracker:
+    def __init__(self, config: CampaignConfig, ledger: Ledger) -> None:
+        self._config, self._ledger = config, ledger
+        self.uri = config.tracking.uri or default_uri(ledger.folder)
+        self._objective = config.objective.objective
+        self._seen_rounds: set[int] = set()
+        self._rounds: deque[_RoundLog] = deque()
+        self._drawing: _Drawing | None = None
+        self._wake, self._closing = threading.Event(), False
+        self._run = ledger.state.tracking.run if ledger.state.tracking is not None else None
+        self._created: str | None = None
+        self._has_warned = False
+        self._has_opened = False
+        self._status = "FINISHED"
+        self._settings = self._settings_now()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+
+    # --- on the driver's thread ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+        self.update()
+
+    def update(self) -> None:
+        """Hand over the rounds that ended since the last time. Costs about 0.1 ms a label of a round."""
+        self._record_run()
+        state = self._ledger.state
+        ended = [record for record in state.rounds if record.ended is not None and record.index not in self._seen_rounds]
+        for record in ended:
+            self._seen_rounds.add(record.index)
+            figures = metrics.round_figures(state, record, self._objective, self._oracle)
+            workers = next(oracle.workers for oracle in self._config.oracles if oracle.label == self._oracle)
+            figures["busy_fraction"] = metrics.busy_fraction(state, self._oracle, workers, start=record.started, end=record.ended or 0.0)
+            self._rounds.append(_RoundLog(record.index, record.ended or 0.0, figures))
+            if record.index % self._config.tracking.figure_rounds == 0:
+                self._drawing = self._draw()
+        if ended:
+            self._wake.set()
+
+    def finish(self) -> None:
+        """Write the rest, for at most a minute; the campaign's end does not depend on it."""
+        self.update()
+        ended = self._ledger.state.session_ended
+        self._status = "FINISHED" if ended is not None and ended.is_final else "KILLED"
+        if self._ledger.state.labels:
+            self._drawing = self._draw()
+        self._closing = True
+        deadline = time.monotonic() + _FINISH_SECONDS
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._record_run()
+            self._wake.set()
+            self._thread.join(0.05)
+
+    @property
+    def _oracle(self) -> str:
+        known = [label.oracle for label in self._ledger.state.labels.values() if self._objective.quantity in label.values]
+        names = [oracle.label for oracle in self._config.oracles]
+        return next((name for name in names if name in known), names[0])
+
+    def _record_run(self) -> None:
+        if self._created is not None:
+            self._ledger.append([ev.TrackingStarted(run=self._created, uri=self.uri)])
+            self._run, self._created = self._created, None
+            self._wake.set()
+
+    def _draw(self) -> _Drawing:
+        state, objective, oracle = self._ledger.state, self._objective, self._oracle
+        series = metrics.best_so_far(state, objective, oracle)
+        unit = next((o.unit for label, _ in series[:1] for o in label.observations if o.quantity == objective.quantity), "")
+        found = [item for record in state.rounds for item in metrics.predictions(record, state, objective, oracle)]
+        best = best_labels(state, objective, oracle, _BEST)
+        relaxed = [state.labels[candidate, oracle].crystal or candidate for candidate, _ in best]
+        crystals = self._ledger.crystals(relaxed)
+        return _Drawing(
+            objective.quantity,
+            unit,
+            [label.values[objective.quantity] for label, _ in series],
+            [value for _, value in series],
+            [(item.mean, item.deviation, item.value) for item in found],
+            [(candidate, value, crystal) for (candidate, value), crystal in zip(best, crystals, strict=True)],
+        )
+
+    def _settings_now(self) -> dict[str, Any]:
+        state = self._ledger.state
+        return {
+            "created": state.created_time,
+            "campaign": state.created.campaign if state.created else "",
+            "revisions": [(revision.revision, json.dumps(revision.config, indent=2)) for _, _, revision in state.revisions],
+            "versions": versions.installed(),
+        }
+
+    # --- on the tracker's thread --------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        import mlflow
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        while True:
+            closing = self._closing
+            is_behind = False
+            try:
+                client = mlflow.MlflowClient(tracking_uri=self.uri)
+                is_behind = not self._flush(client, closing)
+            except Exception as error:
+                is_behind = True
+                self._warn(error)
+                if closing:
+                    return
+            if closing and not is_behind:
+                return
+            self._wake.wait(_RETRY_SECONDS if is_behind else None)
+            self._wake.clear()
+
+    def _warn(self, error: Exception) -> None:
+        if not self._has_warned:
+            log.warning(
+                "MLflow at %s cannot be reached (%s); the campaign goes on, what is missing is written when it is back",
+                self.uri,
+                str(error).splitlines()[0],
+            )
+            self._has_warned = True
+
+    def _flush(self, client: MlflowClient, closing: bool) -> bool:
+        """Write all that is waiting; False where the run's id still has to reach the ledger."""
+        if self._run is None:
+            if self._created is None:
+                self._created = self._create(client)
+            return False
+        if not self._has_opened:
+            self._open(client, self._run)
+        self._log_rounds(client, self._run)
+        drawing, self._drawing = self._drawing, None
+        if drawing is not None:
+            try:
+                self._log_drawing(client, self._run, drawing)
+            except Exception:
+                self._drawing = self._drawing or drawing
+                raise
+        if closing:
+            client.set_terminated(self._run, status=self._status)
+        return True
+
+    def _create(self, client: MlflowClient) -> str:
+        name = self._config.tracking.experiment
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None:
+            identity = experiment.experiment_id
+        else:
+            local = self.uri.startswith("sqlite:")
+            place = (self._ledger.folder / "mlartifacts").resolve().as_uri() if local else None
+            identity = client.create_experiment(name, artifact_location=place)
+        tags = {"oreloop.campaign": self._settings["campaign"]}
+        run = client.create_run(
+            identity, start_time=int(1000 * self._settings["created"]), tags=tags, run_name=self._config.name
+        )
+        return str(run.info.run_id)
+
+    def _open(self, client: MlflowClient, run: str) -> None:
+        """Go on in the run: config revisions as artifacts, settings that may change as tags."""
+        client.update_run(run, status="RUNNING")
+        logged = int(client.get_run(run).data.tags.get(_LOGGED, "-1"))
+        self._rounds = deque(item for item in self._rounds if item.round > logged)
+        for revision, text in self._settings["revisions"]:
+            client.log_text(run, text, f"config/revision-{revision}.json")
+        client.log_text(run, json.dumps(self._settings["versions"], indent=2), "versions.json")
+        objective = self._objective
+        tags = {"objective": f"{objective.direction} {objective.quantity}", "mode": self._config.mode, "seed": str(self._config.seed)}
+        tags |= {"acquisition": self._config.acquisition.use, "oracles": ", ".join(o.label for o in self._config.oracles)}
+        tags |= {"generators": ", ".join(g.label for g in self._config.generators)}
+        for key, value in tags.items():
+            client.set_tag(run, key, value)
+        self._has_opened = True
+
+    def _log_rounds(self, client: MlflowClient, run: str) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        while self._rounds:
+            item = self._rounds[0]
+            stamp = int(1000 * item.time)
+            values = [Metric(name, float(value), stamp, item.round) for name, value in item.figures.items()]
+            client.log_batch(run, metrics=values, tags=[RunTag(_LOGGED, str(item.round))])
+            self._rounds.popleft()
+
+    def _log_drawing(self, client: MlflowClient, run: str, drawing: _Drawing) -> None:
+        from campaign.tracking import pictures
+
+        client.log_figure(run, pictures.best_so_far(drawing.values, drawing.best, drawing.quantity, drawing.unit), "best_so_far.png")
+        if drawing.predicted:
+            client.log_figure(run, pictures.parity(drawing.predicted, drawing.quantity, drawing.unit), "parity.png")
+        for rank, (candidate, value, crystal) in enumerate(drawing.crystals, start=1):
+            name = f"best/rank-{rank}"
+            title = f"{rank}. {crystal.formula}  {drawing.quantity} {value:.5g} {drawing.unit}\n{candidate}"
+            client.log_text(run, pictures.cif(crystal), f"{name}.cif")
+            client.log_figure(run, pictures.crystal(crystal, title), f"{name}.png")
+
+
+def ui_command(uri: str, port: int) -> list[str]:
+    """The command that shows a tracking store in the browser, on loopback."""
+    import sys
+
+    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+
+
