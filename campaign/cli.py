@@ -1,0 +1,347 @@
+"""The command ``oreloop``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from campaign import __version__
+from campaign.errors import InputError, OreloopError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Active-learning campaigns for materials discovery.")
+console = Console()
+errors = Console(stderr=True)
+
+INTERRUPTED = 130
+ConfigOrFolder = Annotated[Path, typer.Argument(help="A campaign's YAML config or its folder.")]
+Folder = Annotated[Path, typer.Argument(help="A campaign's folder.")]
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn our errors into one clear message and their exit code."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except OreloopError as error:
+            errors.print(f"[bold red]error:[/bold red] {_escape(error.message)}")
+            if error.hint:
+                errors.print(f"[bold]what to do:[/bold] {_escape(error.hint)}")
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            errors.print("stopped at once; run the same command again to go on")
+            raise typer.Exit(INTERRUPTED) from error
+
+    return wrapped
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _campaign(path: Path, folder: Path | None = None) -> Any:
+    from campaign.api import Campaign
+
+    return Campaign.open(path) if path.is_dir() else Campaign.from_config(path, folder)
+
+
+def template_folder() -> Path:
+    """Where the config templates lie: in the wheel, or beside the sources in a checkout."""
+    packaged = Path(str(files("campaign"))) / "templates"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "configs"
+
+
+@app.callback()
+def _main(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=errors, show_path=False, show_level=True, log_time_format="%H:%M:%S")],
+    )
+    for name in ("alembic", "matplotlib", "urllib3", "git", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@app.command()
+@command
+def init(
+    target: Annotated[Path, typer.Argument(help="File to write.")] = Path("campaign.yaml"),
+    template: Annotated[str, typer.Option(help="Name of the template; `list` lists them.")] = "nifecr_quickstart",
+) -> None:
+    """Write a commented config to start from."""
+    known = sorted(path.stem for path in template_folder().glob("*.yaml"))
+    if template == "list":
+        for name in known:
+            console.print(name)
+        return
+    if template not in known:
+        raise InputError(f"there is no template {template!r}", hint=f"choose one of: {', '.join(known)}")
+    if target.exists():
+        raise InputError(f"{target} exists already", hint="name another file")
+    target.write_text((template_folder() / f"{template}.yaml").read_text())
+    console.print(f"wrote {target}; next: oreloop validate {target}, then oreloop run {target}")
+
+
+@app.command()
+@command
+def validate(config: Annotated[Path, typer.Argument(help="A campaign's YAML config.")]) -> None:
+    """Build every part of a config without computing anything."""
+    from campaign import config as configs
+
+    loaded = configs.read(config)
+    table = Table.grid(padding=(0, 2))
+    table.add_row("config", f"{config} is valid")
+    for name in loaded.parts.generators:
+        table.add_row("generator", name)
+    for name, fidelity in loaded.parts.fidelities.items():
+        measured = ", ".join(f"{q.name} ({q.unit})" for q in loaded.parts.oracles[name].quantities)
+        table.add_row("oracle", f"{name} at {fidelity.key}: {measured}")
+    console.print(table)
+
+
+@app.command()
+@command
+def plan(
+    config: Annotated[Path, typer.Argument(help="A campaign's YAML config.")],
+    structures: Annotated[int, typer.Option(min=1, help="Structures to label for timing.")] = 3,
+) -> None:
+    """Labels, time and disk to expect, from timings measured on a handful of structures."""
+    from campaign import config as configs
+    from campaign.plan import measure
+    from campaign.progress import duration
+
+    found = measure(configs.read(config), structures)
+    table = Table("oracle", "tried", "failed", "s per label", "labels", "time on its workers")
+    for row in found.oracles:
+        labels = "unbounded" if row.labels is None else str(row.labels)
+        table.add_row(row.oracle, str(row.tried), str(row.failed), f"{row.seconds:.3g}", labels, duration(row.wall_seconds))
+    console.print(table)
+    if found.candidates is not None and found.disk_bytes is not None:
+        console.print(f"about {found.candidates} candidates of {found.atoms} atoms, {found.disk_bytes / 1e6:.0f} MB of disk")
+    console.print("labels are the most that the budget allows; nothing was recorded")
+
+
+@app.command()
+@command
+def run(
+    source: ConfigOrFolder,
+    folder: Annotated[Path | None, typer.Option(help="Campaign folder; campaigns/<name> here by default.")] = None,
+    accept_changes: Annotated[bool, typer.Option("--accept-changes", help="Use changed settings from the next round on.")] = False,
+) -> None:
+    """Begin a campaign, or go on with it. Ctrl-C ends it in good order, twice at once; both can be resumed."""
+    from campaign.loop import objective_oracle
+    from campaign.progress import display
+
+    campaign = _campaign(source, folder)
+    loaded = campaign.loaded
+    oracle = objective_oracle(loaded)
+    unit = loaded.parts.quantities()[loaded.config.objective.quantity].unit
+    console.print(f"campaign {loaded.config.name} in {campaign.folder}")
+    with display(console, loaded.config, oracle, unit) as show:
+        reason = campaign.run(accept_changes=accept_changes, on_change=show)
+    console.print(f"stopped: {reason}")
+    _print_results(campaign, oracle, unit)
+    if reason.startswith("interrupted") or reason == "stop was asked for":
+        console.print(f"to go on: oreloop run {source}")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _print_results(campaign: Any, oracle: str, unit: str) -> None:
+    from campaign.budget import best_labels
+    from campaign.report import write_report
+
+    loaded, reader = campaign.loaded, campaign.reader()
+    state = reader.fold()
+    objective = loaded.config.objective.objective
+    table = Table("rank", "formula", f"{objective.quantity} ({unit})", "candidate")
+    for rank, (candidate, value) in enumerate(best_labels(state, objective, oracle, 5), start=1):
+        formula = state.candidates[candidate].equivalence.partition(":")[0]
+        table.add_row(str(rank), formula, f"{value:.4f}", candidate)
+    console.print(table)
+    page = write_report(loaded, state, reader, campaign.folder)
+    reader.close()
+    console.print(f"report: {page}\nCIF files: {campaign.folder / 'best'}")
+    if loaded.config.tracking.use == "mlflow":
+        console.print(f"MLflow: oreloop ui {campaign.folder}")
+
+
+@app.command()
+@command
+def status(source: ConfigOrFolder) -> None:
+    """Where a campaign stands, also while it runs."""
+    from campaign.ledger.lock import is_held
+    from campaign.loop import objective_oracle
+    from campaign.metrics import busy_fraction
+    from campaign.progress import facts
+
+    campaign = _campaign(source)
+    loaded, state = campaign.loaded, campaign.state()
+    oracle = objective_oracle(loaded)
+    unit = loaded.parts.quantities()[loaded.config.objective.quantity].unit
+    ended = state.session_ended.reason if state.session_ended else "without notice; run it again to go on"
+    table = Table.grid(padding=(0, 2))
+    table.add_row("campaign", f"{loaded.config.name} in {campaign.folder}")
+    table.add_row("driver", "running" if is_held(campaign.folder) else f"not running; it ended: {ended}")
+    for name, text in facts(state, loaded.config, oracle, unit).items():
+        table.add_row(name, text)
+    for config in loaded.config.oracles:
+        recent = state.time - 300
+        busy = busy_fraction(state, config.label, config.workers, start=recent, end=state.time)
+        table.add_row(f"workers of {config.label}", f"{config.workers}, busy {100 * min(1.0, busy):.0f} % of the last minutes")
+    console.print(table)
+
+
+@app.command()
+@command
+def stop(source: ConfigOrFolder) -> None:
+    """Ask a running campaign to end in good order."""
+    from campaign.api import STOP_REQUEST
+    from campaign.ledger.lock import is_held
+
+    campaign = _campaign(source)
+    if not is_held(campaign.folder):
+        console.print("no driver runs this campaign")
+        return
+    (campaign.folder / STOP_REQUEST).touch()
+    console.print("asked; the driver waits for the work under way and stops")
+
+
+@app.command(name="list")
+@command
+def list_(root: Annotated[Path, typer.Argument(help="Folder that holds campaigns.")] = Path("campaigns")) -> None:
+    """The campaigns below a folder."""
+    from campaign.api import CONFIG_COPY, Campaign
+    from campaign.ledger.lock import is_held
+
+    table = Table("folder", "driver", "rounds", "labels", "failures", "ended")
+    for path in sorted(root.glob(f"*/{CONFIG_COPY}")):
+        state = Campaign.open(path.parent).state()
+        ended = state.session_ended.reason if state.session_ended else ""
+        running = "running" if is_held(path.parent) else ""
+        table.add_row(str(path.parent), running, str(len(state.rounds)), str(len(state.own_labels)), str(len(state.failures)), ended)
+    console.print(table if table.row_count else f"no campaigns in {root}")
+
+
+@app.command()
+@command
+def report(source: ConfigOrFolder) -> None:
+    """Write the report: one HTML file that opens offline."""
+    from campaign.report import write_report
+
+    campaign = _campaign(source)
+    reader = campaign.reader()
+    console.print(str(write_report(campaign.loaded, reader.fold(), reader, campaign.folder)))
+    reader.close()
+
+
+@app.command()
+@command
+def explain(source: ConfigOrFolder, candidate: Annotated[str, typer.Argument(help="A candidate's id or its first digits.")]) -> None:
+    """The whole story of one candidate."""
+    from campaign.explain import resolve, story
+
+    campaign = _campaign(source)
+    reader = campaign.reader()
+    state = reader.fold()
+    table = Table.grid(padding=(0, 2))
+    for heading, line in story(state, reader, resolve(state, candidate)):
+        table.add_row(f"[bold]{heading}[/bold]", _escape(line))
+    console.print(table)
+    reader.close()
+
+
+@app.command()
+@command
+def export(
+    source: ConfigOrFolder,
+    target: Annotated[Path | None, typer.Option(help="Folder to write to; <campaign>/export by default.")] = None,
+    formats: Annotated[str, typer.Option(help="Comma-separated: extxyz, cif, ase, parquet.")] = "extxyz,cif,ase,parquet",
+) -> None:
+    """Write all labels with their units as extxyz, CIF, ASE database and parquet."""
+    from campaign.export import export as write_export
+
+    campaign = _campaign(source)
+    reader = campaign.reader()
+    wanted = tuple(name.strip() for name in formats.split(",") if name.strip())
+    for path in write_export(reader.fold(), reader, target or campaign.folder / "export", wanted):
+        console.print(str(path))
+    reader.close()
+
+
+@app.command()
+@command
+def recover(folder: Folder) -> None:
+    """Rebuild a damaged ledger from its journal and what can be read of its database."""
+    from campaign.ledger.recover import recover as rebuild
+
+    found = rebuild(folder)
+    console.print(f"recovered {found.events} events ({found.from_database} were readable in the database, {found.from_journal} in the journal)")
+    for path in found.set_aside:
+        console.print(f"the old file is kept as {path}")
+
+
+@app.command()
+@command
+def ui(source: ConfigOrFolder, port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
+    """Open the campaign's MLflow dashboard on this machine."""
+    from campaign.tracking.mlflow import default_uri, ui_command
+
+    campaign = _campaign(source)
+    uri = campaign.loaded.config.tracking.uri or default_uri(campaign.folder)
+    console.print(f"MLflow on http://127.0.0.1:{port}, Ctrl-C ends it")
+    subprocess.run(ui_command(uri, port), check=False)
+
+
+@app.command()
+@command
+def schema() -> None:
+    """Print the JSON Schema of configs: every key with its unit and default."""
+    from campaign.schema import CampaignConfig
+
+    sys.stdout.write(json.dumps(CampaignConfig.model_json_schema(), indent=2) + "\n")
+
+
+@app.command()
+@command
+def doctor() -> None:
+    """What is installed and works, and what each missing part would give."""
+    from campaign.doctor import examine
+
+    table = Table("", "part", "state")
+    for finding in examine():
+        table.add_row("ok" if finding.is_fine else "-", finding.name, _escape(finding.detail))
+    console.print(table)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    console.print(__version__)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The whole story of one candidate, from its proposal to the models that learned from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import gmtime, strftime
+
+from campaign.errors import InputError
+from campaign.ledger import CampaignState, LedgerReader
+from campaign.select import decode_table
+
+
+def utc(seconds: float) -> str:
+    return strftime("%Y-%m-%d %H:%M:%S UTC", gmtime(seconds))
+
+
+def resolve(state: CampaignState, prefix: str) -> str:
+    """The full id of a candidate from its first digits. Raises InputError where none or several fit."""
+    found = [identity for identity in state.candidates if identity.startswith(prefix)]
+    if len(found) != 1:
+        what = f"{len(found)} candidates' ids begin" if found else "no candidate's id begins"
+        raise InputError(f"{what} with {prefix!r}", hint="`oreloop export` and the report list all ids")
+    return found[0]
+
+
+def story(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator[tuple[str, str]]:
+    """(heading, line) in the order in which things happened."""
+    record = state.candidates[identity]
+    crystal = reader.crystal(identity)
+    yield "candidate", f"{identity}  {crystal.formula}, {len(crystal)} atoms, {crystal.volume / len(crystal):.2f} angstrom^3 per atom"
+    if record.source:
+        yield "came from", record.source
+    for event, row in record.proposals:
+        parents = f" from {', '.join(row.parents)}" if row.parents else ""
+        condition = f", {', '.join(f'{key} {value}' for key, value in row.condition.items())}" if row.condition else ""
+        checkpoint = f", checkpoint {event.checkpoint[:12]}" if event.checkpoint else ""
+        yield "proposed", f"round {event.round} by {event.generator}{parents}{condition}{checkpoint}, random stream {event.stream}"
+    if record.verdict is not None:
+        verdict = record.verdict
+        yield "screened", "accepted" if verdict.is_accepted else f"refused by {verdict.screen}: {verdict.reason}"
+    yield from _decisions(state, reader, identity)
+    for (candidate, oracle), round_index in state.pending.items():
+        if candidate == identity:
+            yield "waiting", f"selected for {oracle} in round {round_index}, not labelled yet"
+    for _, time, failed in state.failures:
+        if failed.candidate == identity:
+            end = "; not tried again" if failed.is_quarantined else ""
+            yield (
+                "failed",
+                f"{utc(time)} attempt {failed.attempt + 1} at {failed.oracle} on {failed.worker}: {failed.kind}: {failed.message}{end}",
+            )
+    labels = [label for (candidate, _), label in state.labels.items() if candidate == identity]
+    for label in labels:
+        where = f" on {label.worker}, attempt {label.attempt + 1}, {label.wall_seconds:.3g} s" if label.worker else ""
+        yield "labelled", f"{utc(label.finished)} by {label.oracle} ({label.fidelity}){where}"
+        for observation in label.observations:
+            yield "", f"{observation.quantity} = {observation.value:.6g} {observation.unit}"
+        if label.crystal is not None:
+            yield "", f"relaxed crystal {label.crystal}"
+    for label in labels:
+        fits = [r.fitted for r in state.rounds if r.fitted is not None and r.sequence > label.sequence]
+        trainings = [event for events in state.checkpoints.values() for event in events if state.rounds[event.round].sequence > label.sequence]
+        if fits:
+            yield "taught", f"{len(fits)} models, the first in round {fits[0].round} ({fits[0].model[:12]})"
+        for event in trainings:
+            used = "used" if event.is_published else "not used: the gate kept the old one"
+            yield "taught", f"{event.generator} in round {event.round}, checkpoint {event.checkpoint[:12]} ({used})"
+
+
+def _decisions(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator[tuple[str, str]]:
+    for record in state.rounds:
+        decided = record.decided
+        if decided is None:
+            continue
+        chosen = [choice for choice in decided.choices if choice.candidate == identity]
+        figures = decode_table(reader.blob(decided.table)).get(identity) if decided.table is not None else None
+        if not chosen and figures is None:
+            continue
+        text = f"round {record.index}, {decided.acquisition}, pool of {decided.pool_size}"
+        if figures is not None:
+            score, mean, deviation = figures
+            text += f": score {score:.4g}, predicted {mean:.5g} +- {deviation:.2g} by model {(decided.model or '')[:12]}"
+        yield ("chosen" if chosen else "not chosen"), text

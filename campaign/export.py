@@ -1,0 +1,77 @@
+"""A campaign's labels in the formats that other tools read: extxyz, CIF, ASE database, parquet. Units go with every value."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign import tables
+from campaign.artifacts import write_whole
+from campaign.errors import InputError
+from campaign.ledger import CampaignState, LedgerReader
+from campaign.ledger.state import LabelRecord
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+FORMATS = ("extxyz", "cif", "ase", "parquet")
+
+
+def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tuple[str, ...] = FORMATS) -> list[Path]:
+    """Write every label in each format and return the files. Raises InputError for an unknown format."""
+    unknown = set(formats) - set(FORMATS)
+    if unknown:
+        raise InputError(f"cannot export {', '.join(sorted(unknown))}", hint=f"formats are {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = list(state.labels.values())
+    crystals = reader.crystals([label.crystal or label.candidate for label in labels])
+    written: list[Path] = []
+    if "parquet" in formats:
+        for name, table in (("labels", tables.labels(state)), ("candidates", tables.candidates(state))):
+            written.append(folder / f"{name}.parquet")
+            write_whole(written[-1], table.to_parquet())
+    if "cif" in formats:
+        for label, crystal in zip(labels, crystals, strict=True):
+            path = folder / "cif" / f"{label.candidate}-{label.oracle}.cif"
+            write_whole(path, crystal.structure.to(fmt="cif").encode())
+        written.append(folder / "cif")
+    atoms = [_with_labels(crystal.atoms, label) for label, crystal in zip(labels, crystals, strict=True)]
+    if "extxyz" in formats:
+        written.append(_write_extxyz(folder / "labels.extxyz", atoms))
+    if "ase" in formats:
+        written.append(_write_database(folder / "labels.db", atoms))
+    return written
+
+
+def _with_labels(atoms: Atoms, label: LabelRecord) -> Atoms:
+    atoms.info = {"candidate": label.candidate, "oracle": label.oracle, "fidelity": label.fidelity, "round": label.round}
+    atoms.info |= {row.quantity: row.value for row in label.observations}
+    atoms.info["units"] = json.dumps({row.quantity: row.unit for row in label.observations})
+    return atoms
+
+
+def _write_extxyz(path: Path, atoms: list[Atoms]) -> Path:
+    import io
+
+    from ase.io import write
+
+    text = io.StringIO()
+    write(text, atoms, format="extxyz")
+    write_whole(path, text.getvalue().encode())
+    return path
+
+
+def _write_database(path: Path, atoms: list[Atoms]) -> Path:
+    from ase.db import connect
+
+    part = path.with_name(f"part-{path.name}")
+    part.unlink(missing_ok=True)
+    with connect(part) as database:
+        for image in atoms:
+            scalars: dict[str, Any] = {key: value for key, value in image.info.items() if key not in ("units", "candidate")}
+            # ASE refuses values that read as numbers, as some hexadecimal ids do.
+            scalars["candidate"] = f"id-{image.info['candidate']}"
+            database.write(image, key_value_pairs=scalars, data={"units": json.loads(image.info["units"])})
+    part.replace(path)
+    return path

@@ -1,0 +1,120 @@
+"""What a person sees while a campaign runs: a live display at a terminal, a log line a minute elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from campaign.ledger import CampaignState
+from campaign.schema import CampaignConfig
+
+log = logging.getLogger(__name__)
+
+_LINE_SECONDS = 60.0
+_REDRAW_SECONDS = 0.25
+
+
+class Display(Protocol):
+    def __call__(self, state: CampaignState) -> None: ...
+
+
+def share_done(state: CampaignState, config: CampaignConfig) -> float | None:
+    """The largest share of any limit that is used up; None where nothing limits the campaign."""
+    shares = [state.busy_seconds[name] / seconds for name, seconds in config.budget.oracle_seconds.items()]
+    if config.budget.labels is not None:
+        shares.append(len(state.own_labels) / config.budget.labels)
+    if config.budget.rounds is not None:
+        shares.append(sum(record.ended is not None for record in state.rounds) / config.budget.rounds)
+    if config.budget.wall_time is not None:
+        shares.append(state.active_seconds / config.budget.wall_time)
+    return min(1.0, max(shares)) if shares else None
+
+
+def seconds_left(state: CampaignState, config: CampaignConfig) -> float | None:
+    """Expected running time left, from the time so far; None where that cannot be told."""
+    share = share_done(state, config)
+    return state.active_seconds * (1 - share) / share if share else None
+
+
+def duration(seconds: float | None) -> str:
+    """A time for people: 45 s, 3 min 20 s, 2 h 5 min."""
+    if seconds is None:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) -> dict[str, str]:
+    """The lines of a status: what stands where."""
+    objective = config.objective.objective
+    best = state.best(oracle, objective.quantity, objective.sign)
+    limit = f" of {config.budget.labels}" if config.budget.labels is not None else ""
+    rounds = f" of {config.budget.rounds}" if config.budget.rounds is not None else ""
+    kinds: dict[str, int] = {}
+    for _, _, event in state.failures:
+        kinds[event.kind] = kinds.get(event.kind, 0) + 1
+    found = {
+        "rounds": f"{sum(record.ended is not None for record in state.rounds)} ended{rounds}",
+        "labels": f"{len(state.own_labels)}{limit}, {len(state.pending)} selected and not labelled",
+        "best": "none yet",
+        "failures": ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none",
+        "running time": f"{duration(state.active_seconds)}, {duration(seconds_left(state, config))} left",
+    }
+    if best is not None:
+        formula = state.candidates[best.candidate].equivalence.partition(":")[0]
+        found["best"] = f"{objective.quantity} {best.values[objective.quantity]:.5g} {unit}  {formula}  ({best.candidate})"
+    for name, reason in state.paused.items():
+        found[f"oracle {name}"] = f"paused: {reason}"
+    return found
+
+
+class _LiveDisplay:
+    def __init__(self, live: Live, config: CampaignConfig, oracle: str, unit: str) -> None:
+        self._live, self._config, self._oracle, self._unit = live, config, oracle, unit
+        self._drawn = 0.0
+
+    def __call__(self, state: CampaignState) -> None:
+        if time.monotonic() - self._drawn < _REDRAW_SECONDS:
+            return
+        self._drawn = time.monotonic()
+        table = Table.grid(padding=(0, 2))
+        for name, text in facts(state, self._config, self._oracle, self._unit).items():
+            table.add_row(f"[bold]{name}[/bold]", text)
+        share = share_done(state, self._config)
+        if share is not None:
+            table.add_row("[bold]done[/bold]", ProgressBar(total=1.0, completed=share, width=50))
+        self._live.update(table, refresh=True)
+
+
+class _LogDisplay:
+    def __init__(self, config: CampaignConfig, oracle: str, unit: str) -> None:
+        self._config, self._oracle, self._unit = config, oracle, unit
+        self._logged = time.monotonic()
+
+    def __call__(self, state: CampaignState) -> None:
+        if time.monotonic() - self._logged < _LINE_SECONDS:
+            return
+        self._logged = time.monotonic()
+        log.info("; ".join(f"{name}: {text}" for name, text in facts(state, self._config, self._oracle, self._unit).items()))
+
+
+@contextmanager
+def display(console: Console, config: CampaignConfig, oracle: str, unit: str) -> Iterator[Display]:
+    """The display that suits the console, for the time of a block."""
+    if not console.is_terminal:
+        yield _LogDisplay(config, oracle, unit)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield _LiveDisplay(live, config, oracle, unit)

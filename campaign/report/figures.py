@@ -1,0 +1,103 @@
+"""The report's figures, made with plotly from the campaign's state. Readable in black and white: marks differ in shape, not in colour alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from campaign import metrics
+from campaign.ledger import CampaignState
+from campaign.types import Objective
+
+_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagram")
+_LAYOUT = {"template": "simple_white", "margin": {"l": 60, "r": 20, "t": 30, "b": 50}, "height": 420, "legend": {"orientation": "h", "y": -0.2}}
+
+
+def source_of(state: CampaignState, candidate: str) -> str:
+    """The generator that proposed a candidate first, or the file that it came from."""
+    record = state.candidates[candidate]
+    return record.proposals[0][0].generator if record.proposals else record.source
+
+
+def best_so_far(state: CampaignState, objective: Objective, oracle: str, axis: str) -> go.Figure:
+    series = metrics.best_so_far(state, objective, oracle)
+    groups: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
+    for i, (label, _) in enumerate(series, start=1):
+        groups[source_of(state, label.candidate)].append((i, label.values[objective.quantity], label.candidate))
+    figure = go.Figure(layout=_LAYOUT)
+    for symbol, (name, points) in zip(_SYMBOLS * 9, sorted(groups.items()), strict=False):
+        x, y, text = zip(*points, strict=True)
+        figure.add_scatter(x=x, y=y, text=text, mode="markers", name=name, marker={"symbol": symbol, "size": 5, "opacity": 0.6})
+    x = list(range(1, len(series) + 1))
+    figure.add_scatter(x=x, y=[best for _, best in series], mode="lines", name="best so far", line={"shape": "hv", "color": "black"})
+    figure.update_xaxes(title="labels").update_yaxes(title=axis)
+    return figure
+
+
+def parity(state: CampaignState, objective: Objective, oracle: str, axis: str) -> go.Figure | None:
+    found = [item for record in state.rounds for item in metrics.predictions(record, state, objective, oracle)]
+    if not found:
+        return None
+    figure = go.Figure(layout=_LAYOUT)
+    figure.add_scatter(
+        x=[item.value for item in found],
+        y=[item.mean for item in found],
+        error_y={"array": [1.645 * item.deviation for item in found], "thickness": 0.6, "color": "#bbb"},
+        text=[f"round {item.round}, {item.candidate}" for item in found],
+        mode="markers",
+        marker={"color": [item.round for item in found], "colorscale": "Viridis", "colorbar": {"title": "round"}},
+    )
+    ends = [min(item.value for item in found), max(item.value for item in found)]
+    figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dash", "color": "black"}, showlegend=False)
+    figure.update_layout(showlegend=False).update_xaxes(title=f"found: {axis}").update_yaxes(title="predicted before it was labelled")
+    return figure
+
+
+def composition(values: Sequence[tuple[Mapping[str, float], float, str]], elements: Sequence[str], axis: str) -> go.Figure:
+    """Labels over composition: a ternary map for three elements, the objective against each fraction otherwise."""
+    figure = go.Figure(layout=_LAYOUT)
+    colour = [value for _, value, _ in values]
+    text = [candidate for _, _, candidate in values]
+    marker = {"color": colour, "colorscale": "Viridis", "colorbar": {"title": axis}, "size": 6}
+    if len(elements) == 3:
+        a, b, c = ([100 * fractions.get(element, 0.0) for fractions, _, _ in values] for element in elements)
+        figure.add_scatterternary(a=a, b=b, c=c, text=text, mode="markers", marker=marker)
+        figure.update_ternaries(
+            aaxis_title=f"{elements[0]} (at%)", baxis_title=f"{elements[1]} (at%)", caxis_title=f"{elements[2]} (at%)", sum=100
+        )
+        return figure
+    for symbol, element in zip(_SYMBOLS * 9, elements, strict=False):
+        x = [100 * fractions.get(element, 0.0) for fractions, _, _ in values]
+        figure.add_scatter(x=x, y=colour, text=text, mode="markers", name=element, marker={"symbol": symbol, "size": 6})
+    figure.update_xaxes(title="fraction (at%)").update_yaxes(title=axis)
+    return figure
+
+
+def funnel(counts: Mapping[str, int]) -> go.Figure:
+    figure = go.Figure(layout={**_LAYOUT, "height": 320})
+    figure.add_funnel(y=list(counts), x=list(counts.values()), marker={"color": "#777"}, textinfo="value+percent previous")
+    return figure
+
+
+def timeline(state: CampaignState) -> go.Figure:
+    """Which worker was busy when; failed attempts hatched."""
+    figure = go.Figure(layout={**_LAYOUT, "barmode": "overlay"})
+    spans = [(label.worker, label.started, label.wall_seconds, label.candidate) for label in state.own_labels]
+    lost = [(event.worker, event.started, event.wall_seconds, event.candidate) for _, _, event in state.failures]
+    start = min((span[1] for span in [*spans, *lost]), default=0.0)
+    for name, found, pattern in (("labels", spans, ""), ("failures", lost, "/")):
+        if found:
+            figure.add_bar(
+                y=[worker for worker, *_ in found],
+                base=[(began - start) / 60 for _, began, _, _ in found],
+                x=[seconds / 60 for *_, seconds, _ in found],
+                text=[candidate for *_, candidate in found],
+                textposition="none",
+                orientation="h",
+                name=name,
+                marker={"pattern": {"shape": pattern}, "line": {"width": 0}},
+            )
+    figure.update_xaxes(title="time since the first label began (min)")
+    return figure

@@ -1,0 +1,134 @@
+"""The report as a page: words, numbers and figures from the ledger, in one file without links to the network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, select_autoescape
+from plotly.offline import get_plotlyjs
+
+from campaign import __version__
+from campaign.artifacts import write_whole
+from campaign.budget import best_labels
+from campaign.config import LoadedConfig
+from campaign.ledger import CampaignState, LedgerReader
+from campaign.loop import objective_oracle
+from campaign.progress import duration
+from campaign.report import figures
+from campaign.report.figures import source_of
+from campaign.tracking.pictures import cif
+
+_BEST = 20
+
+
+def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReader, folder: Path) -> Path:
+    """Write ``report.html`` and the CIF files of the best structures below a folder; returns the page."""
+    objective, oracle = loaded.config.objective.objective, objective_oracle(loaded)
+    unit = loaded.parts.quantities()[objective.quantity].unit
+    axis = f"{objective.quantity} ({unit})"
+    best = best_labels(state, objective, oracle, _BEST)
+    rows = []
+    for rank, (candidate, value) in enumerate(best, start=1):
+        label = state.labels[candidate, oracle]
+        crystal = reader.crystal(label.crystal or candidate)
+        path = folder / "best" / f"{rank:02d}-{crystal.formula}-{candidate[:8]}.cif"
+        write_whole(path, cif(crystal).encode())
+        others = {f"{row.quantity} ({row.unit})": row.value for row in label.observations if row.quantity != objective.quantity}
+        rows.append(
+            {
+                "rank": rank,
+                "candidate": candidate,
+                "formula": crystal.formula,
+                "value": value,
+                "others": others,
+                "source": source_of(state, candidate),
+                "round": label.round,
+                "file": f"best/{path.name}",
+            }
+        )
+    found = [label for label in state.labels.values() if label.oracle == oracle and objective.quantity in label.values]
+    compositions = []
+    for label in found:
+        symbols = Counter(reader.crystal(label.candidate).symbols)
+        total = sum(symbols.values())
+        compositions.append(
+            ({symbol: n / total for symbol, n in symbols.items()}, label.values[objective.quantity], label.candidate)
+        )
+    pictures: list[tuple[str, str]] = []
+
+    def add(title: str, figure: go.Figure | None) -> None:
+        if figure is not None:
+            pictures.append((title, figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})))
+
+    if found:
+        add("Best so far", figures.best_so_far(state, objective, oracle, axis))
+        add("Predicted before labelling, against found", figures.parity(state, objective, oracle, axis))
+        add("Composition", figures.composition(compositions, loaded.config.space.elements, axis))
+    add("From proposed to labelled", figures.funnel(_funnel(state)))
+    if state.own_labels or state.failures:
+        add("Workers", figures.timeline(state))
+    environment = Environment(loader=PackageLoader("campaign.report"), autoescape=select_autoescape(default=True))
+    page = environment.get_template("report.html.j2").render(
+        name=loaded.config.name,
+        version=__version__,
+        plotly=get_plotlyjs(),
+        summary=_summary(state, loaded, oracle, unit),
+        axis=axis,
+        best=rows,
+        pictures=pictures,
+        refusals=Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted),
+        failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
+        generators=_generators(state),
+    )
+    path = folder / "report.html"
+    write_whole(path, page.encode())
+    return path
+
+
+def _summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) -> dict[str, str]:
+    objective = loaded.config.objective.objective
+    best = state.best(oracle, objective.quantity, objective.sign)
+    first = [label for label in state.labels.values() if label.oracle == oracle and (label.source or label.round == 0)]
+    found: dict[str, str] = {"objective": f"{objective.direction} {objective.quantity} ({unit})"}
+    if best is not None:
+        value = best.values[objective.quantity]
+        found["best"] = f"{value:.6g} {unit}, candidate {best.candidate}"
+        starts = [label.values[objective.quantity] for label in first if objective.quantity in label.values]
+        if starts:
+            start = max(starts) if objective.sign > 0 else min(starts)
+            found["gain over the start"] = f"{value - start:+.4g} {unit} (best of the first {len(starts)} labels: {start:.6g})"
+    cost = sum(label.wall_seconds for label in state.own_labels)
+    found["labels"] = f"{len(state.own_labels)} paid for in {duration(cost)} of worker time, {len(state.labels) - len(state.own_labels)} taken over"
+    found["failures"] = f"{len(state.failures)} attempts, {len(state.quarantined)} candidates given up"
+    found["rounds"] = str(len(state.rounds))
+    found["running time"] = f"{duration(state.active_seconds)} in {len(state.sessions)} session(s)"
+    found["state"] = state.session_ended.reason if state.session_ended is not None else "running, or ended without notice"
+    return found
+
+
+def _funnel(state: CampaignState) -> dict[str, int]:
+    records = state.candidates.values()
+    selected = {choice.candidate for record in state.rounds if record.decided for choice in record.decided.choices}
+    return {
+        "proposed": sum(bool(record.proposals) for record in records),
+        "accepted": sum(record.verdict is not None and record.verdict.is_accepted for record in records),
+        "selected": len(selected),
+        "labelled": len({label.candidate for label in state.own_labels}),
+    }
+
+
+def _generators(state: CampaignState) -> list[dict[str, Any]]:
+    """What each generator brought: proposals, labels, and seconds spent proposing."""
+    proposed: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    for record in state.rounds:
+        for event in record.proposed:
+            proposed[event.generator] += len(event.proposals)
+            seconds[event.generator] += event.seconds  # type: ignore[assignment]
+    labelled = Counter(source_of(state, label.candidate) for label in state.own_labels)
+    return [
+        {"name": name, "proposed": proposed[name], "labelled": labelled[name], "seconds": float(seconds[name])} for name in sorted(proposed)
+    ]
