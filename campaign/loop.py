@@ -8,7 +8,6 @@ labelled; in mode ``streaming`` as soon as fewer than two selected candidates wa
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -337,7 +336,7 @@ class Loop:
 
     def _select(self, record: RoundRecord, data: Handle, fitted: Handle | None, pending: tuple[Candidate, ...]) -> Step:
         acquisition = self.config.acquisition
-        pool_ids = list(self.state.unlabelled)[-acquisition.pool_size :]
+        pool_ids = self.state.pool(acquisition.pool_size)
         wanted = acquisition.initial_labels if record.index == 0 and fitted is None else acquisition.batch_size
         if acquisition.use == "all":
             wanted = len(pool_ids)
@@ -383,7 +382,3 @@ def objective_oracle(loaded: LoadedConfig) -> str:
     wanted = loaded.config.objective.quantity
     return next(name for name, oracle in loaded.parts.oracles.items() if wanted in {q.name for q in oracle.quantities})
 
-
-def utc(seconds: float) -> str:
-    """A time of day for people."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -246,6 +246,10 @@ class CampaignState:
         pair = self.extremes.get((oracle, quantity))
         return None if pair is None else pair[1 if sign > 0 else 0]
 
+    def pool(self, size: int) -> list[str]:
+        """Accepted candidates that nobody selected yet, at most the latest ``size``."""
+        return list(self.unlabelled)[-size:]
+
     def published(self, generator: str) -> ev.Trained | None:
         """The checkpoint that a generator uses now."""
         return next((event for event in reversed(self.checkpoints[generator]) if event.is_published), None)

@@ -1,0 +1,26 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from campaign.api import Campaign
+from support import HELPERS, load
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Campaign]:
+    """Makes the small campaign in a temporary folder, with changes to its config."""
+
+    def make(name: str = "campaign", **changes: Any) -> Campaign:
+        return Campaign(tmp_path / name, load(HELPERS, **changes))
+
+    return make

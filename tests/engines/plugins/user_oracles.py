@@ -1,0 +1,75 @@
+"""Oracles as users write them, for the tests of the engine."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+
+from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, Quantity
+from oracles.analytic import LennardJones, LennardJonesConfig
+
+
+class Density:
+    """The README's oracle: a user's whole oracle."""
+
+    quantities = (Quantity("density", "g/cm^3"),)
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        return Evaluation.single(self.quantities[0], float(crystal.structure.density))
+
+
+class Counting:
+    """Lennard-Jones energies; every finished evaluation leaves a line in a file."""
+
+    quantities = (ENERGY_PER_ATOM,)
+
+    def __init__(self, log: str, seconds: float = 0.0) -> None:
+        self._log, self._seconds = Path(log), seconds
+        self._oracle = LennardJones(LennardJonesConfig())
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        time.sleep(self._seconds)
+        with self._log.open("a") as file:
+            file.write(crystal.id + "\n")
+        return self._oracle.evaluate(crystal)
+
+
+class Failing:
+    """Fails on two candidates in five, by their ids: process death, hang, exception, NaN, impossible energy."""
+
+    quantities = (ENERGY_PER_ATOM,)
+
+    def __init__(self) -> None:
+        self._oracle = LennardJones(LennardJonesConfig())
+
+    @staticmethod
+    def fate(identity: str) -> str:
+        draw = int(identity[:6], 16) % 100
+        return ("exit", "hang", "exception", "nan", "impossible")[draw // 8] if draw < 40 else "label"
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        match self.fate(crystal.id):
+            case "exit":
+                os._exit(13)
+            case "hang":
+                time.sleep(1000)
+            case "exception":
+                raise RuntimeError("this oracle throws")
+            case "nan":
+                return Evaluation.single(ENERGY_PER_ATOM, math.nan)
+            case "impossible":
+                return Evaluation.single(ENERGY_PER_ATOM, -1e6)
+        return self._oracle.evaluate(crystal)
+
+
+class Sleeping:
+    quantities = (ENERGY_PER_ATOM,)
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        time.sleep(self._seconds)
+        return Evaluation.single(ENERGY_PER_ATOM, -float(int(crystal.id[:4], 16)) / 65536)

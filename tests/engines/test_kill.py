@@ -1,0 +1,175 @@
+"""``kill -9`` of the driver at named points and at random times, each followed by a run: nothing is lost and nothing paid twice."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import drive
+import numpy as np
+import pytest
+from campaign.api import Campaign
+from campaign.budget import stop_reason
+from campaign.ledger import LedgerReader
+from campaign.ledger.state import CampaignState
+from support import HELPERS, SMALL, load, merged
+
+COMMITS = ("RoundStarted", "Trained", "Fitted", "Proposed", "Judged", "Decided", "Labelled", "RoundEnded")
+NAMED = [f"{where}:{event}:{count}" for event, count in zip(COMMITS, (2, 1, 1, 3, 2, 2, 4, 1), strict=True) for where in ("before", "after")]
+INSIDE = ["inside:fit:1", "inside:propose:2", "inside:screen:1", "inside:select:1", "inside:train:1", "inside:label:3"]
+
+
+class Killer:
+    """Runs the small campaign again and again, killing its driver, and checks the ledger after each kill."""
+
+    def __init__(self, folder: Path, mode: str, executor: str, workers: int) -> None:
+        self.folder, self.log, self.workers = folder / "campaign", folder / "executions", workers
+        self.log.touch()
+        self.document: dict[str, Any] = merged(
+            SMALL,
+            {
+                "mode": mode,
+                "budget": {"labels": 44},
+                "executor": {"use": executor},
+                "oracles": [{"use": "user_oracles:Counting", "params": {"log": str(self.log), "seconds": 0.02}, "workers": workers, "cpus": 0.5}],
+            },
+        )
+        self.context = drive.context()
+        self.phases: Counter[str] = Counter()
+        self.kills = 0
+
+    def start(self, fault: str) -> Any:
+        process = self.context.Process(target=drive.drive, args=(str(self.folder), str(HELPERS), self.document, fault))
+        process.start()
+        return process
+
+    def state(self) -> CampaignState:
+        if not (self.folder / "ledger.db").exists():
+            return CampaignState()
+        reader = LedgerReader(self.folder)
+        try:
+            return reader.fold()
+        finally:
+            reader.close()
+
+    def is_over(self) -> bool:
+        loaded = load(HELPERS, **{key: self.document[key] for key in ("mode", "budget", "executor", "oracles")})
+        return bool(stop_reason(self.state(), loaded.config, "Counting"))
+
+    def kill(self, fault: str, delay: float | None = None) -> bool:
+        """One run that is killed; False where the campaign ended before it could be."""
+        before = set(self.state().labels)
+        process = self.start(fault)
+        if delay is not None:
+            process.join(delay)
+            process.kill()
+        process.join(60)
+        assert not process.is_alive(), "the driver neither ended nor died"
+        state = self.state()
+        assert before <= set(state.labels), "a finished label was lost"
+        if process.exitcode != -9:
+            assert process.exitcode == 0
+            return False
+        self.kills += 1
+        self.phases[phase(state)] += 1
+        return True
+
+    def finish(self) -> CampaignState:
+        process = self.start("")
+        process.join(60)
+        assert process.exitcode == 0
+        state = self.state()
+        executed = Counter(self.log.read_text().split())
+        labelled = {candidate for candidate, _ in state.labels}
+        assert len(state.labels) == 44
+        assert labelled <= set(executed)
+        repeated = sum(executed.values()) - len(labelled)
+        assert repeated <= self.kills * self.workers, f"{repeated} evaluations repeated after {self.kills} kills"
+        print(f"{self.kills} kills, {repeated} evaluations repeated; phases hit: {dict(self.phases)}")  # noqa: T201
+        return state
+
+
+def phase(state: CampaignState) -> str:
+    """Where in a round the driver died, by what the ledger holds."""
+    if not state.rounds:
+        return "start"
+    record = state.rounds[-1]
+    if record.decided is not None:
+        return "label" if state.pending else "end of round"
+    for name, done in (("select", record.judged), ("screen", record.proposed), ("propose", record.fitted), ("fit", record.trained)):
+        if done:
+            return name
+    return "train"
+
+
+def unbroken(folder: Path) -> dict[tuple[str, str], dict[str, float]]:
+    killer = Killer(folder, "rounds", "serial", 1)
+    process = killer.start("")
+    process.join(60)
+    assert process.exitcode == 0
+    return {pair: label.values for pair, label in killer.state().labels.items()}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("mode", ["rounds", "streaming"])
+def test_serial_survives_twenty_kills(tmp_path: Path, mode: str) -> None:
+    """Sixteen kills at named points of fresh campaigns' steps, the rest at random times, on one campaign after another."""
+    rng = np.random.default_rng(20 if mode == "rounds" else 21)
+    faults = [*rng.permutation(NAMED), *rng.permutation(INSIDE)]
+    kills, attempt, phases = 0, 0, Counter[str]()
+    reference = unbroken(tmp_path / make(tmp_path, "reference")) if mode == "rounds" else None
+    while kills < 20:
+        killer = Killer(tmp_path / make(tmp_path, f"{mode}-{attempt}"), mode, "serial", 1)
+        attempt += 1
+        assert attempt < 12, "the faults no longer hit the driver"
+        while kills < 20 and not killer.is_over():
+            if faults:
+                hit = killer.kill(str(faults.pop()))
+            else:
+                hit = killer.kill("", delay=float(rng.uniform(0.2, 1.5)))
+            kills += hit
+        state = killer.finish()
+        phases += killer.phases
+        if reference is not None:
+            assert {pair: label.values for pair, label in state.labels.items()} == reference
+    print(f"{mode}: {kills} kills, phases hit {dict(phases)}")  # noqa: T201
+    assert len(phases) >= 4
+
+
+def make(parent: Path, name: str) -> str:
+    (parent / name).mkdir()
+    return name
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("mode", "wanted"),
+    [("rounds", 5), ("streaming", 5), pytest.param("rounds", 20, marks=pytest.mark.slow), pytest.param("streaming", 20, marks=pytest.mark.slow)],
+)
+def test_ray_survives_kills(tmp_path: Path, mode: str, wanted: int) -> None:
+    rng = np.random.default_rng(wanted if mode == "rounds" else wanted + 1)
+    faults = ["inside:label:5", "after:Decided:2", "before:Labelled:3", "inside:select:1"]
+    kills, attempt = 0, 0
+    while kills < wanted:
+        killer = Killer(tmp_path / make(tmp_path, f"{mode}-{attempt}"), mode, "ray", 2)
+        attempt += 1
+        while kills < wanted and not killer.is_over():
+            fault = faults[kills % len(faults)] if rng.random() < 0.6 else ""
+            kills += killer.kill(fault, delay=None if fault else float(rng.uniform(4.0, 12.0)))
+        state = killer.finish()
+        assert len(state.labels) == 44
+        time.sleep(0.5)
+
+
+def test_a_decision_can_be_replayed(tmp_path: Path) -> None:
+    """The decision of each round follows again from the ledger as it stood before."""
+    from campaign.replay import replay
+
+    campaign = Campaign(tmp_path / "campaign", load(HELPERS, mode="streaming"))
+    campaign.run()
+    decided = [record.decided for record in campaign.state().rounds if record.decided is not None and record.decided.model is not None]
+    assert len(decided) >= 2
+    for event in decided:
+        assert replay(campaign, event.round) == event.choices
