@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,14 @@ import ray
 import ray.exceptions
 
 _START_ATTEMPTS = 3
+_KNOCK_SECONDS = 10.0
+
+
+def _knock(address: str) -> None:
+    """Open and close a connection to ``host:port``, because Ray itself waits for minutes. Raises OSError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 @dataclass
@@ -93,8 +102,9 @@ class RayExecutor:
         common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "runtime_env": self._runtime_environment()}
         if config.address is not None:
             try:
+                _knock(config.address)
                 ray.init(address=config.address, **common)
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 raise SurroundingsError(
                     f"no Ray cluster answers at {config.address}: {str(error).splitlines()[0]}",
                     hint="start one with `ray start --head`, correct executor.address, or remove it to use this machine",

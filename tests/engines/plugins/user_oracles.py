@@ -73,3 +73,17 @@ class Sleeping:
     def evaluate(self, crystal: Crystal) -> Evaluation:
         time.sleep(self._seconds)
         return Evaluation.single(ENERGY_PER_ATOM, -float(int(crystal.id[:4], 16)) / 65536)
+
+
+class Unstartable:
+    """Can be built where it is checked, but not in a worker."""
+
+    quantities = (ENERGY_PER_ATOM,)
+    _driver = os.environ.setdefault("ORELOOP_TEST_DRIVER", str(os.getpid()))
+
+    def __init__(self) -> None:
+        if os.environ["ORELOOP_TEST_DRIVER"] != str(os.getpid()):
+            raise RuntimeError("only starts in the driver")
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        raise AssertionError(f"never asked about {crystal.formula}")

