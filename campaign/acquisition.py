@@ -36,7 +36,7 @@ from torch import Tensor
 from campaign.schema import AcquisitionConfig
 from campaign.types import FloatArray
 
-_CHUNK = 2048
+_CHUNK = 1024
 _JITTER = 1e-7
 
 
@@ -50,13 +50,51 @@ class Scores:
     chosen: tuple[int, ...]
 
 
-class FinitePoolModel(Model):
-    """A posterior over finitely many points, as a BoTorch model whose inputs are row numbers: X (..., q, 1).
-
-    mean (n,) and covariance (n, n) are those of the rows' joint posterior.
-    """
+class _RowModel(Model):
+    """A posterior over finitely many points, as a BoTorch model whose inputs are row numbers: X (..., q, 1)."""
 
     num_outputs = 1
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def joint(self, rows: Tensor) -> MultivariateNormal:
+        """The joint distribution of rows (..., q)."""
+        raise TypeError("a model of rows says how they vary together")
+
+    def posterior(
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: ScalarizedPosteriorTransform | None = None,
+    ) -> GPyTorchPosterior:
+        posterior = GPyTorchPosterior(self.joint(X[..., 0].long()))
+        return posterior if posterior_transform is None else posterior_transform(posterior)
+
+
+class MarginalModel(_RowModel):
+    """The points one by one: mean (n,) and variance (n,)."""
+
+    def __init__(self, mean: Tensor, variance: Tensor) -> None:
+        super().__init__()
+        self.mean, self.variance = mean, variance
+
+    @classmethod
+    def of(cls, model: Model, points: Tensor) -> MarginalModel:
+        """The marginal posteriors of points (n, d), in chunks that bound the memory."""
+        posteriors = [model.posterior(chunk) for chunk in points.split(_CHUNK)]
+        mean = torch.cat([posterior.mean.reshape(-1) for posterior in posteriors])
+        variance = torch.cat([posterior.variance.reshape(-1) for posterior in posteriors])
+        return cls(mean, variance.clamp_min(0))
+
+    def joint(self, rows: Tensor) -> MultivariateNormal:
+        return MultivariateNormal(self.mean[rows], to_linear_operator(self.variance[rows][..., None]))
+
+
+class FinitePoolModel(_RowModel):
+    """The points together: mean (n,) and covariance (n, n)."""
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
@@ -72,21 +110,9 @@ class FinitePoolModel(Model):
         jitter = _JITTER * covariance.diagonal().max()
         return cls(joint.mean, covariance + jitter * torch.eye(len(points), dtype=covariance.dtype))
 
-    @property
-    def batch_shape(self) -> torch.Size:
-        return torch.Size()
-
-    def posterior(
-        self,
-        X: Tensor,
-        output_indices: list[int] | None = None,
-        observation_noise: bool | Tensor = False,
-        posterior_transform: ScalarizedPosteriorTransform | None = None,
-    ) -> GPyTorchPosterior:
-        rows = X[..., 0].long()
+    def joint(self, rows: Tensor) -> MultivariateNormal:
         covariance = self._covariance[rows[..., :, None], rows[..., None, :]]
-        posterior = GPyTorchPosterior(MultivariateNormal(self._mean[rows], to_linear_operator(covariance)))
-        return posterior if posterior_transform is None else posterior_transform(posterior)
+        return MultivariateNormal(self._mean[rows], to_linear_operator(covariance))
 
 
 def select(
@@ -106,9 +132,10 @@ def select(
     direction = ScalarizedPosteriorTransform(torch.tensor([float(sign)], dtype=pool.dtype))
     best = (sign * values).max()
     with torch.no_grad():
-        mean, deviation = _moments(model, pool)
-        single = _single_point(config, model, direction, best, labelled)
-        score = torch.cat([single(chunk[:, None]) for chunk in pool.split(_CHUNK)]).numpy()
+        marginal = MarginalModel.of(model, pool)
+        single = _single_point(config, marginal, direction, best, model, labelled)
+        score = single(torch.arange(len(pool), dtype=pool.dtype)[:, None, None]).numpy()
+        mean, deviation = marginal.mean.numpy(), marginal.variance.sqrt().numpy()
     if config.use == "greedy_mean":
         return Scores(score, mean, deviation, tuple(_best_rows(score, n_choices)))
     shortlist = _best_rows(score, max(config.shortlist, n_choices))
@@ -131,28 +158,26 @@ def _best_rows(score: FloatArray, n: int) -> list[int]:
     return [int(row) for row in np.argsort(-score, kind="stable")[:n]]
 
 
-def _moments(model: Model, pool: Tensor) -> tuple[FloatArray, FloatArray]:
-    posteriors = [model.posterior(chunk[:, None]) for chunk in pool.split(_CHUNK)]
-    mean = torch.cat([posterior.mean.reshape(-1) for posterior in posteriors])
-    variance = torch.cat([posterior.variance.reshape(-1) for posterior in posteriors])
-    return mean.numpy(), variance.clamp_min(0).sqrt().numpy()
-
-
 def _single_point(
-    config: AcquisitionConfig, model: Model, direction: ScalarizedPosteriorTransform, best: Tensor, labelled: Tensor
+    config: AcquisitionConfig,
+    marginal: MarginalModel,
+    direction: ScalarizedPosteriorTransform,
+    best: Tensor,
+    model: Model,
+    labelled: Tensor,
 ) -> AcquisitionFunction:
     match config.use:
         case "log_expected_improvement":
-            return LogExpectedImprovement(model, best_f=best, posterior_transform=direction)
+            return LogExpectedImprovement(marginal, best_f=best, posterior_transform=direction)
         case "log_noisy_expected_improvement":
             smooth_best = model.posterior(labelled, posterior_transform=direction).mean.max()
-            return LogExpectedImprovement(model, best_f=smooth_best, posterior_transform=direction)
+            return LogExpectedImprovement(marginal, best_f=smooth_best, posterior_transform=direction)
         case "uncertainty":
-            return PosteriorStandardDeviation(model)
+            return PosteriorStandardDeviation(marginal)
         case "greedy_mean":
-            return PosteriorMean(model, posterior_transform=direction)
+            return PosteriorMean(marginal, posterior_transform=direction)
         case _:
-            return UpperConfidenceBound(model, beta=config.beta**2, posterior_transform=direction)
+            return UpperConfidenceBound(marginal, beta=config.beta**2, posterior_transform=direction)
 
 
 def _joint(

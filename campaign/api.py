@@ -231,6 +231,7 @@ class Campaign:
                 loop = Loop(loaded, ledger, executor, on_change=changed, should_stop=stop.reason)
                 if not loop.is_over():
                     executor.start([loaded.oracle_spec(oracle) for oracle in loaded.config.oracles])
+                    loop.warm_up()
                 return loop.run()
             finally:
                 executor.shutdown()

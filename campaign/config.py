@@ -49,6 +49,7 @@ class LoadedConfig:
             memory=oracle.memory,
             wall_limit=oracle.wall_limit,
             start_limit=oracle.start_limit,
+            sanity=oracle.sanity,
         )
 
     @property

@@ -2,17 +2,18 @@
 
 ``run`` and ``resume`` are one: fold the ledger, go on with the first step that it does not hold. A round's decisions see only labels
 that stand in the ledger before the round began, so they can be replayed. In mode ``rounds`` the next round begins when the last one is
-labelled; in mode ``streaming`` as soon as fewer than two selected candidates wait for each worker, while workers go on.
+labelled; in mode ``streaming`` as soon as workers could run out of selected candidates while it decides (never fewer than two a worker), and they go on.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from campaign import budget, fit, propose, screen, select, train
+from campaign import budget, fit, plugins, propose, screen, select, train
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.dataset import dataset_before
@@ -21,7 +22,7 @@ from campaign.label import evaluation_job, outcome
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.ledger.state import Pair, RoundRecord
-from campaign.protocols import Executor, FinishedJob, Handle, Trainable
+from campaign.protocols import Executor, FinishedJob, Handle, PluginSpec, Trainable
 from campaign.schema import GeneratorConfig
 from campaign.seeds import content_hash, stream_key
 from campaign.types import Candidate
@@ -29,6 +30,7 @@ from campaign.types import Candidate
 log = logging.getLogger(__name__)
 
 _WAITING_PER_WORKER = 2
+_HEADROOM = 1.3
 _MIN_LABELS_TO_FIT = 3
 _MAX_RIVALS = 20
 
@@ -60,6 +62,14 @@ class Loop:
         self._running: set[Pair] = set()
         self._cycle: Step | None = None
         self._handle: Handle | None = None
+        self._cycle_began = self._cycle_seconds = 0.0
+
+    def warm_up(self) -> None:
+        """Let the compute worker import what the components need while the oracles' workers start."""
+        specs = [self.loaded.spec("generators", generator) for generator in self.config.generators]
+        if self.config.surrogate is not None:
+            specs.append(self.loaded.spec("surrogates", self.config.surrogate))
+        self.executor.compute(_import, specs)
 
     def is_over(self) -> bool:
         """Whether there is nothing left to do, so that no worker need be started."""
@@ -130,12 +140,7 @@ class Loop:
         for item in finished:
             name = item.job.oracle
             event, crystal = outcome(
-                item,
-                oracle=self.parts.oracles[name],
-                config=self.oracle_configs[name],
-                fidelity=self.fidelities[name],
-                policy=self.config.failure_policy,
-                artifacts=self.artifacts,
+                item, fidelity=self.fidelities[name], policy=self.config.failure_policy, artifacts=self.artifacts
             )
             events.append(event)
             blobs.update(crystal)
@@ -191,17 +196,28 @@ class Loop:
             return False
         if self.config.mode == "rounds" or not self.state.rounds:
             return not self.state.pending
-        low_water = _WAITING_PER_WORKER * self.oracle_configs[self.objective_oracle].workers
+        low_water = self._low_water()
         few_labels = len(self.state.own_labels) < min(_MIN_LABELS_TO_FIT, self.config.acquisition.initial_labels)
         return len(self._waiting) < low_water and not (few_labels and self.state.pending)
 
+    def _low_water(self) -> float:
+        """Waiting candidates below which a round begins: two a worker, or what the workers label while a round decides."""
+        workers = self.oracle_configs[self.objective_oracle].workers
+        n_labels = len(self.state.own_labels)
+        per_label = self.state.busy_seconds[self.objective_oracle] / n_labels if n_labels else float("inf")
+        meanwhile = _HEADROOM * self._cycle_seconds * workers / max(per_label, 1e-3)
+        return max(_WAITING_PER_WORKER * workers, min(meanwhile, self.config.acquisition.batch_size))
+
     def _advance_cycle(self) -> None:
         """Run the round's steps as far as their computations are done."""
+        if self._cycle is not None and self._handle is None:
+            self._cycle_began = time.monotonic()
         while self._cycle is not None and (self._handle is None or self._handle.is_done()):
             try:
                 self._handle = next(self._cycle)
             except StopIteration:
                 self._cycle = self._handle = None
+                self._cycle_seconds = time.monotonic() - self._cycle_began
                 self._on_change()
 
     def _round(self) -> Step:
@@ -370,6 +386,11 @@ class Loop:
         )
         self.ledger.append([event], {table_id: selection.table} if table_id is not None and selection.table is not None else {})
         self._waiting.extend((choice.candidate, choice.oracle) for choice in choices)
+
+
+def _import(specs: Sequence[PluginSpec]) -> None:
+    for spec in specs:
+        plugins.load(spec)
 
 
 def _itself(value: Any) -> Any:

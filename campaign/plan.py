@@ -7,7 +7,6 @@ from statistics import median
 
 from campaign.config import LoadedConfig
 from campaign.executors.worker import OracleWorker
-from campaign.label import check
 from campaign.propose import propose
 from campaign.dataset import Dataset
 from campaign.protocols import EvaluationJob
@@ -69,7 +68,7 @@ def measure(loaded: LoadedConfig, n: int = 3) -> Plan:
             job = EvaluationJob(key="plan", oracle=oracle.label, candidate=Candidate(crystal))
             evaluation = worker.evaluate(job)
             seconds.append(evaluation.cost.wall_seconds)
-            failed += check(evaluation, job, loaded.parts.oracles[oracle.label], oracle) is not None
+            failed += evaluation.failure is not None
         typical = median(seconds) if seconds else 0.0
         wall = labels * typical / oracle.workers if labels is not None else None
         plans.append(OraclePlan(oracle.label, len(seconds), failed, typical, labels, wall))

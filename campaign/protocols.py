@@ -142,7 +142,7 @@ class PluginSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class OracleSpec:
-    """An oracle with its pool of workers. ``wall_limit`` in seconds; memory in bytes (0: not requested)."""
+    """An oracle with its pool of workers. Limits in seconds; memory in bytes (0: not requested); ``sanity`` windows by quantity."""
 
     name: str
     plugin: PluginSpec
@@ -152,6 +152,7 @@ class OracleSpec:
     memory: int = 0
     wall_limit: float = 600.0
     start_limit: float = 120.0
+    sanity: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

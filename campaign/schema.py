@@ -124,9 +124,9 @@ class AcquisitionConfig(Frame):
     batch_size: int = Field(10, ge=1, description="Candidates selected together.")
     initial_labels: int = Field(10, ge=1, description="Labels chosen at random before a model is asked.")
     beta: float = Field(2.0, gt=0, description="upper_confidence_bound: weight of the posterior's standard deviation.")
-    samples: int = Field(128, ge=1, description="Quasi Monte Carlo samples of the joint acquisition values.")
+    samples: int = Field(64, ge=1, description="Quasi Monte Carlo samples of the joint acquisition values.")
     pool_size: int = Field(2000, ge=1, description="Unlabelled candidates kept for selection, the latest first.")
-    shortlist: int = Field(200, ge=1, description="Candidates that enter the joint selection, the best by their own value.")
+    shortlist: int = Field(100, ge=1, description="Candidates that enter the joint selection, the best by their own value.")
 
 
 class OracleConfig(Component):

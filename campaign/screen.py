@@ -64,7 +64,7 @@ def judge_validity(crystal: Crystal, config: ScreensConfig, space: SearchSpace) 
     low, high = config.volume_per_atom
     if not low <= volume <= high:
         return Verdict(False, "volume", f"{volume:.2f} angstrom^3 per atom, allowed {low:g} to {high:g}")
-    distance = shortest_distance(crystal.lattice, crystal.fractional)
+    distance = shortest_distance(crystal)
     if distance < config.min_distance:
         return Verdict(False, "distance", f"two atoms {distance:.2f} angstrom apart, allowed from {config.min_distance:g}")
     return Verdict(True, "")

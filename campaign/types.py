@@ -28,10 +28,11 @@ FloatArray = NDArray[np.float64]
 
 
 def _frozen(array: ArrayLike, dtype: type, shape: tuple[int, ...], name: str) -> NDArray[Any]:
-    result = np.array(array, dtype=dtype, order="C")
+    is_frozen = isinstance(array, np.ndarray) and array.dtype == dtype and not array.flags.writeable and array.flags.c_contiguous
+    result = np.asarray(array) if is_frozen else np.array(array, dtype=dtype, order="C")
     if result.ndim != len(shape) or any(want not in (-1, got) for want, got in zip(shape, result.shape, strict=True)):
         raise InputError(f"{name} should have shape {shape} (-1 is any), but has {result.shape}")
-    if not np.all(np.isfinite(result)):
+    if not np.isfinite(result).all():
         raise InputError(f"{name} has values that are not finite")
     result.flags.writeable = False
     return result

@@ -86,12 +86,12 @@ class LocalSearch:
         kinds = np.array([atomic_numbers[element] for element in context.space.elements], dtype=np.uint8)
         n_mutated = int(rng.binomial(n, self.config.mutation)) if len(kinds) > 1 else 0
         moves = (("mutation", mutate(base.numbers, n_mutated, kinds, rng)), ("swap", swap_unlike(base.numbers, n - n_mutated, rng)))
+        bounds = np.array([context.space.bounds(element) for element in context.space.elements])
         for move, children in moves:
-            for numbers in children:
-                if not np.array_equal(numbers, base.numbers):
-                    child = base.with_numbers(numbers)
-                    if not context.space.violation(child.symbols):
-                        yield child, move
+            share = (children[:, :, None] == kinds).mean(1)
+            inside = ((share >= bounds[:, 0] - 1e-9) & (share <= bounds[:, 1] + 1e-9)).all(1) & (share.sum(1) > 1 - 1e-9)
+            for numbers in children[inside & (children != base.numbers).any(1)]:
+                yield base.with_numbers(numbers), move
 
     def _most_promising(
         self, children: list[tuple[Crystal, Proposal]], n: int, context: GenerationContext

@@ -32,7 +32,7 @@ from surrogates.descriptors import alloy
 class GaussianProcessConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    refit_growth: float = Field(0.1, ge=0, description="Hyperparameters are fitted anew once labels grew by this share (1).")
+    refit_growth: float = Field(0.25, ge=0, description="Hyperparameters are fitted anew once labels grew by this share (1).")
     max_iterations: int = Field(100, ge=1, description="Most L-BFGS iterations of a fit.")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ ParentLattice = Literal["bcc", "fcc"]
 _ATOMS_PER_CUBIC_CELL = {"fcc": 4, "bcc": 2, "sc": 1, "diamond": 8}
 
 
+@cache
 def atomic_volume(symbol: str) -> float:
     """Volume per atom of the element's reference crystal in cubic angstrom (ASE's table); from the covalent radius elsewhere."""
     state = reference_states[numbers_by_symbol[symbol]] or {}
@@ -31,16 +33,19 @@ def atomic_volume(symbol: str) -> float:
     return float((2 * covalent_radii[numbers_by_symbol[symbol]]) ** 3 / np.sqrt(2))
 
 
-def sites(parent: ParentLattice, repeats: Sequence[int]) -> FloatArray:
-    """(n, 3) fractional coordinates of the sites of a supercell; n is twice the product of the repeats."""
+@cache
+def sites(repeats: tuple[int, int, int]) -> FloatArray:
+    """(n, 3) fractional coordinates of the sites of a supercell of either two-atom cell; n is twice the product of the repeats."""
     corners = np.array(list(itertools.product(*(range(count) for count in repeats))), dtype=float)
-    return np.concatenate([corners, corners + 0.5]) / np.asarray(repeats, dtype=float)
+    found = np.concatenate([corners, corners + 0.5]) / np.asarray(repeats, dtype=float)
+    found.flags.writeable = False
+    return found
 
 
-def supercell(parent: ParentLattice, repeats: Sequence[int], symbols: Sequence[str]) -> Crystal:
+def supercell(parent: ParentLattice, repeats: tuple[int, int, int], symbols: Sequence[str]) -> Crystal:
     """An ideal cell with ``symbols`` (n,) on its sites, its volume the mean of the elements' atomic volumes (Vegard)."""
     volume = float(np.mean([atomic_volume(symbol) for symbol in symbols]))
     cubic = (2 * volume) ** (1 / 3) if parent == "bcc" else (4 * volume) ** (1 / 3)
     edges = np.array([cubic] * 3) if parent == "bcc" else cubic * np.array([np.sqrt(0.5), np.sqrt(0.5), 1.0])
     numbers = [numbers_by_symbol[symbol] for symbol in symbols]
-    return Crystal(np.diag(edges * np.asarray(repeats)), sites(parent, repeats), np.array(numbers, dtype=np.uint8))
+    return Crystal(np.diag(edges * np.asarray(repeats)), sites(repeats), np.array(numbers, dtype=np.uint8))

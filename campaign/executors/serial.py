@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
-from campaign.errors import OreloopError, SurroundingsError
-from campaign.executors.worker import ComputeWorker, OracleWorker
+from campaign.errors import SurroundingsError
+from campaign.executors.worker import ComputeWorker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
 from campaign.types import Cost, Evaluation, FailureKind
-
-_DIE_WITH_PARENT = 1
-
-
-def _serve(connection: Connection, spec: OracleSpec, threads: int) -> None:
-    """The child's life: build the oracle, answer jobs, end with the parent."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        worker = OracleWorker(spec, f"{spec.name}-0", threads)
-    except Exception as error:
-        connection.send(error if isinstance(error, OreloopError) else SurroundingsError(f"{type(error).__name__}: {error}"))
-        return
-    connection.send(None)
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        connection.send(worker.evaluate(job))
-
 
 @dataclass(frozen=True)
 class Done:
@@ -54,7 +31,7 @@ class Done:
 
 @dataclass
 class _Child:
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     connection: Connection
 
 
@@ -63,7 +40,6 @@ class SerialExecutor:
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
-        self._context = multiprocessing.get_context("spawn")
         self._specs: dict[str, OracleSpec] = {}
         self._children: dict[str, _Child] = {}
         self._job: EvaluationJob | None = None
@@ -82,17 +58,18 @@ class SerialExecutor:
         child.connection.send(job)
 
     def _start_child(self, spec: OracleSpec) -> _Child:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, spec, self._threads), daemon=True)
-        process.start()
+        ours, theirs = Pipe()
+        command = [sys.executable, "-m", "campaign.executors.child", str(theirs.fileno())]
+        process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
         theirs.close()
-        if not ours.poll(spec.start_limit):
-            process.kill()
-            raise SurroundingsError(f"oracle {spec.name} did not start within {spec.start_limit:g} s")
+        ours.send((spec, self._threads))
         try:
+            if not ours.poll(spec.start_limit):
+                process.kill()
+                raise SurroundingsError(f"oracle {spec.name} did not start within {spec.start_limit:g} s")
             error = ours.recv()
         except EOFError as ended:
-            raise SurroundingsError(f"the worker of oracle {spec.name} died while it started (exit code {process.exitcode})") from ended
+            raise SurroundingsError(f"the worker of oracle {spec.name} died while it started (exit code {process.wait()})") from ended
         if error is not None:
             raise error
         child = self._children[spec.name] = _Child(process, ours)
@@ -108,9 +85,8 @@ class SerialExecutor:
             if child.connection.poll(max(0.0, min(timeout, left))):
                 return self._finish(child.connection.recv())
         except (EOFError, ConnectionResetError):
-            child.process.join(5)
             self._discard(job.oracle)
-            return self._finish(self._failed(FailureKind.CRASH, f"the worker died (exit code {child.process.exitcode})"))
+            return self._finish(self._failed(FailureKind.CRASH, f"the worker died (exit code {child.process.returncode})"))
         if time.time() - self._started >= limit:
             self._discard(job.oracle)
             return self._finish(self._failed(FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed"))
@@ -129,7 +105,7 @@ class SerialExecutor:
     def _discard(self, oracle: str) -> None:
         child = self._children.pop(oracle)
         child.process.kill()
-        child.process.join()
+        child.process.wait()
         child.connection.close()
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:

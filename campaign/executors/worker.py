@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from campaign import plugins
+from campaign import plugins, sanity
 from campaign.protocols import EvaluationJob, Oracle, OracleSpec
 from campaign.types import Cost, Evaluation, FailureKind
 
@@ -35,13 +35,17 @@ class OracleWorker:
         """The oracle's evaluation with its cost; an exception becomes a failure that tells where it came from."""
         started, cpu = time.time(), time.process_time()
         try:
-            evaluation = self._oracle(job).evaluate(job.candidate.crystal)
+            crystal = job.candidate.crystal
+            oracle = self._oracle(job)
+            evaluation = oracle.evaluate(crystal)
             if not isinstance(evaluation, Evaluation):
                 evaluation = Evaluation.failed(
                     FailureKind.CRASH,
                     f"the oracle returned {type(evaluation).__name__}, expected campaign.types.Evaluation",
                     retryable=False,
                 )
+            failure = sanity.check(evaluation, crystal, oracle.quantities, self._spec.sanity)
+            evaluation = evaluation if failure is None else Evaluation(failure=failure)
         except MemoryError:
             evaluation = Evaluation.failed(FailureKind.OUT_OF_MEMORY, "the oracle ran out of memory")
         except Exception as error:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from campaign.errors import CampaignLockedError, LedgerDamagedError, SurroundingsError
@@ -240,14 +241,14 @@ class Ledger(LedgerReader):
         ]
         try:
             with self.engine.begin() as connection:
-                new_blobs = self._insert_blobs(connection, blobs or {})
+                self._insert_blobs(connection, blobs or {})
                 connection.execute(sa.insert(event_table), rows)
         except (OperationalError, DatabaseError) as error:
             raise _explain(error, self.folder) from error
         for i, event in enumerate(fresh):
             self.state.apply(first + i, time, event)
         try:
-            self.journal.append(Transaction(first, time, tuple(fresh), new_blobs))  # type: ignore[arg-type]
+            self.journal.append(Transaction(first, time, tuple(fresh), dict(blobs or {})))  # type: ignore[arg-type]
         except OSError as error:
             raise SurroundingsError(
                 f"the ledger's journal in {self.folder} cannot be written ({error})",
@@ -255,16 +256,12 @@ class Ledger(LedgerReader):
             ) from error
         return fresh
 
-    def _insert_blobs(self, connection: sa.Connection, blobs: Mapping[str, bytes]) -> dict[str, bytes]:
-        known: set[str] = set()
-        identities = list(blobs)
-        for start in range(0, len(identities), 500):
-            query = sa.select(blob_table.c.id).where(blob_table.c.id.in_(identities[start : start + 500]))
-            known.update(connection.execute(query).scalars())
-        new = {identity: data for identity, data in blobs.items() if identity not in known}
-        if new:
-            connection.execute(sa.insert(blob_table), [{"id": identity, "data": data} for identity, data in new.items()])
-        return new
+    def _insert_blobs(self, connection: sa.Connection, blobs: Mapping[str, bytes]) -> None:
+        """Store the blobs that are not there yet; a blob's id is made of its content, so those that are need no comparison."""
+        dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
+        if blobs:
+            rows = [{"id": identity, "data": data} for identity, data in blobs.items()]
+            connection.execute(dialect.insert(blob_table).on_conflict_do_nothing(index_elements=["id"]), rows)
 
     def close(self) -> None:
         self.journal.close()

@@ -92,7 +92,7 @@ class MlflowTracker:
             workers = next(oracle.workers for oracle in self._config.oracles if oracle.label == self._oracle)
             figures["busy_fraction"] = metrics.busy_fraction(state, self._oracle, workers, start=record.started, end=record.ended or 0.0)
             self._rounds.append(_RoundLog(record.index, record.ended or 0.0, figures))
-            if record.index % self._config.tracking.figure_rounds == 0:
+            if record.index and record.index % self._config.tracking.figure_rounds == 0:
                 self._drawing = self._draw()
         if ended:
             self._wake.set()

