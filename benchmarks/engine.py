@@ -6,6 +6,7 @@ python -m benchmarks.engine [--parts lammps sleep ledger] [--seeds 100 101 102]
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import resource
@@ -37,15 +38,21 @@ def run_campaign(folder: str, document: dict[str, Any], module_folder: str) -> R
     name = document["oracles"][0]["use"].rpartition(":")[2]
     marks: dict[str, float] = {}
     helpers: dict[str, float] = {}
+    before: dict[str, float] = {}
 
     def on_change(state: CampaignState) -> None:
         if state.own_labels and "cpu" not in marks:
             marks["cpu"], marks["labels"] = time.process_time(), len(state.own_labels)
-        if len(state.labels) % 25 == 0:
+        if len(state.labels) - marks.get("seen", 0) >= 25 or "helpers" not in marks:
+            marks["seen"] = len(state.labels)
             for process in psutil.Process().children(recursive=True):
-                if "ComputeWorker" in process.name() or "ComputeWorker" in " ".join(process.cmdline()[:1]):
-                    times = process.cpu_times()
-                    helpers["compute"] = times.user + times.system
+                with contextlib.suppress(psutil.Error):
+                    title, times = " ".join(process.cmdline()[:1]), process.cpu_times()
+                    kind = "compute" if "ComputeWorker" in title else "oracles" if "OracleWorker" in title else "ray"
+                    helpers[f"{kind}/{process.pid}"] = times.user + times.system
+            if state.own_labels and "helpers" not in marks:
+                marks["helpers"] = 1
+                before.update(helpers)
 
     campaign = Campaign(Path(folder), loaded)
     began = time.time()
@@ -55,6 +62,11 @@ def run_campaign(folder: str, document: dict[str, Any], module_folder: str) -> R
     labels = state.own_labels
     workers = document["oracles"][0]["workers"]
     first, last = min(label.started for label in labels), max(label.started + label.wall_seconds for label in labels)
+
+    def spent(kind: str) -> float:
+        """CPU seconds of the helper processes of a kind since the first label."""
+        return sum(seconds - before.get(name, 0.0) for name, seconds in helpers.items() if name.startswith(kind))
+
     # The start of the workers and the drain, when fewer candidates wait than there are workers, are reported apart.
     ends = sorted(label.started + label.wall_seconds for label in labels)
     starts = sorted(label.started for label in labels)
@@ -71,7 +83,9 @@ def run_campaign(folder: str, document: dict[str, Any], module_folder: str) -> R
         "drain_seconds": last - full_to,
         "driver_cpu_ms_per_label": 1000 * (cpu - marks["cpu"]) / max(1, len(labels) - marks["labels"]),
         "driver_cpu_seconds_total": cpu,
-        "compute_cpu_seconds": helpers.get("compute", 0.0),
+        "compute_cpu_ms_per_label": 1000 * spent("compute") / len(labels),
+        "oracles_cpu_ms_per_label": 1000 * spent("oracles") / len(labels),
+        "ray_cpu_ms_per_label": 1000 * spent("ray") / len(labels),
         "rounds": len(state.rounds),
     }
 
@@ -221,7 +235,9 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         found["labels per second, engine"] = middle(part, "labels_per_second")
         found["labels per second, plain loop"] = middle(part, "plain_labels_per_second")
         found["median seconds of a label in the engine"] = middle(part, "median_label_seconds")
-        found["compute worker CPU ms per label"] = middle([{"x": 1000 * row["compute_cpu_seconds"] / row["labels"]} for row in part], "x")
+        found["compute worker CPU ms per label"] = middle(part, "compute_cpu_ms_per_label")
+        found["oracle workers CPU ms per label"] = middle(part, "oracles_cpu_ms_per_label")
+        found["Ray's own processes CPU ms per label"] = middle(part, "ray_cpu_ms_per_label")
         found["seconds from start to first label"] = middle(part, "seconds_to_first_label")
     if rows.get("sleep"):
         part = rows["sleep"]

@@ -30,7 +30,7 @@ from campaign.types import Candidate
 log = logging.getLogger(__name__)
 
 _WAITING_PER_WORKER = 2
-_HEADROOM = 1.3
+_HEADROOM, _FIRST_CYCLE_SECONDS = 1.3, 1.5
 _MIN_LABELS_TO_FIT = 3
 _MAX_RIVALS = 20
 
@@ -62,7 +62,7 @@ class Loop:
         self._running: set[Pair] = set()
         self._cycle: Step | None = None
         self._handle: Handle | None = None
-        self._cycle_began = self._cycle_seconds = 0.0
+        self._cycle_began, self._cycle_seconds = 0.0, _FIRST_CYCLE_SECONDS
 
     def warm_up(self) -> None:
         """Let the compute worker import what the components need while the oracles' workers start."""
@@ -197,7 +197,7 @@ class Loop:
         if self.config.mode == "rounds" or not self.state.rounds:
             return not self.state.pending
         low_water = self._low_water()
-        few_labels = len(self.state.own_labels) < min(_MIN_LABELS_TO_FIT, self.config.acquisition.initial_labels)
+        few_labels = 2 * len(self.state.own_labels) < self.config.acquisition.initial_labels
         return len(self._waiting) < low_water and not (few_labels and self.state.pending)
 
     def _low_water(self) -> float:

@@ -28,11 +28,13 @@ from torch import Tensor
 from campaign.types import Candidate, Crystal, FloatArray
 from surrogates.descriptors import alloy
 
+_LIKELIHOOD_TOLERANCE = 1e-6
+
 
 class GaussianProcessConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    refit_growth: float = Field(0.25, ge=0, description="Hyperparameters are fitted anew once labels grew by this share (1).")
+    refit_growth: float = Field(0.5, ge=0, description="Hyperparameters are fitted anew once labels grew by this share (1).")
     max_iterations: int = Field(100, ge=1, description="Most L-BFGS iterations of a fit.")
 
 
@@ -98,7 +100,7 @@ class GaussianProcess:
                 warnings.simplefilter("ignore")
                 fit_gpytorch_mll(
                     ExactMarginalLogLikelihood(model.likelihood, model),
-                    optimizer_kwargs={"options": {"maxiter": self.config.max_iterations}},
+                    optimizer_kwargs={"options": {"maxiter": self.config.max_iterations, "ftol": _LIKELIHOOD_TOLERANCE}},
                     max_attempts=2,
                 )
         except ModelFittingError as error:

@@ -1,17 +1,20 @@
 """The Ray executor: a pool of oracle actors with their own processes, and one compute actor.
 
-An actor has at most one job, so its wall-clock limit runs from the moment it got it. An actor that dies or outlasts its limit
-is replaced; its job becomes a failure. Dispatch costs about 1 ms of the driver a job.
+An actor works on one job; while an oracle's evaluations take less than a second a second job waits beside it, so that the actor never
+waits for the driver. The wall-clock limit of a job runs from the moment its actor turned to it. An actor that dies or outlasts the limit
+is replaced: the job under way becomes a failure, the waiting one goes to the new actor. Dispatch costs the driver about 2 ms a job.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import socket
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,7 @@ import ray.exceptions
 
 _START_ATTEMPTS = 3
 _KNOCK_SECONDS = 10.0
+_SHORT_SECONDS = 1.0
 
 
 def _knock(address: str) -> None:
@@ -42,19 +46,31 @@ def _knock(address: str) -> None:
 
 @dataclass
 class _Actor:
-    """An oracle actor. ``reference`` is its start or its job under way; None while it idles."""
+    """An oracle actor. ``tasks`` are its start or its jobs, in order, each with Ray's reference; ``since`` when the first one began."""
 
-    name: str
     spec: OracleSpec
+    name: str
     handle: Any
-    reference: Any
+    tasks: deque[tuple[Any, EvaluationJob | None]]
     since: float
-    job: EvaluationJob | None = None
-    is_starting: bool = True
+
+    @property
+    def is_starting(self) -> bool:
+        return bool(self.tasks) and self.tasks[0][1] is None
 
     @property
     def deadline(self) -> float:
         return self.since + (self.spec.start_limit if self.is_starting else self.spec.wall_limit)
+
+    def give(self, job: EvaluationJob) -> None:
+        if not self.tasks:
+            self.since = time.time()
+        self.tasks.append((self.handle.evaluate.remote(job), job))
+
+    def take(self) -> tuple[Any, EvaluationJob | None, float]:
+        """The first task, which is done, with the time when it began; the next one begins now."""
+        began, self.since = self.since, time.time()
+        return *self.tasks.popleft(), began
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ class RayExecutor:
         self._actors: list[_Actor] = []
         self._numbers = itertools.count()
         self._start_failures = 0
+        self._seconds: dict[str, float] = {}
         self._shipping: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self, oracles: Sequence[OracleSpec]) -> None:
@@ -154,85 +171,90 @@ class RayExecutor:
         if spec.memory:
             options["memory"] = spec.memory
         handle = self._remote_worker.options(**options).remote(spec, name, self._config.threads)
-        return _Actor(name, spec, handle, handle.is_ready.remote(), time.time())
+        return _Actor(spec, name, handle, deque([(handle.is_ready.remote(), None)]), time.time())
+
+    def _capacity(self, oracle: str) -> int:
+        """Jobs that an actor may hold: a second one where evaluations are short."""
+        return 2 if self._seconds.get(oracle, math.inf) < _SHORT_SECONDS else 1
 
     def free_workers(self, oracle: str) -> int:
-        return sum(1 for actor in self._actors if actor.spec.name == oracle and actor.reference is None)
+        capacity = self._capacity(oracle)
+        return sum(
+            max(0, capacity - len(actor.tasks)) for actor in self._actors if actor.spec.name == oracle and not actor.is_starting
+        )
 
     def submit(self, job: EvaluationJob) -> None:
-        actor = next(actor for actor in self._actors if actor.spec.name == job.oracle and actor.reference is None)
-        actor.job, actor.since = job, time.time()
-        actor.reference = actor.handle.evaluate.remote(job)
+        ready = (actor for actor in self._actors if actor.spec.name == job.oracle and not actor.is_starting)
+        min(ready, key=lambda actor: len(actor.tasks)).give(job)
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
-        under_way = {actor.reference: actor for actor in self._actors if actor.reference is not None}
-        references = list(under_way)
+        first = {actor.tasks[0][0]: actor for actor in self._actors if actor.tasks}
+        references = list(first)
         if isinstance(handle, RayHandle):
             references.append(handle.reference)
         if not references:
             time.sleep(timeout)
             return []
-        nearest = min((actor.deadline for actor in under_way.values()), default=float("inf"))
+        nearest = min((actor.deadline for actor in first.values()), default=math.inf)
         patience = max(0.0, min(timeout, nearest - time.time()))
         ready, rest = ray.wait(references, num_returns=1, timeout=patience, fetch_local=False)
         if ready and rest:
             ready += ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)[0]
-        finished = [self._collect(under_way[reference]) for reference in ready if reference in under_way]
+        finished = [self._collect(first[reference]) for reference in ready if reference in first]
         now = time.time()
-        for actor in under_way.values():
-            if actor.reference is not None and now >= actor.deadline:
-                finished.append(self._overdue(actor))
+        finished += [self._overdue(actor) for actor in list(self._actors) if actor.tasks and now >= actor.deadline]
         return [job for job in finished if job is not None]
 
     def _collect(self, actor: _Actor) -> FinishedJob | None:
-        job, reference, actor.job, actor.reference = actor.job, actor.reference, None, None
+        reference, job, began = actor.take()
         try:
             value = ray.get(reference)
         except ray.exceptions.OutOfMemoryError:
-            return self._replace(actor, job, FailureKind.OUT_OF_MEMORY, "Ray killed the worker because memory ran out")
+            return self._replace(actor, job, began, FailureKind.OUT_OF_MEMORY, "Ray killed the worker because memory ran out")
         except ray.exceptions.RayActorError as error:
-            if isinstance(error, ray.exceptions.ActorDiedError) and job is None:
-                return self._start_failed(actor, error)
-            text = str(error).strip().splitlines()
-            return self._replace(actor, job, FailureKind.CRASH, f"the worker died: {text[-1].strip() if text else 'no message'}")
+            if job is None:
+                return self._start_failed(actor, str(error))
+            lines = str(error).strip().splitlines()
+            return self._replace(actor, job, began, FailureKind.CRASH, f"the worker died: {lines[-1].strip() if lines else 'no message'}")
         except ray.exceptions.RayError as error:
-            return self._replace(actor, job, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
+            return self._replace(actor, job, began, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
         if job is None:
-            actor.is_starting = False
             return None
+        seconds = value.cost.wall_seconds
+        self._seconds[job.oracle] = 0.9 * self._seconds.get(job.oracle, seconds) + 0.1 * seconds
         return FinishedJob(job, value)
 
-    def _start_failed(self, actor: _Actor, error: Exception) -> None:
+    def _start_failed(self, actor: _Actor, message: str) -> FinishedJob | None:
+        """A worker that did not start is tried again, a few times; one whose oracle cannot be built is not."""
         self._start_failures += 1
-        if self._start_failures >= _START_ATTEMPTS or "The actor died because of an error raised in its creation task" in str(error):
-            lines = str(error).strip().splitlines()
+        if self._start_failures >= _START_ATTEMPTS or "raised in its creation task" in message:
+            lines = message.strip().splitlines()
             raise SurroundingsError(
-                f"the workers of oracle {actor.spec.name} do not start: {lines[-1].strip() if lines else error}",
-                hint="`oreloop validate` and `oreloop doctor` say what is missing",
+                f"the workers of oracle {actor.spec.name} do not start: {lines[-1].strip() if lines else 'no message'}",
+                hint="`oreloop validate` and `oreloop doctor` say what is missing; start_limit and other jobs on the machine may be why",
             )
         self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
+        return None
 
     def _overdue(self, actor: _Actor) -> FinishedJob | None:
-        job, limit = actor.job, actor.deadline - actor.since
+        limit = actor.deadline - actor.since
         ray.kill(actor.handle, no_restart=True)
+        _, job, began = actor.take()
         if job is None:
-            self._start_failures += 1
-            if self._start_failures >= _START_ATTEMPTS:
-                raise SurroundingsError(
-                    f"a worker of oracle {actor.spec.name} did not start within {limit:g} s, {_START_ATTEMPTS} times",
-                    hint="raise start_limit, or look for other jobs that hold the machine",
-                )
-            self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
-            return None
-        return self._replace(actor, job, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
+            return self._start_failed(actor, f"no answer within {limit:g} s")
+        return self._replace(actor, job, began, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
 
-    def _replace(self, actor: _Actor, job: EvaluationJob | None, kind: FailureKind, message: str) -> FinishedJob | None:
-        """Put a fresh worker in an actor's place and say what became of its job."""
-        self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
+    def _replace(self, actor: _Actor, job: EvaluationJob | None, began: float, kind: FailureKind, message: str) -> FinishedJob | None:
+        """Put a fresh worker in an actor's place, hand it the jobs that waited, and say what became of the one under way."""
+        fresh = self._start_actor(actor.spec)
+        for _, waiting in actor.tasks:
+            if waiting is not None:
+                fresh.give(waiting)
+        self._actors[self._actors.index(actor)] = fresh
         if job is None:
             return None
         failed = Evaluation.failed(kind, message)
-        cost = Cost(wall_seconds=time.time() - actor.since, started=actor.since, worker=actor.name)
+        cost = Cost(wall_seconds=time.time() - began, started=began, worker=actor.name)
         return FinishedJob(job, Evaluation(failure=failed.failure, cost=cost))
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
