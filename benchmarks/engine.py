@@ -160,7 +160,9 @@ def sleep_part() -> list[Row]:
         "generators": [{"use": "random_alloy", "count": 300, "params": {"repeats": [2, 2, 2]}}],
         "surrogate": {"use": "gp"},
         "acquisition": {"use": "log_noisy_expected_improvement", "initial_labels": 192, "batch_size": 128},
-        "oracles": [{"use": "sleeping_oracle:Sleeping", "params": {"seconds": SLEEP}, "workers": SLEEPERS, "cpus": 0.01, "start_limit": 300.0}],
+        "oracles": [
+            {"use": "sleeping_oracle:Sleeping", "params": {"seconds": SLEEP}, "workers": SLEEPERS, "cpus": 0.01, "start_limit": 300.0}
+        ],
     }
     with tempfile.TemporaryDirectory() as name:
         row = child(Path(name) / "campaign", document, Path(__file__).parent)
@@ -222,7 +224,9 @@ def fold_child(folder: str) -> None:
     state = LedgerReader(Path(folder)).fold()
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"candidates": len(state.candidates), "fold_seconds": seconds, "peak_mb": peak / 1024, "peak_mb_before": before / 1024}))
+    print(
+        json.dumps({"candidates": len(state.candidates), "fold_seconds": seconds, "peak_mb": peak / 1024, "peak_mb_before": before / 1024})
+    )
 
 
 def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:

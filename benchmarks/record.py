@@ -21,6 +21,7 @@ Row = dict[str, Any]
 
 def commit() -> str:
     """The commit of the checkout, with a plus where files differ from it."""
+
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=RESULTS, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -37,7 +38,9 @@ def middle(rows: Sequence[Row], key: str) -> float:
     return float(median(row[key] for row in rows))
 
 
-def write(name: str, rows: Mapping[str, Sequence[Row]], summarise: Callable[[Mapping[str, Sequence[Row]]], dict[str, Any]], notes: str = "") -> Path:
+def write(
+    name: str, rows: Mapping[str, Sequence[Row]], summarise: Callable[[Mapping[str, Sequence[Row]]], dict[str, Any]], notes: str = ""
+) -> Path:
     """Write raw rows by part, and the summary that follows from them alone."""
     path = RESULTS / f"{name}.json"
     document = {

@@ -26,8 +26,8 @@ from botorch.acquisition import (
 from botorch.acquisition.objective import ScalarizedPosteriorTransform
 from botorch.generation.sampling import MaxPosteriorSampling
 from botorch.models.model import Model
-from botorch.posteriors import GPyTorchPosterior
 from botorch.optim import optimize_acqf_discrete
+from botorch.posteriors import GPyTorchPosterior
 from botorch.sampling import SobolQMCNormalSampler
 from gpytorch.distributions import MultivariateNormal
 from linear_operator import to_linear_operator
@@ -38,6 +38,7 @@ from campaign.types import FloatArray
 
 _CHUNK = 1024
 _JITTER = 1e-7
+_LEAST_SPREAD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,14 @@ def select(
     pending: Tensor | None,
     seed: int,
 ) -> Scores:
-    """Score a pool (n, d) and select a batch. ``labelled`` (m, d) with ``values`` (m,); ``sign`` +1 maximizes, -1 minimizes."""
+    """Score a pool (n, d) and select a batch. ``labelled`` (m, d) with ``values`` (m,); ``sign`` +1 maximizes, -1 minimizes.
+
+    Acquisition values are in units of the labels' standard deviation, which BoTorch's smoothed maxima assume.
+    """
     n_choices = min(n_choices, len(pool))
-    direction = ScalarizedPosteriorTransform(torch.tensor([float(sign)], dtype=pool.dtype))
-    best = (sign * values).max()
+    scale = sign / values.std().clamp_min(_LEAST_SPREAD)
+    direction = ScalarizedPosteriorTransform(scale.reshape(1))
+    best = (scale * values).max()
     with torch.no_grad():
         marginal = MarginalModel.of(model, pool)
         single = _single_point(config, marginal, direction, best, model, labelled)
@@ -198,9 +203,7 @@ def _joint(
                 model, X_baseline=labelled, sampler=sampler, posterior_transform=direction, X_pending=pending, prune_baseline=True
             )
         case _:
-            return qUpperConfidenceBound(
-                model, beta=config.beta**2, sampler=sampler, posterior_transform=direction, X_pending=pending
-            )
+            return qUpperConfidenceBound(model, beta=config.beta**2, sampler=sampler, posterior_transform=direction, X_pending=pending)
 
 
 def _most_uncertain(model: Model, choices: Tensor, n: int, pending: Tensor | None) -> list[int]:

@@ -185,9 +185,7 @@ class Campaign:
         loaded, state = self.loaded, ledger.state
         resolved = loaded.resolved()
         events: list[ev.Event] = []
-        revised = ev.ConfigRevised(
-            revision=len(state.revisions), sha256=content_hash(resolved), config=resolved, fidelities=fidelities
-        )
+        revised = ev.ConfigRevised(revision=len(state.revisions), sha256=content_hash(resolved), config=resolved, fidelities=fidelities)
         if state.created is None or state.config is None:
             events += [ev.CampaignCreated(campaign=uuid.uuid4().hex, name=loaded.config.name, seed=loaded.config.seed), revised]
         elif state.config.sha256 != revised.sha256 or state.config.fidelities != fidelities:
@@ -208,9 +206,7 @@ class Campaign:
         for purpose, found in (("initial_data", loaded.config.initial_data), ("candidate_pools", loaded.config.candidate_pools)):
             for source in found:
                 fidelity = loaded.parts.fidelities[source.oracle].key if source.oracle else ""
-                event, blobs = sources.imported(
-                    source, folder=loaded.folder, purpose=purpose, quantities=quantities, fidelity=fidelity
-                )
+                event, blobs = sources.imported(source, folder=loaded.folder, purpose=purpose, quantities=quantities, fidelity=fidelity)
                 ledger.append([event], blobs)
 
     def _loop(self, ledger: Ledger, tracker: Tracker, on_change: Callable[[CampaignState], None] | None) -> tuple[str, bool]:

@@ -51,7 +51,9 @@ class ArtifactStore:
         try:
             data = self.path(sha256).read_bytes()
         except OSError as error:
-            raise LedgerDamagedError(f"the artifact {self.path(sha256)} cannot be read: {error}", hint="restore it from a backup") from error
+            raise LedgerDamagedError(
+                f"the artifact {self.path(sha256)} cannot be read: {error}", hint="restore it from a backup"
+            ) from error
         if hashlib.sha256(data).hexdigest() != sha256:
             raise LedgerDamagedError(f"the artifact {self.path(sha256)} is damaged", hint="restore it from a backup")
         return data
@@ -66,7 +68,10 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
     from safetensors.numpy import save
 
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}
-    metadata = {"metrics": json.dumps(dict(checkpoint.metrics), sort_keys=True), "facts": json.dumps(dict(checkpoint.facts), sort_keys=True)}
+    metadata = {
+        "metrics": json.dumps(dict(checkpoint.metrics), sort_keys=True),
+        "facts": json.dumps(dict(checkpoint.facts), sort_keys=True),
+    }
     return bytes(save(tensors, metadata=metadata))
 
 
@@ -75,6 +80,4 @@ def checkpoint_from_bytes(data: bytes) -> Checkpoint:
 
     length = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return Checkpoint(
-        tensors=load(data), metrics=json.loads(metadata.get("metrics", "{}")), facts=json.loads(metadata.get("facts", "{}"))
-    )
+    return Checkpoint(tensors=load(data), metrics=json.loads(metadata.get("metrics", "{}")), facts=json.loads(metadata.get("facts", "{}")))

@@ -23,7 +23,9 @@ from campaign.errors import InputError, OreloopError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Active-learning campaigns for materials discovery.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Active-learning campaigns for materials discovery."
+)
 console = Console()
 errors = Console(stderr=True)
 
@@ -295,7 +297,9 @@ def recover(folder: Folder) -> None:
     from campaign.ledger.recover import recover as rebuild
 
     found = rebuild(folder)
-    console.print(f"recovered {found.events} events ({found.from_database} were readable in the database, {found.from_journal} in the journal)")
+    console.print(
+        f"recovered {found.events} events ({found.from_database} were readable in the database, {found.from_journal} in the journal)"
+    )
     for path in found.set_aside:
         console.print(f"the old file is kept as {path}")
 

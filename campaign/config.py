@@ -205,7 +205,9 @@ def _build_parts(loaded: LoadedConfig) -> Parts:
             )
         for quantity in oracle_config.sanity:
             if quantity not in {q.name for q in oracle.quantities}:
-                raise InputError(f"{place}: sanity names {quantity!r}, but the oracle measures {', '.join(q.name for q in oracle.quantities)}")
+                raise InputError(
+                    f"{place}: sanity names {quantity!r}, but the oracle measures {', '.join(q.name for q in oracle.quantities)}"
+                )
     fidelities = {o.label: plugins.fidelity_of(oracles[o.label], loaded.spec("oracles", o)) for o in config.oracles}
     parts = Parts(generators, screens, surrogate, oracles, fidelities)
     if config.objective.quantity not in parts.quantities():
@@ -229,7 +231,9 @@ class Change:
     kind: str
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any], old_fidelities: Mapping[str, str], new_fidelities: Mapping[str, str]) -> list[Change]:
+def changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], old_fidelities: Mapping[str, str], new_fidelities: Mapping[str, str]
+) -> list[Change]:
     """What differs in meaning between two resolved configs, the schema's defaults filled in on both sides."""
     found = []
     for key in sorted(old.keys() | new.keys()):

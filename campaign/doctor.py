@@ -43,7 +43,11 @@ def examine() -> list[Finding]:
         findings.append(Finding(f"oracle {name}", not reason, reason or "ready"))
     has_driver = find_spec("psycopg") is not None
     findings.append(
-        Finding("postgresql driver", has_driver, "ready" if has_driver else 'missing; it gives shared ledgers: pip install "oreloop[postgresql]"')
+        Finding(
+            "postgresql driver",
+            has_driver,
+            "ready" if has_driver else 'missing; it gives shared ledgers: pip install "oreloop[postgresql]"',
+        )
     )
     if found["torch"]:
         import torch

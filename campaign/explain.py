@@ -59,12 +59,14 @@ def story(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator
             yield "", f"relaxed crystal {label.crystal}"
     for label in labels:
         fits = [r.fitted for r in state.rounds if r.fitted is not None and r.sequence > label.sequence]
-        trainings = [event for events in state.checkpoints.values() for event in events if state.rounds[event.round].sequence > label.sequence]
+        trainings = [
+            event for events in state.checkpoints.values() for event in events if state.rounds[event.round].sequence > label.sequence
+        ]
         if fits:
             yield "taught", f"{len(fits)} models, the first in round {fits[0].round} ({fits[0].model[:12]})"
-        for event in trainings:
-            used = "used" if event.is_published else "not used: the gate kept the old one"
-            yield "taught", f"{event.generator} in round {event.round}, checkpoint {event.checkpoint[:12]} ({used})"
+        for training in trainings:
+            used = "used" if training.is_published else "not used: the gate kept the old one"
+            yield "taught", f"{training.generator} in round {training.round}, checkpoint {training.checkpoint[:12]} ({used})"
 
 
 def _decisions(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator[tuple[str, str]]:

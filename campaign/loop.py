@@ -2,7 +2,8 @@
 
 ``run`` and ``resume`` are one: fold the ledger, go on with the first step that it does not hold. A round's decisions see only labels
 that stand in the ledger before the round began, so they can be replayed. In mode ``rounds`` the next round begins when the last one is
-labelled; in mode ``streaming`` as soon as workers could run out of selected candidates while it decides (never fewer than two a worker), and they go on.
+labelled; in mode ``streaming`` as soon as workers could run out of selected candidates while it decides (never fewer than two a
+worker), and they go on meanwhile.
 """
 
 from __future__ import annotations
@@ -139,9 +140,7 @@ class Loop:
         blobs: dict[str, bytes] = {}
         for item in finished:
             name = item.job.oracle
-            event, crystal = outcome(
-                item, fidelity=self.fidelities[name], policy=self.config.failure_policy, artifacts=self.artifacts
-            )
+            event, crystal = outcome(item, fidelity=self.fidelities[name], policy=self.config.failure_policy, artifacts=self.artifacts)
             events.append(event)
             blobs.update(crystal)
             if isinstance(event, ev.Failed):
@@ -402,4 +401,3 @@ def objective_oracle(loaded: LoadedConfig) -> str:
     """The first oracle of the config that measures the objective's quantity."""
     wanted = loaded.config.objective.quantity
     return next(name for name, oracle in loaded.parts.oracles.items() if wanted in {q.name for q in oracle.quantities})
-

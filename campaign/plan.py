@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from campaign.config import LoadedConfig
+from campaign.dataset import Dataset
 from campaign.executors.worker import OracleWorker
 from campaign.propose import propose
-from campaign.dataset import Dataset
 from campaign.protocols import EvaluationJob
 from campaign.seeds import stream_key
 from campaign.types import Candidate, Crystal

@@ -26,8 +26,6 @@ class Proposals:
     seconds: float = 0.0
 
 
-
-
 def propose(
     spec: PluginSpec,
     n: int,

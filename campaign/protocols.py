@@ -48,9 +48,7 @@ class GenerationContext:
 class Generator(Protocol):
     """Proposes crystals."""
 
-    def generate(
-        self, n: int, *, rng: np.random.Generator, context: GenerationContext
-    ) -> Iterator[tuple[Crystal, Proposal]]:
+    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         """Up to ``n`` crystals, each with its parents and condition; fewer where there are no more to propose."""
         ...
 
@@ -59,9 +57,7 @@ class Generator(Protocol):
 class Trainable(Protocol):
     """A generator that learns from labels."""
 
-    def train(
-        self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext
-    ) -> Checkpoint:
+    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
         """The state after learning from ``labelled``, starting from ``context.checkpoint`` where there is one."""
         ...
 
@@ -98,9 +94,7 @@ class FittedSurrogate(Protocol):
 class Surrogate(Protocol):
     """A model that can be fitted; fitting gives another type, so an untrained model cannot be asked."""
 
-    def fit(
-        self, candidates: Sequence[Candidate], values: FloatArray, *, previous: Mapping[str, Any] | None = None
-    ) -> FittedSurrogate:
+    def fit(self, candidates: Sequence[Candidate], values: FloatArray, *, previous: Mapping[str, Any] | None = None) -> FittedSurrogate:
         """Fit to values (n,) of n candidates, starting from the hyperparameters of an earlier fit where given."""
         ...
 

@@ -23,7 +23,8 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
         state = reader.fold(until=sequence)
         record = state.rounds[round_index]
         decided = record.decided
-        assert decided is not None and state.config is not None
+        assert decided is not None
+        assert state.config is not None
         before = reader.fold(until=sequence - 1)
         config = CampaignConfig.model_validate(state.config.config)
         objective = config.objective.objective

@@ -80,7 +80,9 @@ class SourceConfig(Frame):
 
     path: str = Field(description="File or folder; relative paths start at the config's folder.")
     structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
-    columns: dict[str, str] = Field(default_factory=dict, description="Quantity name: column or key that holds its value, in the quantity's unit.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Quantity name: column or key that holds its value, in the quantity's unit."
+    )
     oracle: str | None = Field(None, description="The oracle in this config whose labels these values are taken to be.")
 
 
@@ -229,7 +231,13 @@ class CampaignConfig(Frame):
         for source in self.initial_data:
             if source.columns and source.oracle is None:
                 raise ValueError(f"initial_data {source.path}: say with oracle: whose labels these values are")
-        bounded = (self.budget.rounds, self.budget.labels, self.budget.wall_time, self.objective.target, *self.budget.oracle_seconds.values())
+        bounded = (
+            self.budget.rounds,
+            self.budget.labels,
+            self.budget.wall_time,
+            self.objective.target,
+            *self.budget.oracle_seconds.values(),
+        )
         if all(limit is None for limit in bounded) and self.stopping.stagnation_rounds is None:
             raise ValueError("nothing ends this campaign: set a part of budget, objective.target or stopping.stagnation_rounds")
         return self

@@ -25,9 +25,7 @@ class Training:
     seconds: float
 
 
-def train(
-    spec: PluginSpec, stream: str, space: SearchSpace, objective: Objective, checkpoint: bytes | None, dataset: Dataset
-) -> Training:
+def train(spec: PluginSpec, stream: str, space: SearchSpace, objective: Objective, checkpoint: bytes | None, dataset: Dataset) -> Training:
     started = time.perf_counter()
     old = checkpoint_from_bytes(checkpoint) if checkpoint is not None else None
     context = GenerationContext(space=space, objective=objective, labelled=dataset.labelled, checkpoint=old)

@@ -24,7 +24,9 @@ class LocalSearchConfig(BaseModel):
 
     parents: int = Field(5, ge=1, description="Best labelled candidates to start from.")
     mutation: float = Field(0.2, ge=0, le=1, description="Share (1) of neighbours that change one site's element; the others swap two.")
-    start_from: Literal["candidate", "relaxed"] = Field("candidate", description="The parent's cell as proposed, or as the oracle relaxed it.")
+    start_from: Literal["candidate", "relaxed"] = Field(
+        "candidate", description="The parent's cell as proposed, or as the oracle relaxed it."
+    )
     oversampling: int = Field(10, ge=1, description="With a model: neighbours drawn for each one proposed.")
     beta: float = Field(1.0, ge=0, description="With a model: weight of the posterior's standard deviation.")
     use_surrogate: bool = Field(True, description="Whether the model, where there is one, chooses among the neighbours.")
@@ -56,9 +58,7 @@ class LocalSearch:
     def __init__(self, config: LocalSearchConfig) -> None:
         self.config = config
 
-    def generate(
-        self, n: int, *, rng: np.random.Generator, context: GenerationContext
-    ) -> Iterator[tuple[Crystal, Proposal]]:
+    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         """Neighbours of the best labels; none before there are labels."""
         parents = self._parents(context)
         if not parents:

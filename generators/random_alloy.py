@@ -8,7 +8,7 @@ labels (R. Y. Rubinstein, Methodol. Comput. Appl. Probab. 1 (1999) 127): p <- (1
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -37,7 +37,7 @@ class RandomAlloyConfig(BaseModel):
 def round_counts(fractions: FloatArray, n: int) -> NDArray[np.int64]:
     """Whole counts that add up to n, by largest remainder."""
     exact = fractions / fractions.sum() * n
-    counts = np.floor(exact).astype(np.int64)
+    counts: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     counts[np.argsort(counts - exact, kind="stable")[: n - counts.sum()]] += 1
     return counts
 
@@ -57,19 +57,18 @@ def draw_counts(space: SearchSpace, n: int, rng: np.random.Generator) -> NDArray
         if is_inside(counts, space):
             return counts
     raise InputError(
-        f"found no {n}-atom composition inside the bounds in {_TRIES} draws", hint="widen min_fraction and max_fraction, or take a larger cell"
+        f"found no {n}-atom composition inside the bounds in {_TRIES} draws",
+        hint="widen min_fraction and max_fraction, or take a larger cell",
     )
 
 
 class RandomAlloy:
-    Config = RandomAlloyConfig
+    Config: ClassVar[type[RandomAlloyConfig]] = RandomAlloyConfig
 
     def __init__(self, config: RandomAlloyConfig) -> None:
         self.config = config
 
-    def generate(
-        self, n: int, *, rng: np.random.Generator, context: GenerationContext
-    ) -> Iterator[tuple[Crystal, Proposal]]:
+    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         for _ in range(n):
             lattice = self.config.lattices[rng.integers(len(self.config.lattices))]
             counts = draw_counts(context.space, self.config.n_sites, rng)
@@ -90,15 +89,13 @@ class CrossEntropyAlloy(RandomAlloy):
     ``lattice`` (l,) probabilities, ``sites`` (l, i, a) probabilities, ``mean`` (l, a) and ``covariance`` (l, a, a) of the composition.
     """
 
-    Config = CrossEntropyConfig
+    Config: ClassVar[type[RandomAlloyConfig]] = CrossEntropyConfig
     config: CrossEntropyConfig
 
     def __init__(self, config: CrossEntropyConfig) -> None:
         super().__init__(config)
 
-    def generate(
-        self, n: int, *, rng: np.random.Generator, context: GenerationContext
-    ) -> Iterator[tuple[Crystal, Proposal]]:
+    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         if context.checkpoint is None:
             yield from super().generate(n, rng=rng, context=context)
             return
@@ -122,9 +119,7 @@ class CrossEntropyAlloy(RandomAlloy):
         return draw_counts(space, self.config.n_sites, rng)
 
     @staticmethod
-    def _ordering(
-        probabilities: FloatArray, counts: NDArray[np.int64], space: SearchSpace, rng: np.random.Generator
-    ) -> list[str]:
+    def _ordering(probabilities: FloatArray, counts: NDArray[np.int64], space: SearchSpace, rng: np.random.Generator) -> list[str]:
         """Fill sites in the order of Gumbel-perturbed log probabilities until each element's atoms are used up."""
         n_sites, n_elements = probabilities.shape
         score = np.log(probabilities) + rng.gumbel(size=probabilities.shape)
@@ -135,9 +130,7 @@ class CrossEntropyAlloy(RandomAlloy):
                 placed[site], left[element] = element, left[element] - 1
         return [space.elements[element] for element in placed]
 
-    def train(
-        self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext
-    ) -> Checkpoint:
+    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
         """Move the distribution toward the best labels, all but the held-out fifth of them."""
         state = self._initial(context.space) if context.checkpoint is None else dict(context.checkpoint.tensors)
         best = self._elites(labelled, context)
@@ -179,9 +172,7 @@ class CrossEntropyAlloy(RandomAlloy):
             "covariance": np.tile(dirichlet_covariance + 1e-4 * np.eye(n_elements), (n_lattices, 1, 1)),
         }
 
-    def _elites(
-        self, labelled: Sequence[LabelledCandidate], context: GenerationContext
-    ) -> list[list[tuple[FloatArray, bool]]]:
+    def _elites(self, labelled: Sequence[LabelledCandidate], context: GenerationContext) -> list[list[tuple[FloatArray, bool]]]:
         """By lattice: the one-hot site occupations (i, a) of the best labels, and whether each is held out (by its id)."""
         quantity, sign = context.objective.quantity, context.objective.sign
         known = [item for item in labelled if quantity in item.values and self._lattice_of(item.candidate.crystal) is not None]

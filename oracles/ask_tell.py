@@ -1,8 +1,8 @@
 """The oracle ``ask_tell``: labels made elsewhere, by an experiment or a cluster without Ray.
 
 It writes each question into a folder, as ``<candidate id>.cif`` with a row in ``questions.csv``, and reads ``answers.csv`` with
-columns ``id`` and one for each quantity (or ``failure`` with a reason); a row with blanks is not an answer yet. A question is asked once, also after a restart.
-``workers`` of the oracle says how many questions are open at a time, its ``wall_limit`` how long it waits (s).
+columns ``id`` and one for each quantity (or ``failure`` with a reason); a row with blanks is not an answer yet. A question is asked
+once, also after a restart. ``workers`` of the oracle says how many questions are open at a time, its ``wall_limit`` how long it waits (s).
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ import pytest
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from campaign.api import Campaign
 from support import HELPERS, load
+
+from campaign.api import Campaign
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from ase.data import covalent_radii, reference_states
 from ase.data import atomic_numbers as numbers_by_symbol
+from ase.data import covalent_radii, reference_states
 
 from campaign.types import Crystal, FloatArray
 
@@ -37,7 +37,7 @@ def atomic_volume(symbol: str) -> float:
 def sites(repeats: tuple[int, int, int]) -> FloatArray:
     """(n, 3) fractional coordinates of the sites of a supercell of either two-atom cell; n is twice the product of the repeats."""
     corners = np.array(list(itertools.product(*(range(count) for count in repeats))), dtype=float)
-    found = np.concatenate([corners, corners + 0.5]) / np.asarray(repeats, dtype=float)
+    found: FloatArray = np.concatenate([corners, corners + 0.5]) / np.asarray(repeats, dtype=float)
     found.flags.writeable = False
     return found
 

@@ -34,7 +34,9 @@ def length_scale(lattice: FloatArray, n: int) -> float:
     return float((abs(np.linalg.det(lattice)) / n) ** (1 / 3))
 
 
-def pairs(lattice: FloatArray, fractional: FloatArray, cutoff: float) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]:
+def pairs(
+    lattice: FloatArray, fractional: FloatArray, cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]:
     """Ordered pairs within the cutoff: first atom, second atom, distance (m,), vector (m, 3)."""
     first, second, distance, vector = neighbour_list(
         "ijdD", positions=fractional @ lattice, cell=lattice, pbc=np.ones(3, dtype=bool), cutoff=cutoff

@@ -25,7 +25,9 @@ class Phase(IntEnum):
     BCC = 3
 
 
-def _signatures(vectors: FloatArray, cutoff: FloatArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+def _signatures(
+    vectors: FloatArray, cutoff: FloatArray
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Which of the k neighbours bear the signatures 421, 422, 444, 666. vectors (n, k, 3), cutoff (n,)."""
     between = np.linalg.norm(vectors[:, :, None] - vectors[:, None], axis=-1)
     bonded = between < cutoff[:, None, None]

@@ -179,9 +179,7 @@ class RayExecutor:
 
     def free_workers(self, oracle: str) -> int:
         capacity = self._capacity(oracle)
-        return sum(
-            max(0, capacity - len(actor.tasks)) for actor in self._actors if actor.spec.name == oracle and not actor.is_starting
-        )
+        return sum(max(0, capacity - len(actor.tasks)) for actor in self._actors if actor.spec.name == oracle and not actor.is_starting)
 
     def submit(self, job: EvaluationJob) -> None:
         ready = (actor for actor in self._actors if actor.spec.name == job.oracle and not actor.is_starting)

@@ -16,6 +16,7 @@ from campaign.executors.worker import ComputeWorker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
 from campaign.types import Cost, Evaluation, FailureKind
 
+
 @dataclass(frozen=True)
 class Done:
     """A handle whose value is there."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from campaign import plugins, sanity
 from campaign.protocols import EvaluationJob, Oracle, OracleSpec
-from campaign.types import Cost, Evaluation, FailureKind
+from campaign.types import Cost, Crystal, Evaluation, FailureKind
 
 
 def limit_threads(threads: int) -> None:
@@ -37,25 +37,23 @@ class OracleWorker:
         try:
             crystal = job.candidate.crystal
             oracle = self._oracle(job)
-            evaluation = oracle.evaluate(crystal)
-            if not isinstance(evaluation, Evaluation):
-                evaluation = Evaluation.failed(
-                    FailureKind.CRASH,
-                    f"the oracle returned {type(evaluation).__name__}, expected campaign.types.Evaluation",
-                    retryable=False,
-                )
-            failure = sanity.check(evaluation, crystal, oracle.quantities, self._spec.sanity)
-            evaluation = evaluation if failure is None else Evaluation(failure=failure)
+            answer: object = oracle.evaluate(crystal)
+            evaluation = self._believed(answer, crystal, oracle)
         except MemoryError:
             evaluation = Evaluation.failed(FailureKind.OUT_OF_MEMORY, "the oracle ran out of memory")
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}, line {place.lineno})"
             evaluation = Evaluation.failed(FailureKind.CRASH, text)
-        cost = Cost(
-            wall_seconds=time.time() - started, cpu_seconds=time.process_time() - cpu, started=started, worker=self._name
-        )
+        cost = Cost(wall_seconds=time.time() - started, cpu_seconds=time.process_time() - cpu, started=started, worker=self._name)
         return replace(evaluation, cost=cost)
+
+    def _believed(self, answer: object, crystal: Crystal, oracle: Oracle) -> Evaluation:
+        if not isinstance(answer, Evaluation):
+            message = f"the oracle returned {type(answer).__name__}, expected campaign.types.Evaluation"
+            return Evaluation.failed(FailureKind.CRASH, message, retryable=False)
+        failure = sanity.check(answer, crystal, oracle.quantities, self._spec.sanity)
+        return answer if failure is None else Evaluation(failure=failure)
 
     def _oracle(self, job: EvaluationJob) -> Oracle:
         which = repr(sorted(job.softer.items()))

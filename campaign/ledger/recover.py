@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time as clock
 from dataclasses import dataclass
@@ -53,16 +54,12 @@ def _read_database(path: Path) -> tuple[dict[int, tuple[float, ev.Event]], dict[
         return events, blobs
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
-        for sequence, time, payload in connection.execute(
-            f"SELECT sequence, time, payload FROM {event_table.name} ORDER BY sequence"
-        ):
+        for sequence, time, payload in connection.execute(f"SELECT sequence, time, payload FROM {event_table.name} ORDER BY sequence"):
             events[sequence] = time, ev.decode(payload)
     except (sqlite3.Error, ValueError):
         pass
-    try:
+    with contextlib.suppress(sqlite3.Error):
         blobs.update(connection.execute(f"SELECT id, data FROM {blob_table.name}"))
-    except sqlite3.Error:
-        pass
     connection.close()
     return events, blobs
 

@@ -174,9 +174,7 @@ class CampaignState:
 
     @_apply.register
     def _(self, event: ev.Labelled) -> None:
-        record = self._label(
-            event.candidate, event.oracle, event.fidelity, event.observations, event.crystal
-        )
+        record = self._label(event.candidate, event.oracle, event.fidelity, event.observations, event.crystal)
         record.wall_seconds, record.cpu_seconds = event.wall_seconds, event.cpu_seconds
         record.started, record.worker, record.attempt = event.started, event.worker, event.attempt
         record.round = self._settle((event.candidate, event.oracle))

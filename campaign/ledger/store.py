@@ -198,9 +198,7 @@ class Ledger(LedgerReader):
 
     def _check_version(self) -> None:
         with self.engine.begin() as connection:
-            version = connection.execute(
-                sa.select(meta_table.c.value).where(meta_table.c.name == "schema_version")
-            ).scalar_one_or_none()
+            version = connection.execute(sa.select(meta_table.c.value).where(meta_table.c.name == "schema_version")).scalar_one_or_none()
             if version is None:
                 connection.execute(sa.insert(meta_table).values(name="schema_version", value=str(SCHEMA_VERSION)))
             elif int(version) > SCHEMA_VERSION:

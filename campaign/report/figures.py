@@ -1,4 +1,7 @@
-"""The report's figures, made with plotly from the campaign's state. Readable in black and white: marks differ in shape, not in colour alone."""
+"""The report's figures, made with plotly from the campaign's state.
+
+Readable in black and white: marks differ in shape, not in colour alone.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from campaign.ledger import CampaignState
 from campaign.types import Objective
 
 _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagram")
-_LAYOUT = {"template": "simple_white", "margin": {"l": 60, "r": 20, "t": 30, "b": 50}, "height": 420, "legend": {"orientation": "h", "y": -0.2}}
+_LAYOUT = {
+    "template": "simple_white",
+    "margin": {"l": 60, "r": 20, "t": 30, "b": 50},
+    "height": 420,
+    "legend": {"orientation": "h", "y": -0.2},
+}
 
 
 def source_of(state: CampaignState, candidate: str) -> str:
@@ -30,8 +38,8 @@ def best_so_far(state: CampaignState, objective: Objective, oracle: str, axis: s
     for symbol, (name, points) in zip(_SYMBOLS * 9, sorted(groups.items()), strict=False):
         x, y, text = zip(*points, strict=True)
         figure.add_scatter(x=x, y=y, text=text, mode="markers", name=name, marker={"symbol": symbol, "size": 5, "opacity": 0.6})
-    x = list(range(1, len(series) + 1))
-    figure.add_scatter(x=x, y=[best for _, best in series], mode="lines", name="best so far", line={"shape": "hv", "color": "black"})
+    count = list(range(1, len(series) + 1))
+    figure.add_scatter(x=count, y=[best for _, best in series], mode="lines", name="best so far", line={"shape": "hv", "color": "black"})
     figure.update_xaxes(title="labels").update_yaxes(title=axis)
     return figure
 

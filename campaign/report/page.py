@@ -54,9 +54,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     for label in found:
         symbols = Counter(reader.crystal(label.candidate).symbols)
         total = sum(symbols.values())
-        compositions.append(
-            ({symbol: n / total for symbol, n in symbols.items()}, label.values[objective.quantity], label.candidate)
-        )
+        compositions.append(({symbol: n / total for symbol, n in symbols.items()}, label.values[objective.quantity], label.candidate))
     pictures: list[tuple[str, str]] = []
 
     def add(title: str, figure: go.Figure | None) -> None:
@@ -101,7 +99,9 @@ def _summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str)
             start = max(starts) if objective.sign > 0 else min(starts)
             found["gain over the start"] = f"{value - start:+.4g} {unit} (best of the first {len(starts)} labels: {start:.6g})"
     cost = sum(label.wall_seconds for label in state.own_labels)
-    found["labels"] = f"{len(state.own_labels)} paid for in {duration(cost)} of worker time, {len(state.labels) - len(state.own_labels)} taken over"
+    found["labels"] = (
+        f"{len(state.own_labels)} paid for in {duration(cost)} of worker time, {len(state.labels) - len(state.own_labels)} taken over"
+    )
     found["failures"] = f"{len(state.failures)} attempts, {len(state.quarantined)} candidates given up"
     found["rounds"] = str(len(state.rounds))
     found["running time"] = f"{duration(state.active_seconds)} in {len(state.sessions)} session(s)"

@@ -214,9 +214,7 @@ class MlflowTracker:
             place = (self._ledger.folder / "mlartifacts").resolve().as_uri() if local else None
             identity = client.create_experiment(name, artifact_location=place)
         tags = {"oreloop.campaign": self._settings["campaign"]}
-        run = client.create_run(
-            identity, start_time=int(1000 * self._settings["created"]), tags=tags, run_name=self._config.name
-        )
+        run = client.create_run(identity, start_time=int(1000 * self._settings["created"]), tags=tags, run_name=self._config.name)
         return str(run.info.run_id)
 
     def _open(self, client: MlflowClient, run: str) -> None:
@@ -262,6 +260,17 @@ def ui_command(uri: str, port: int) -> list[str]:
     """The command that shows a tracking store in the browser, on loopback."""
     import sys
 
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-
-
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]

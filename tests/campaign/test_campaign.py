@@ -123,7 +123,10 @@ def test_training_is_keyed_work_with_a_gate(small: Make, tmp_path: Path) -> None
     trained = state.checkpoints["cross_entropy_alloy"]
     assert len(trained) >= 3
     assert any(event.is_published for event in trained)
-    assert all(event.is_published == (event.metrics["held_out_log_likelihood"] > event.metrics["held_out_log_likelihood_before"]) for event in trained)
+    assert all(
+        event.is_published == (event.metrics["held_out_log_likelihood"] > event.metrics["held_out_log_likelihood_before"])
+        for event in trained
+    )
     store = ArtifactStore(tmp_path / "campaign")
     kept = {path.name for path in store.folder.iterdir()}
     dropped = checkpoints_to_drop(state)

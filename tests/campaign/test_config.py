@@ -59,7 +59,10 @@ def test_wrong_keys_and_values_are_named_with_their_line(tmp_path: Path, changes
     ("changes", "message"),
     [
         ({"generators": [{"use": "random_alloi"}]}, "did you mean 'random_alloy'"),
-        ({"generators": [{"use": "random_alloy", "params": {"repeets": [2, 2, 2]}}]}, "params.repeets: unknown key; did you mean 'repeats'"),
+        (
+            {"generators": [{"use": "random_alloy", "params": {"repeets": [2, 2, 2]}}]},
+            "params.repeets: unknown key; did you mean 'repeats'",
+        ),
         ({"generators": [{"use": "user_oracles:Densiti"}]}, "did you mean 'Density'"),
         ({"generators": [{"use": "no_such_module:Thing"}]}, "cannot import 'no_such_module'"),
         ({"objective": {"quantity": "energy"}}, "no oracle measures 'energy'"),

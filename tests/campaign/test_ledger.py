@@ -10,9 +10,8 @@ import sqlalchemy as sa
 
 from campaign.crystals.lattice import supercell
 from campaign.errors import LedgerDamagedError, SurroundingsError
-from campaign.ledger import Ledger, LedgerReader
+from campaign.ledger import Ledger, LedgerReader, journal
 from campaign.ledger import events as ev
-from campaign.ledger import journal
 from campaign.ledger.store import JOURNAL, meta_table
 from campaign.select import decode_table, encode_table
 from campaign.types import Crystal
@@ -20,7 +19,9 @@ from campaign.types import Crystal
 
 def proposed(round_index: int, *crystals: Crystal) -> tuple[ev.Proposed, dict[str, bytes]]:
     rows = tuple(ev.ProposalRow(c.id, f"{c.formula}:0", ("parent",), {"move": "swap"}) for c in crystals)
-    event = ev.Proposed(round=round_index, generator="g", checkpoint=None, stream="1/g/0/0", seconds=0.5, proposals=rows, key=f"p{round_index}")
+    event = ev.Proposed(
+        round=round_index, generator="g", checkpoint=None, stream="1/g/0/0", seconds=0.5, proposals=rows, key=f"p{round_index}"
+    )
     return event, {c.id: c.to_bytes() for c in crystals}
 
 
@@ -113,7 +114,7 @@ def test_a_database_that_lost_its_end_is_noticed(tmp_path: Path, crystals: list[
     with ledger.engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM oreloop_events WHERE sequence > 3"))
     ledger.close()
-    with pytest.raises(LedgerDamagedError, match="the journal in .* knows 5 events, the database only 3"):
+    with pytest.raises(LedgerDamagedError, match=r"the journal in .* knows 5 events, the database only 3"):
         Ledger(tmp_path)
 
 

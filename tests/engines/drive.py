@@ -12,8 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["torch", "botorch.optim", "botorch.acquisition", "gpytorch", "surrogates.gp", "generators.random_alloy", "generators.local_search",
-           "campaign.loop", "campaign.api", "campaign.acquisition", "oracles.analytic", "pymatgen.analysis.structure_matcher"]
+PRELOAD = [
+    "torch",
+    "botorch.optim",
+    "botorch.acquisition",
+    "gpytorch",
+    "surrogates.gp",
+    "generators.random_alloy",
+    "generators.local_search",
+    "campaign.loop",
+    "campaign.api",
+    "campaign.acquisition",
+    "oracles.analytic",
+    "pymatgen.analysis.structure_matcher",
+]
 
 
 def context() -> Any:
@@ -73,11 +85,11 @@ def install(fault: str) -> None:
         else:
             compute = executor.compute
 
-            def computing(self: Any, function: Any, *arguments: Any, compute: Any = compute) -> Any:
+            def computing(self: Any, function: Any, *arguments: Any, compute: Any = compute, name_: str = executor.__name__) -> Any:
                 name = "screen" if function.__name__ == "judge" else function.__name__
                 seen[name] += 1
                 if name == what and seen[name] == int(count):
-                    if executor.__name__ == "RayExecutor":
+                    if name_ == "RayExecutor":
                         compute(self, function, *arguments)
                         die()
                     module = sys.modules[function.__module__]

@@ -25,7 +25,7 @@ def test_campaign_finishes_its_budget_through_failures(small: Callable[..., Camp
     elapsed = time.monotonic() - started
     state = campaign.state()
     assert {fate(candidate) for candidate, _ in state.labels} == {"label"}
-    assert not {pair for pair in state.labels} & state.quarantined.keys()
+    assert not set(state.labels) & state.quarantined.keys()
     for _, _, event in state.failures:
         assert event.kind == KIND[fate(event.candidate)]
         assert event.message

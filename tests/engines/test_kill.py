@@ -10,14 +10,17 @@ from typing import Any
 import drive
 import numpy as np
 import pytest
+from support import HELPERS, SMALL, load, merged
+
 from campaign.api import Campaign
 from campaign.budget import stop_reason
 from campaign.ledger import LedgerReader
 from campaign.ledger.state import CampaignState
-from support import HELPERS, SMALL, load, merged
 
 COMMITS = ("RoundStarted", "Trained", "Fitted", "Proposed", "Judged", "Decided", "Labelled", "RoundEnded")
-NAMED = [f"{where}:{event}:{count}" for event, count in zip(COMMITS, (2, 1, 1, 3, 2, 2, 4, 1), strict=True) for where in ("before", "after")]
+NAMED = [
+    f"{where}:{event}:{count}" for event, count in zip(COMMITS, (2, 1, 1, 3, 2, 2, 4, 1), strict=True) for where in ("before", "after")
+]
 INSIDE = ["inside:fit:1", "inside:propose:2", "inside:screen:1", "inside:select:1", "inside:train:1", "inside:label:3"]
 
 
@@ -33,7 +36,9 @@ class Killer:
                 "mode": mode,
                 "budget": {"labels": 44},
                 "executor": {"use": executor},
-                "oracles": [{"use": "user_oracles:Counting", "params": {"log": str(self.log), "seconds": 0.02}, "workers": workers, "cpus": 0.5}],
+                "oracles": [
+                    {"use": "user_oracles:Counting", "params": {"log": str(self.log), "seconds": 0.02}, "workers": workers, "cpus": 0.5}
+                ],
             },
         )
         self.context = drive.context()
@@ -125,10 +130,7 @@ def test_serial_survives_twenty_kills(tmp_path: Path, mode: str) -> None:
         attempt += 1
         assert attempt < 12, "the faults no longer hit the driver"
         while kills < 20 and not killer.is_over():
-            if faults:
-                hit = killer.kill(str(faults.pop()))
-            else:
-                hit = killer.kill("", delay=float(rng.uniform(0.2, 1.5)))
+            hit = killer.kill(str(faults.pop())) if faults else killer.kill("", delay=float(rng.uniform(0.2, 1.5)))
             kills += hit
         state = killer.finish()
         phases += killer.phases
@@ -146,7 +148,12 @@ def make(parent: Path, name: str) -> str:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("mode", "wanted"),
-    [("rounds", 5), ("streaming", 5), pytest.param("rounds", 20, marks=pytest.mark.slow), pytest.param("streaming", 20, marks=pytest.mark.slow)],
+    [
+        ("rounds", 5),
+        ("streaming", 5),
+        pytest.param("rounds", 20, marks=pytest.mark.slow),
+        pytest.param("streaming", 20, marks=pytest.mark.slow),
+    ],
 )
 def test_ray_survives_kills(tmp_path: Path, mode: str, wanted: int) -> None:
     rng = np.random.default_rng(wanted if mode == "rounds" else wanted + 1)
