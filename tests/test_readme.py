@@ -1,0 +1,51 @@
+"""Every snippet of the README works as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from campaign import config as configs
+from campaign.cli import app
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: text.split("\n")[0][6:26].strip())
+def test_configs_are_valid(text: str, tmp_path: Path) -> None:
+    (tmp_path / "density_oracle.py").write_text(blocks("python")[0])
+    (tmp_path / "config.yaml").write_text(text)
+    assert configs.read(tmp_path / "config.yaml").parts.oracles
+
+
+def test_commands_exist_and_take_these_arguments() -> None:
+    for line in "\n".join(blocks("console")).splitlines():
+        words = line.partition("#")[0].split()
+        if words[0] == "oreloop":
+            shown = CliRunner().invoke(app, [words[1], "--help"])
+            assert shown.exit_code == 0, line
+
+
+def test_the_oracle_of_ones_own_runs_from_the_command_line_and_the_notebook_snippet_reads_it(tmp_path: Path) -> None:
+    oracle, notebook = blocks("python")
+    assert len(oracle.strip().splitlines()) <= 20
+    (tmp_path / "density_oracle.py").write_text(oracle)
+    config = next(text for text in blocks("yaml") if "densest" in text)
+    (tmp_path / "densest.yaml").write_text(config)
+    command = [sys.executable, "-m", "campaign.cli", "run", "densest.yaml"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "budget spent: 30 labels" in result.stdout
+    script = notebook.replace("campaigns/my-alloy", "campaigns/densest")
+    script += "print(len(campaign.labels), len(campaign.rounds), len(campaign.candidates) > 30)\n"
+    shown = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["30", "5", "True"]
