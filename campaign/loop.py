@@ -124,14 +124,12 @@ class Loop:
         self._waiting.extendleft(reversed(kept))
 
     def _collect(self) -> None:
-        """Wait for results; give their workers the next work at once, then record all that came in one transaction."""
+        """Wait for results and record all that came in one transaction, before their workers get more work."""
         finished = self.executor.wait(0.2, self._handle)
         if not finished:
             return
         for item in finished:
             self._running.discard((item.job.candidate.id, item.job.oracle))
-        if not self._should_stop() and not budget.stop_reason(self.state, self.config, self.objective_oracle):
-            self._dispatch()
         self._record(finished)
         self._on_change()
 

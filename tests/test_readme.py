@@ -30,7 +30,7 @@ def test_configs_are_valid(text: str, tmp_path: Path) -> None:
 def test_commands_exist_and_take_these_arguments() -> None:
     for line in "\n".join(blocks("console")).splitlines():
         words = line.partition("#")[0].split()
-        if words[0] == "oreloop":
+        if words[:1] == ["oreloop"]:
             shown = CliRunner().invoke(app, [words[1], "--help"])
             assert shown.exit_code == 0, line
 
@@ -49,3 +49,10 @@ def test_the_oracle_of_ones_own_runs_from_the_command_line_and_the_notebook_snip
     script += "print(len(campaign.labels), len(campaign.rounds), len(campaign.candidates) > 30)\n"
     shown = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["30", "5", "True"]
+
+
+def test_quoted_figures_are_the_committed_ones() -> None:
+    """`python -m benchmarks.readme` writes them."""
+    from benchmarks.readme import rewritten
+
+    assert rewritten(README) == README

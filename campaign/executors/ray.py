@@ -1,20 +1,17 @@
 """The Ray executor: a pool of oracle actors with their own processes, and one compute actor.
 
-An actor works on one job; while an oracle's evaluations take less than a second a second job waits beside it, so that the actor never
-waits for the driver. The wall-clock limit of a job runs from the moment its actor turned to it. An actor that dies or outlasts the limit
-is replaced: the job under way becomes a failure, the waiting one goes to the new actor. Dispatch costs the driver about 2 ms a job.
+An actor has at most one job, so its wall-clock limit runs from the moment it got it. An actor that dies or outlasts its limit
+is replaced; its job becomes a failure. Dispatch costs about 1 ms of the driver a job.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import shutil
 import socket
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +31,6 @@ import ray.exceptions
 
 _START_ATTEMPTS = 3
 _KNOCK_SECONDS = 10.0
-_SHORT_SECONDS = 1.0
 
 
 def _knock(address: str) -> None:
@@ -44,33 +40,27 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
+def _last_words(error: Exception) -> str:
+    """What Ray says of a dead actor, without its general advice."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].partition(" Some common causes")[0].strip() if lines else "no message"
+
+
 @dataclass
 class _Actor:
-    """An oracle actor. ``tasks`` are its start or its jobs, in order, each with Ray's reference; ``since`` when the first one began."""
+    """An oracle actor. ``reference`` is its start or its job under way; None while it idles."""
 
-    spec: OracleSpec
     name: str
+    spec: OracleSpec
     handle: Any
-    tasks: deque[tuple[Any, EvaluationJob | None]]
+    reference: Any
     since: float
-
-    @property
-    def is_starting(self) -> bool:
-        return bool(self.tasks) and self.tasks[0][1] is None
+    job: EvaluationJob | None = None
+    is_starting: bool = True
 
     @property
     def deadline(self) -> float:
         return self.since + (self.spec.start_limit if self.is_starting else self.spec.wall_limit)
-
-    def give(self, job: EvaluationJob) -> None:
-        if not self.tasks:
-            self.since = time.time()
-        self.tasks.append((self.handle.evaluate.remote(job), job))
-
-    def take(self) -> tuple[Any, EvaluationJob | None, float]:
-        """The first task, which is done, with the time when it began; the next one begins now."""
-        began, self.since = self.since, time.time()
-        return *self.tasks.popleft(), began
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,6 @@ class RayExecutor:
         self._actors: list[_Actor] = []
         self._numbers = itertools.count()
         self._start_failures = 0
-        self._seconds: dict[str, float] = {}
         self._shipping: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self, oracles: Sequence[OracleSpec]) -> None:
@@ -171,88 +160,84 @@ class RayExecutor:
         if spec.memory:
             options["memory"] = spec.memory
         handle = self._remote_worker.options(**options).remote(spec, name, self._config.threads)
-        return _Actor(spec, name, handle, deque([(handle.is_ready.remote(), None)]), time.time())
-
-    def _capacity(self, oracle: str) -> int:
-        """Jobs that an actor may hold: a second one where evaluations are short."""
-        return 2 if self._seconds.get(oracle, math.inf) < _SHORT_SECONDS else 1
+        return _Actor(name, spec, handle, handle.is_ready.remote(), time.time())
 
     def free_workers(self, oracle: str) -> int:
-        capacity = self._capacity(oracle)
-        return sum(max(0, capacity - len(actor.tasks)) for actor in self._actors if actor.spec.name == oracle and not actor.is_starting)
+        return sum(1 for actor in self._actors if actor.spec.name == oracle and actor.reference is None)
 
     def submit(self, job: EvaluationJob) -> None:
-        ready = (actor for actor in self._actors if actor.spec.name == job.oracle and not actor.is_starting)
-        min(ready, key=lambda actor: len(actor.tasks)).give(job)
+        actor = next(actor for actor in self._actors if actor.spec.name == job.oracle and actor.reference is None)
+        actor.job, actor.since = job, time.time()
+        actor.reference = actor.handle.evaluate.remote(job)
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
-        first = {actor.tasks[0][0]: actor for actor in self._actors if actor.tasks}
-        references = list(first)
+        under_way = {actor.reference: actor for actor in self._actors if actor.reference is not None}
+        references = list(under_way)
         if isinstance(handle, RayHandle):
             references.append(handle.reference)
         if not references:
             time.sleep(timeout)
             return []
-        nearest = min((actor.deadline for actor in first.values()), default=math.inf)
+        nearest = min((actor.deadline for actor in under_way.values()), default=float("inf"))
         patience = max(0.0, min(timeout, nearest - time.time()))
         ready, rest = ray.wait(references, num_returns=1, timeout=patience, fetch_local=False)
         if ready and rest:
             ready += ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)[0]
-        finished = [self._collect(first[reference]) for reference in ready if reference in first]
+        finished = [self._collect(under_way[reference]) for reference in ready if reference in under_way]
         now = time.time()
-        finished += [self._overdue(actor) for actor in list(self._actors) if actor.tasks and now >= actor.deadline]
+        for actor in under_way.values():
+            if actor.reference is not None and now >= actor.deadline:
+                finished.append(self._overdue(actor))
         return [job for job in finished if job is not None]
 
     def _collect(self, actor: _Actor) -> FinishedJob | None:
-        reference, job, began = actor.take()
+        job, reference, actor.job, actor.reference = actor.job, actor.reference, None, None
         try:
             value = ray.get(reference)
         except ray.exceptions.OutOfMemoryError:
-            return self._replace(actor, job, began, FailureKind.OUT_OF_MEMORY, "Ray killed the worker because memory ran out")
+            return self._replace(actor, job, FailureKind.OUT_OF_MEMORY, "Ray killed the worker because memory ran out")
         except ray.exceptions.RayActorError as error:
-            if job is None:
-                return self._start_failed(actor, str(error))
-            lines = str(error).strip().splitlines()
-            return self._replace(actor, job, began, FailureKind.CRASH, f"the worker died: {lines[-1].strip() if lines else 'no message'}")
-        except ray.exceptions.RayError as error:
-            return self._replace(actor, job, began, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
-        if job is None:
+            if isinstance(error, ray.exceptions.ActorDiedError) and job is None:
+                self._start_failed(actor, error)
             return None
-        seconds = value.cost.wall_seconds
-        self._seconds[job.oracle] = 0.9 * self._seconds.get(job.oracle, seconds) + 0.1 * seconds
+            return self._replace(actor, job, FailureKind.CRASH, f"the worker died: {_last_words(error)}")
+        except ray.exceptions.RayError as error:
+            return self._replace(actor, job, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
+        if job is None:
+            actor.is_starting = False
+            return None
         return FinishedJob(job, value)
 
-    def _start_failed(self, actor: _Actor, message: str) -> FinishedJob | None:
-        """A worker that did not start is tried again, a few times; one whose oracle cannot be built is not."""
+    def _start_failed(self, actor: _Actor, error: Exception) -> None:
         self._start_failures += 1
-        if self._start_failures >= _START_ATTEMPTS or "raised in its creation task" in message:
-            lines = message.strip().splitlines()
+        if self._start_failures >= _START_ATTEMPTS or "The actor died because of an error raised in its creation task" in str(error):
             raise SurroundingsError(
-                f"the workers of oracle {actor.spec.name} do not start: {lines[-1].strip() if lines else 'no message'}",
-                hint="`oreloop validate` and `oreloop doctor` say what is missing; start_limit and other jobs on the machine may be why",
+                f"the workers of oracle {actor.spec.name} do not start: {_last_words(error)}",
+                hint="`oreloop validate` and `oreloop doctor` say what is missing",
             )
         self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
-        return None
 
     def _overdue(self, actor: _Actor) -> FinishedJob | None:
-        limit = actor.deadline - actor.since
+        job, limit = actor.job, actor.deadline - actor.since
         ray.kill(actor.handle, no_restart=True)
-        _, job, began = actor.take()
         if job is None:
-            return self._start_failed(actor, f"no answer within {limit:g} s")
-        return self._replace(actor, job, began, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
+            self._start_failures += 1
+            if self._start_failures >= _START_ATTEMPTS:
+                raise SurroundingsError(
+                    f"a worker of oracle {actor.spec.name} did not start within {limit:g} s, {_START_ATTEMPTS} times",
+                    hint="raise start_limit, or look for other jobs that hold the machine",
+                )
+            self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
+            return None
+        return self._replace(actor, job, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
 
-    def _replace(self, actor: _Actor, job: EvaluationJob | None, began: float, kind: FailureKind, message: str) -> FinishedJob | None:
-        """Put a fresh worker in an actor's place, hand it the jobs that waited, and say what became of the one under way."""
-        fresh = self._start_actor(actor.spec)
-        for _, waiting in actor.tasks:
-            if waiting is not None:
-                fresh.give(waiting)
-        self._actors[self._actors.index(actor)] = fresh
+    def _replace(self, actor: _Actor, job: EvaluationJob | None, kind: FailureKind, message: str) -> FinishedJob | None:
+        """Put a fresh worker in an actor's place and say what became of its job."""
+        self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
         if job is None:
             return None
         failed = Evaluation.failed(kind, message)
-        cost = Cost(wall_seconds=time.time() - began, started=began, worker=actor.name)
+        cost = Cost(wall_seconds=time.time() - actor.since, started=actor.since, worker=actor.name)
         return FinishedJob(job, Evaluation(failure=failed.failure, cost=cost))
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:

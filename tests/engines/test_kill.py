@@ -90,8 +90,7 @@ class Killer:
         assert len(state.labels) == 44
         assert labelled <= set(executed)
         repeated = sum(executed.values()) - len(labelled)
-        in_flight = self.workers if self.document["executor"]["use"] == "serial" else 2 * self.workers
-        assert repeated <= self.kills * in_flight, f"{repeated} evaluations repeated after {self.kills} kills"
+        assert repeated <= self.kills * self.workers, f"{repeated} evaluations repeated after {self.kills} kills"
         self.repeated = repeated
         return state
 

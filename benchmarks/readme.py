@@ -1,0 +1,55 @@
+"""Writes the figures of the committed results into the README: python -m benchmarks.readme"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.record import RESULTS
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
+QUOTED = {
+    "md_oracle": (
+        "labels per second per core",
+        "times faster than the elastic protocol",
+        "times faster than one process per label",
+        "mean |deviation| from published labels, fcc (GPa)",
+        "mean |deviation| from published labels, all 24 (GPa)",
+        "share of the time inside LAMMPS' force evaluations",
+    ),
+    "engine": (
+        "busy fraction, 2 LAMMPS workers",
+        "busy fraction, 64 sleeping actors, steady",
+        "driver CPU ms per label",
+        "labels per second against a plain loop",
+        "fold of 10^5 candidates (s)",
+        "append, candidates per second",
+    ),
+}
+
+
+def table() -> str:
+    """The quoted figures as a table, each beside its goal where it has one."""
+    lines = ["| benchmark | figure | measured | goal |", "|---|---|---|---|"]
+    for name, keys in QUOTED.items():
+        summary = json.loads((RESULTS / f"{name}.json").read_text())["summary"]
+        for key in keys:
+            value = summary[key]
+            if isinstance(value, dict):
+                sign = "at least" if value["at_least"] else "at most"
+                measured, wanted = value["measured"], f"{sign} {value['goal']:g}: {value['verdict']}"
+            else:
+                measured, wanted = value, ""
+            lines.append(f"| `{name}` | {key.replace('|', chr(92) + '|')} | {measured:.3g} | {wanted} |")
+    return "\n".join(lines) + "\n"
+
+
+def rewritten(text: str) -> str:
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return head + BEGIN + table() + END + tail
+
+
+if __name__ == "__main__":
+    README.write_text(rewritten(README.read_text()))
