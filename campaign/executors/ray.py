@@ -197,9 +197,9 @@ class RayExecutor:
         except ray.exceptions.OutOfMemoryError:
             return self._replace(actor, job, FailureKind.OUT_OF_MEMORY, "Ray killed the worker because memory ran out")
         except ray.exceptions.RayActorError as error:
-            if isinstance(error, ray.exceptions.ActorDiedError) and job is None:
+            if job is None:
                 self._start_failed(actor, error)
-            return None
+                return None
             return self._replace(actor, job, FailureKind.CRASH, f"the worker died: {_last_words(error)}")
         except ray.exceptions.RayError as error:
             return self._replace(actor, job, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
