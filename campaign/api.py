@@ -169,9 +169,11 @@ class Campaign:
                 ledger.append([ev.SessionEnded(reason=error.message)])
             raise
         finally:
-            if tracker is not None:
-                tracker.finish()
-            ledger.close()
+            try:
+                if tracker is not None:
+                    tracker.finish()
+            finally:
+                ledger.close()
 
     def _open_ledger(self, loaded: LoadedConfig) -> Ledger:
         is_new = not (self.folder / DATABASE).exists()

@@ -205,6 +205,7 @@ class RayExecutor:
             return self._replace(actor, job, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
         if job is None:
             actor.is_starting = False
+            self._start_failures = 0
             return None
         return FinishedJob(job, value)
 
