@@ -22,7 +22,7 @@ from campaign.ledger import Ledger
 def binaries() -> Path | None:
     """The folder with PostgreSQL's programs."""
     found = shutil.which("initdb")
-    places = [Path(found)] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    places = [Path(found).resolve()] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return places[-1].parent if places else None
 
 
