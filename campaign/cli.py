@@ -91,6 +91,8 @@ def init(
     template: Annotated[str, typer.Option(help="Name of the template; `list` lists them.")] = "nifecr_quickstart",
 ) -> None:
     """Write a commented config to start from."""
+    from campaign.artifacts import write_whole
+
     known = sorted(path.stem for path in template_folder().glob("*.yaml"))
     if template == "list":
         for name in known:
@@ -100,7 +102,7 @@ def init(
         raise InputError(f"there is no template {template!r}", hint=f"choose one of: {', '.join(known)}")
     if target.exists():
         raise InputError(f"{target} exists already", hint="name another file")
-    target.write_text((template_folder() / f"{template}.yaml").read_text())
+    write_whole(target, (template_folder() / f"{template}.yaml").read_bytes())
     console.print(f"wrote {target}; next: oreloop validate {target}, then oreloop run {target}")
 
 

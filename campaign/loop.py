@@ -26,7 +26,7 @@ from campaign.ledger.state import Pair, RoundRecord
 from campaign.protocols import Executor, FinishedJob, Handle, PluginSpec, Trainable
 from campaign.schema import GeneratorConfig
 from campaign.seeds import content_hash, stream_key
-from campaign.types import Candidate
+from campaign.types import Candidate, FailureKind
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Loop:
 
         Raises StoppedByFailuresError where every oracle that has work is paused.
         """
+        self._give_up_work_of_removed_oracles()
         while True:
             interrupted = self._should_stop()
             over = budget.stop_reason(self.state, self.config, self.objective_oracle)
@@ -94,6 +95,31 @@ class Loop:
                     self._cycle = self._round()
                 self._advance_cycle()
             self._collect()
+
+    def _give_up_work_of_removed_oracles(self) -> None:
+        """What was selected for an oracle that the config no longer holds will never be labelled; the ledger says so."""
+        removed = [pair for pair in self.state.pending if pair[1] not in self.oracle_configs]
+        self.ledger.append(
+            [
+                ev.Failed(
+                    key=f"removed/{candidate}/{oracle}",
+                    candidate=candidate,
+                    oracle=oracle,
+                    fidelity="",
+                    attempt=0,
+                    kind=FailureKind.INFRASTRUCTURE.value,
+                    message="the oracle was removed from the config",
+                    is_retryable=False,
+                    is_quarantined=True,
+                    wall_seconds=0.0,
+                    cpu_seconds=0.0,
+                    started=0.0,
+                    worker="",
+                )
+                for candidate, oracle in removed
+            ]
+        )
+        self._end_rounds()
 
     # --- labels ---------------------------------------------------------------------------------------------------
 

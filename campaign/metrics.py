@@ -101,6 +101,8 @@ def round_figures(state: CampaignState, record: RoundRecord, objective: Objectiv
         figures["acceptance"] = figures["accepted"] / len(judged)
     for name in sorted({label.oracle for label in own}):
         figures[f"seconds_per_label/{name}"] = float(np.mean([label.wall_seconds for label in own if label.oracle == name]))
+    for name in sorted({event.oracle for event in (*own, *failures)}):
+        figures[f"worker_seconds/{name}"] = sum(event.wall_seconds for event in (*own, *failures) if event.oracle == name)
     values = [label.values[objective.quantity] for label in own if label.oracle == oracle and objective.quantity in label.values]
     if values:
         figures["best_of_round"] = max(values) if objective.sign > 0 else min(values)

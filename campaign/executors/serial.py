@@ -16,6 +16,8 @@ from campaign.executors.worker import ComputeWorker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
 from campaign.types import Cost, Evaluation, FailureKind
 
+_IDLE_SECONDS = 0.02
+
 
 @dataclass(frozen=True)
 class Done:
@@ -78,6 +80,8 @@ class SerialExecutor:
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
         if self._job is None:
+            if handle is None:
+                time.sleep(min(timeout, _IDLE_SECONDS))
             return []
         job, child = self._job, self._children[self._job.oracle]
         limit = self._specs[job.oracle].wall_limit

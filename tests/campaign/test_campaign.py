@@ -13,7 +13,7 @@ import pytest
 from support import HELPERS, label_set
 
 from campaign import metrics
-from campaign.api import Campaign
+from campaign.api import STOP_REQUEST, Campaign
 from campaign.artifacts import ArtifactStore, checkpoint_from_bytes
 from campaign.errors import InputError, LedgerDamagedError, SurroundingsError
 from campaign.explain import resolve, story
@@ -114,6 +114,18 @@ def test_changed_settings(small: Make) -> None:
     for refused in ({"seed": 8}, {"oracles": [{"use": "lennard_jones", "params": {"epsilon": 0.2}}]}):
         with pytest.raises(InputError, match="cannot change"):
             small(**refused).run(accept_changes=True)
+
+
+def test_a_removed_oracle_does_not_hold_up_the_campaign(small: Make, tmp_path: Path) -> None:
+    both = [{"use": "lennard_jones"}, {"use": "lennard_jones", "name": "other", "params": {"epsilon": 0.5}}]
+    campaign = small(oracles=both)
+    assert campaign.run(on_change=lambda _: (tmp_path / "campaign" / STOP_REQUEST).touch()) == "stop was asked for"
+    left = [pair for pair in campaign.state().pending if pair[1] == "other"]
+    assert left
+    assert small().run(accept_changes=True) == "budget spent: 24 labels"
+    state = small().state()
+    assert {(event.candidate, event.oracle) for _, _, event in state.failures} == set(left)
+    assert all(record.ended is not None for record in state.rounds)
 
 
 def test_training_is_keyed_work_with_a_gate(small: Make, tmp_path: Path) -> None:
