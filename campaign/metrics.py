@@ -101,8 +101,10 @@ def round_figures(state: CampaignState, record: RoundRecord, objective: Objectiv
         figures["acceptance"] = figures["accepted"] / len(judged)
     for name in sorted({label.oracle for label in own}):
         figures[f"seconds_per_label/{name}"] = float(np.mean([label.wall_seconds for label in own if label.oracle == name]))
-    for name in sorted({event.oracle for event in (*own, *failures)}):
-        figures[f"worker_seconds/{name}"] = sum(event.wall_seconds for event in (*own, *failures) if event.oracle == name)
+    attempts: list[tuple[str, float]] = [(item.oracle, item.wall_seconds) for item in own]
+    attempts += [(item.oracle, item.wall_seconds) for item in failures]
+    for name in sorted({oracle for oracle, _ in attempts}):
+        figures[f"worker_seconds/{name}"] = sum(seconds for oracle, seconds in attempts if oracle == name)
     values = [label.values[objective.quantity] for label in own if label.oracle == oracle and objective.quantity in label.values]
     if values:
         figures["best_of_round"] = max(values) if objective.sign > 0 else min(values)
