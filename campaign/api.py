@@ -157,9 +157,10 @@ class Campaign:
         try:
             self._begin_session(ledger, {name: f.key for name, f in parts.fidelities.items()}, accept_changes)
             self._import(ledger)
+            from campaign.loop import objective_oracle
             from campaign.tracking import make_tracker
 
-            tracker = make_tracker(loaded.config, ledger)
+            tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded))
             tracker.start()
             reason, is_final = self._loop(ledger, tracker, on_change)
             ledger.append([ev.SessionEnded(reason=reason, is_final=is_final)])

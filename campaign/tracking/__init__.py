@@ -17,10 +17,10 @@ class NullTracker:
     def finish(self) -> None: ...
 
 
-def make_tracker(config: CampaignConfig, ledger: Ledger) -> Tracker:
-    """The tracker that a config names."""
+def make_tracker(config: CampaignConfig, ledger: Ledger, oracle: str) -> Tracker:
+    """The tracker that a config names; ``oracle`` is the one that measures the objective."""
     if config.tracking.use == "none":
         return NullTracker()
     from campaign.tracking.mlflow import MlflowTracker
 
-    return MlflowTracker(config, ledger)
+    return MlflowTracker(config, ledger, oracle)

@@ -59,8 +59,9 @@ class _Drawing:
 
 
 class MlflowTracker:
-    def __init__(self, config: CampaignConfig, ledger: Ledger) -> None:
-        self._config, self._ledger = config, ledger
+    def __init__(self, config: CampaignConfig, ledger: Ledger, oracle: str) -> None:
+        """``oracle`` is the one that measures the objective."""
+        self._config, self._ledger, self._oracle = config, ledger, oracle
         self.uri = config.tracking.uri or default_uri(ledger.folder)
         self._objective = config.objective.objective
         self._seen_rounds: set[int] = set()
@@ -110,12 +111,6 @@ class MlflowTracker:
             self._record_run()
             self._wake.set()
             self._thread.join(0.05)
-
-    @property
-    def _oracle(self) -> str:
-        known = [label.oracle for label in self._ledger.state.labels.values() if self._objective.quantity in label.values]
-        names = [oracle.label for oracle in self._config.oracles]
-        return next((name for name in names if name in known), names[0])
 
     def _record_run(self) -> None:
         if self._created is not None:

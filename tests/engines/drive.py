@@ -39,65 +39,80 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def install(fault: str) -> None:
-    """Arrange to die at ``before:Event:n``, ``after:Event:n`` (of the n-th commit that holds the event), or ``inside:step:n``."""
+# What each computation calls once it is under way; the driver's own process runs it where the executor is serial.
+INNER = {"fit": "library_seeds", "select": "library_seeds", "propose": "generator", "train": "generator", "judge": "judge_validity"}
+
+
+def install(fault: str, *, is_ray: bool) -> None:
+    """Arrange to die at ``before:Event:n``, ``between:Event:n`` (database and journal), ``after:Event:n``, or ``inside:step:n``.
+
+    n counts the commits that hold such an event, or the times that the step was begun.
+    """
     if not fault:
         return
     where, what, count = fault.split(":")
+    if where == "inside":
+        _die_inside(what, int(count), is_ray=is_ray)
+    else:
+        _die_around_commit(where, what, int(count))
+
+
+def _die_around_commit(where: str, what: str, count: int) -> None:
+    from campaign.ledger import Ledger
+    from campaign.ledger.journal import Journal
+
+    commit, write = Ledger.append, Journal.append
     seen: Counter[str] = Counter()
-    if where in ("before", "after"):
-        from campaign.ledger import Ledger
 
-        append = Ledger.append
+    def is_now(events: Sequence[Any]) -> bool:
+        return any(type(event).__name__ == what for event in events) and seen[what] == count
 
-        def faulty(self: Ledger, events: Sequence[Any], blobs: Any = None) -> Any:
-            hit = any(type(event).__name__ == what for event in events)
-            seen[what] += hit
-            if hit and where == "before" and seen[what] == int(count):
+    def committing(self: Ledger, events: Sequence[Any], blobs: Any = None) -> Any:
+        seen[what] += any(type(event).__name__ == what for event in events)
+        if where == "before" and is_now(events):
+            die()
+        result = commit(self, events, blobs)
+        if where == "after" and is_now(events):
+            die()
+        return result
+
+    def writing(self: Journal, transaction: Any) -> None:
+        if where == "between" and is_now(transaction.events):
+            die()
+        write(self, transaction)
+
+    Ledger.append = committing  # type: ignore[method-assign]
+    Journal.append = writing  # type: ignore[method-assign]
+
+
+def _die_inside(step: str, count: int, *, is_ray: bool) -> None:
+    executor: Any
+    if is_ray:
+        from campaign.executors.ray import RayExecutor as executor  # noqa: N813
+    else:
+        from campaign.executors.serial import SerialExecutor as executor  # noqa: N813
+    submit, compute = executor.submit, executor.compute
+    seen: Counter[str] = Counter()
+
+    def submitting(self: Any, job: Any) -> None:
+        submit(self, job)
+        seen["label"] += 1
+        if step == "label" and seen["label"] == count:
+            die()
+
+    def computing(self: Any, function: Any, *arguments: Any) -> Any:
+        name = function.__name__
+        seen[name] += 1
+        if name == step and seen[name] == count:
+            if is_ray:
+                compute(self, function, *arguments)
                 die()
-            result = append(self, events, blobs)
-            if hit and where == "after" and seen[what] == int(count):
-                die()
-            return result
+            module = sys.modules[function.__module__]
+            assert hasattr(module, INNER[name])
+            setattr(module, INNER[name], lambda *_: die())
+        return compute(self, function, *arguments)
 
-        Ledger.append = faulty  # type: ignore[method-assign]
-        return
-    from campaign import executors
-    from campaign.executors.serial import SerialExecutor
-
-    del executors
-    classes: list[Any] = [SerialExecutor]
-    if "ray" in sys.argv or os.environ.get("ORELOOP_TEST_RAY"):
-        from campaign.executors.ray import RayExecutor
-
-        classes = [RayExecutor]
-    for executor in classes:
-        if what == "label":
-            submit = executor.submit
-
-            def submitting(self: Any, job: Any, submit: Any = submit) -> None:
-                submit(self, job)
-                seen[what] += 1
-                if seen[what] == int(count):
-                    die()
-
-            executor.submit = submitting
-        else:
-            compute = executor.compute
-
-            def computing(self: Any, function: Any, *arguments: Any, compute: Any = compute, name_: str = executor.__name__) -> Any:
-                name = "screen" if function.__name__ == "judge" else function.__name__
-                seen[name] += 1
-                if name == what and seen[name] == int(count):
-                    if name_ == "RayExecutor":
-                        compute(self, function, *arguments)
-                        die()
-                    module = sys.modules[function.__module__]
-                    inner = "generator" if name in ("train", "propose") else "library_seeds"
-                    setattr(module, inner, lambda *_: die())
-                return compute(self, function, *arguments)
-
-            executor.compute = computing
+    executor.submit, executor.compute = submitting, computing
 
 
 def drive(folder: str, module_folder: str, document: dict[str, Any], fault: str) -> None:
@@ -106,9 +121,7 @@ def drive(folder: str, module_folder: str, document: dict[str, Any], fault: str)
     import torch
 
     torch.set_num_threads(1)
-    if document["executor"]["use"] == "ray":
-        os.environ["ORELOOP_TEST_RAY"] = "1"
-    install(fault)
+    install(fault, is_ray=document["executor"]["use"] == "ray")
     from campaign import config as configs
     from campaign.api import Campaign
 

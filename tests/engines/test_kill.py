@@ -20,7 +20,8 @@ COMMITS = ("RoundStarted", "Trained", "Fitted", "Proposed", "Judged", "Decided",
 NAMED = [
     f"{where}:{event}:{count}" for event, count in zip(COMMITS, (2, 1, 1, 3, 2, 2, 4, 1), strict=True) for where in ("before", "after")
 ]
-INSIDE = ["inside:fit:1", "inside:propose:2", "inside:screen:1", "inside:select:1", "inside:train:1", "inside:label:3"]
+BETWEEN = ["between:Decided:2", "between:Labelled:5", "between:Proposed:2"]
+INSIDE = ["inside:fit:1", "inside:propose:2", "inside:judge:1", "inside:select:1", "inside:train:1", "inside:label:3"]
 
 
 class Killer:
@@ -137,14 +138,14 @@ def make(parent: Path, name: str) -> Path:
 def test_serial_survives_twenty_kills(tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     """At every named point in random order, then at random times, on one campaign after another."""
     rng = np.random.default_rng(20 if mode == "rounds" else 21)
-    faults = [*rng.permutation(NAMED), *rng.permutation(INSIDE)]
+    faults = rng.permutation([*NAMED, *BETWEEN, *INSIDE]).tolist()
     reference = unbroken(make(tmp_path, "reference")) if mode == "rounds" else None
     kills, killers = 0, list[Killer]()
-    while kills < 20:
+    while kills < 20 or faults:
         killer = Killer(make(tmp_path, f"{mode}-{len(killers)}"), mode, "serial", 1)
         killers.append(killer)
         assert len(killers) < 12, "the faults no longer hit the driver"
-        while kills < 20 and not killer.is_over():
+        while (kills < 20 or faults) and not killer.is_over():
             kills += killer.kill(str(faults.pop())) if faults else killer.kill("", delay=float(rng.uniform(0.2, 1.5)))
         state = killer.finish()
         if reference is not None:
