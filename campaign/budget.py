@@ -30,7 +30,9 @@ def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> st
     best = state.best(oracle, objective.quantity, objective.sign)
     if best is not None and objective.is_reached(best.values[objective.quantity]):
         return f"target reached: {objective.quantity} {best.values[objective.quantity]:.6g}, wanted {objective.target:g}"
-    if budget.labels is not None and len(state.own_labels) >= budget.labels:
+    left = labels_left(state, config)
+    is_short = left is not None and not state.pending and left < len(config.oracles)
+    if is_short or (budget.labels is not None and len(state.own_labels) >= budget.labels):
         return f"budget spent: {len(state.own_labels)} labels"
     if budget.wall_time is not None and state.active_seconds >= budget.wall_time:
         return f"budget spent: {state.active_seconds:.0f} s of running time"

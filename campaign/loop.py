@@ -125,14 +125,11 @@ class Loop:
 
     def _dispatch(self) -> None:
         """Hand waiting candidates, whose decision is recorded, to free workers."""
-        free = {name: self.executor.free_workers(name) for name in self.oracle_configs}
-        if not any(free.values()) or not self._waiting:
-            return
         kept: deque[Pair] = deque()
-        while self._waiting and any(free.values()):
+        while self._waiting and any(self.executor.free_workers(name) for name in self.oracle_configs):
             pair = self._waiting.popleft()
             candidate, oracle = pair
-            if not free[oracle] or oracle in self.state.paused:
+            if oracle in self.state.paused or not self.executor.free_workers(oracle):
                 kept.append(pair)
                 continue
             last = self.state.last_failure.get(pair)
@@ -146,7 +143,6 @@ class Loop:
             )
             self._running.add(pair)
             self.executor.submit(job)
-            free[oracle] = self.executor.free_workers(oracle)
         self._waiting.extendleft(reversed(kept))
 
     def _collect(self) -> None:
@@ -215,7 +211,7 @@ class Loop:
         if rounds is not None and len(self.state.rounds) >= rounds:
             return False
         left = budget.labels_left(self.state, self.config)
-        if left is not None and left <= 0:
+        if left is not None and left < len(self.oracle_configs):
             return False
         if self.config.mode == "rounds" or not self.state.rounds:
             return not self.state.pending

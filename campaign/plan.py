@@ -19,7 +19,7 @@ _BYTES_PER_LABEL = 2500
 
 @dataclass(frozen=True)
 class OraclePlan:
-    """Of one oracle: evaluations tried, failed, median seconds, and the expected hours of all labels on its workers."""
+    """Of one oracle: evaluations tried, failed, median seconds, and the expected seconds for all labels on its workers."""
 
     oracle: str
     tried: int

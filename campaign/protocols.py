@@ -42,7 +42,6 @@ class GenerationContext:
     pending: Sequence[Candidate] = ()
     surrogate: FittedSurrogate | None = None
     checkpoint: Checkpoint | None = None
-    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Generator(Protocol):

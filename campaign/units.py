@@ -1,7 +1,6 @@
 """Units of the house and the factors between them.
 
 Length angstrom, energy eV, time seconds, pressure and moduli GPa, temperature K. LAMMPS' ``metal`` units give pressure in bar.
-Factors from CODATA 2018 (exact elementary charge).
 """
 
 from __future__ import annotations
@@ -9,4 +8,3 @@ from __future__ import annotations
 from typing import Final
 
 GPA_PER_BAR: Final = 1e-4
-GPA_PER_EV_PER_CUBIC_ANGSTROM: Final = 160.2176634

@@ -30,12 +30,14 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     unit = loaded.parts.quantities()[objective.quantity].unit
     axis = f"{objective.quantity} ({unit})"
     best = best_labels(state, objective, oracle, _BEST)
+    relaxed = reader.crystals([state.labels[candidate, oracle].crystal or candidate for candidate, _ in best])
+    before = set((folder / "best").glob("[0-9][0-9]-*.cif"))
     rows = []
-    for rank, (candidate, value) in enumerate(best, start=1):
+    for rank, ((candidate, value), crystal) in enumerate(zip(best, relaxed, strict=True), start=1):
         label = state.labels[candidate, oracle]
-        crystal = reader.crystal(label.crystal or candidate)
         path = folder / "best" / f"{rank:02d}-{crystal.formula}-{candidate[:8]}.cif"
         write_whole(path, cif(crystal).encode())
+        before.discard(path)
         others = {f"{row.quantity} ({row.unit})": row.value for row in label.observations if row.quantity != objective.quantity}
         rows.append(
             {
@@ -49,10 +51,12 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
                 "file": f"best/{path.name}",
             }
         )
+    for outdated in before:
+        outdated.unlink()
     found = [label for label in state.labels.values() if label.oracle == oracle and objective.quantity in label.values]
     compositions = []
-    for label in found:
-        symbols = Counter(reader.crystal(label.candidate).symbols)
+    for label, crystal in zip(found, reader.crystals([label.candidate for label in found]), strict=True):
+        symbols = Counter(crystal.symbols)
         total = sum(symbols.values())
         compositions.append(({symbol: n / total for symbol, n in symbols.items()}, label.values[objective.quantity], label.candidate))
     pictures: list[tuple[str, str]] = []

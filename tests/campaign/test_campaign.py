@@ -128,6 +128,25 @@ def test_a_removed_oracle_does_not_hold_up_the_campaign(small: Make, tmp_path: P
     assert all(record.ended is not None for record in state.rounds)
 
 
+def test_a_budget_that_two_oracles_cannot_share_evenly_is_spent(small: Make) -> None:
+    both = [{"use": "lennard_jones"}, {"use": "lennard_jones", "name": "other", "params": {"epsilon": 0.5}}]
+    campaign = small(oracles=both, budget={"labels": 13})
+    assert campaign.run() == "budget spent: 12 labels"
+    assert all(record.decided is not None and record.decided.choices for record in campaign.state().rounds)
+
+
+def test_the_folder_of_the_best_holds_the_best_alone(small: Make, tmp_path: Path) -> None:
+    for labels in (9, 24):
+        campaign = small(budget={"labels": labels})
+        campaign.run()
+        reader = campaign.reader()
+        page = write_report(campaign.loaded, campaign.state(), reader, tmp_path / "campaign").read_text()
+        reader.close()
+        names = {path.name for path in (tmp_path / "campaign" / "best").iterdir()}
+        assert len(names) == min(labels, 20)
+        assert all(name in page for name in names)
+
+
 def test_training_is_keyed_work_with_a_gate(small: Make, tmp_path: Path) -> None:
     campaign = small(budget={"labels": 49})
     campaign.run()
