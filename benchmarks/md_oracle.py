@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.record import Row, goal, middle, show, write
 from campaign.crystals.lattice import supercell
 from campaign.types import Crystal
-from oracles.lammps.bulk_modulus import BulkModulusConfig, LammpsBulkModulus
+from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
 from oracles.lammps.engine import LammpsEngine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,7 +88,7 @@ def elastic_bulk_modulus(engine: LammpsEngine, crystal: Crystal) -> tuple[float,
 
 def force_share(crystals: Sequence[Crystal]) -> list[Row]:
     """Of each label: force evaluations, the time of one, and the share of the label's time that they take."""
-    oracle = LammpsBulkModulus(BulkModulusConfig())
+    oracle = LammpsBulkModulus(LammpsBulkModulusConfig())
     oracle.evaluate(crystals[0])
     engine = oracle._engine
     assert engine is not None
@@ -114,8 +114,8 @@ def force_share(crystals: Sequence[Crystal]) -> list[Row]:
 def one_process_per_label(crystal: Crystal) -> float:
     """Wall seconds of a label in a fresh process."""
     code = (
-        "import sys; from campaign.types import Crystal; from oracles.lammps.bulk_modulus import *;"
-        "e = LammpsBulkModulus(BulkModulusConfig()).evaluate(Crystal.from_bytes(sys.stdin.buffer.read()));"
+        "import sys; from campaign.types import Crystal; from oracles.lammps.static import *;"
+        "e = LammpsBulkModulus(LammpsBulkModulusConfig()).evaluate(Crystal.from_bytes(sys.stdin.buffer.read()));"
         "print(e.value('bulk_modulus'))"
     )
     began = time.perf_counter()
@@ -125,8 +125,8 @@ def one_process_per_label(crystal: Crystal) -> float:
 
 def compare(seed: int) -> list[Row]:
     """Side by side on the same cells, interleaved, the order of the protocols turning."""
-    oracle = LammpsBulkModulus(BulkModulusConfig())
-    elastic = LammpsEngine(oracle.potential, oracle.potential.species_order)
+    oracle = LammpsBulkModulus(LammpsBulkModulusConfig())
+    elastic = LammpsEngine(oracle.potential)
     rows = []
     for parent, crystal in cells(seed, CELLS):
         for repeat in range(REPEATS):
@@ -157,7 +157,7 @@ def published(path: Path) -> list[Row]:
     from pymatgen.core import Structure
 
     csv.field_size_limit(2**31 - 1)
-    oracle = LammpsBulkModulus(BulkModulusConfig())
+    oracle = LammpsBulkModulus(LammpsBulkModulusConfig())
     rows = []
     with path.open(newline="") as file:
         for record in csv.DictReader(file):

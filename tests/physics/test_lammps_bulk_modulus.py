@@ -10,13 +10,14 @@ from campaign.crystals.lattice import supercell
 from campaign.errors import InputError
 from campaign.types import Crystal, FailureKind
 from oracles.lammps import potentials
-from oracles.lammps.bulk_modulus import BulkModulusConfig, LammpsBulkModulus
+from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
+from oracles.lammps.meam import MeamPotential
 from oracles.lammps.engine import LammpsEngine, restricted
 
 
 @pytest.fixture(scope="module")
 def oracle() -> LammpsBulkModulus:
-    return LammpsBulkModulus(BulkModulusConfig())
+    return LammpsBulkModulus(LammpsBulkModulusConfig())
 
 
 def random_alloy(parent: str, seed: int) -> Crystal:
@@ -48,7 +49,7 @@ def test_the_cheap_protocol_agrees_with_finite_strain_elastic_constants(oracle: 
     crystal = random_alloy(parent, 3)
     evaluation = oracle.evaluate(crystal)
     assert evaluation.crystal is not None
-    with LammpsEngine(oracle.potential, oracle.potential.species_order) as engine:
+    with LammpsEngine(oracle.potential) as engine:
         engine.load(evaluation.crystal)
         stiffness = np.zeros((3, 3))
         up = 1e-4
@@ -122,7 +123,7 @@ def test_species_are_mapped_by_name_never_by_position() -> None:
             energies.append(engine.figures()["pe"])
     assert energies == pytest.approx([energies[0]] * 3, abs=1e-9)
     swapped = crystal.with_numbers([{26: 28, 28: 26}.get(number, number) for number in crystal.numbers.tolist()])
-    with LammpsEngine(potential, potential.species_order) as engine:
+    with LammpsEngine(potential) as engine:
         engine.load(swapped)
         engine.commands("run 0")
         assert abs(engine.figures()["pe"] - energies[0]) > 0.01
@@ -140,12 +141,11 @@ def test_what_cannot_be_labelled_is_a_failure(oracle: LammpsBulkModulus) -> None
 
 def test_the_potential_is_written_as_lammps_reads_it() -> None:
     potential = potentials.load("wu_lee_su_2017")
-    text = potential.parameters()
+    assert isinstance(potential, MeamPotential)
+    text = potential.parameter_text()
     assert "Cmin(1,2,3) = 0.66" in text
     assert "Cmax(2,3,1) = 2.06" in text
     assert "lattce(1,2) = 'l12'" in text
-    assert "'Ni' 'fcc' 12 1 58.69" in potential.library()
-    with pytest.raises(InputError, match="not for Al"):
-        potential.require(["Ni", "Al"])
-    with pytest.raises(InputError, match="no built-in potential"):
+    assert "'Ni' 'fcc' 12 1 58.69" in potential.library_text()
+    with pytest.raises(InputError, match="no potential 'unknown'"):
         potentials.load("unknown")

@@ -1,0 +1,220 @@
+"""Modified embedded-atom potentials: the built-in ones as data, and LAMMPS' files read and written.
+
+LAMMPS' parameter files name elements by index alone; which index is which element is stated elsewhere, and a wrong order gives wrong
+numbers without a word. So the order is read from the file: a parameter file repeats each element's cohesive energy, nearest-neighbour
+distance and alpha under its index (i,i), and these must be the library's of that element.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ase.data import atomic_numbers
+from ruamel.yaml import YAML
+
+from campaign.errors import InputError
+
+_LIBRARY_COLUMNS = (
+    ("alpha", "b0", "b1", "b2", "b3", "alat", "esub", "asub"),
+    ("t0", "t1", "t2", "t3", "rozero", "ibar"),
+)
+_DIAGONAL = re.compile(r"^\s*(Ec|alpha)\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*=\s*([-+.\dEeDd]+)", re.MULTILINE)
+_INDEX = re.compile(r"^\s*\w+\(([\d\s,]+)\)\s*=", re.MULTILINE)
+_STATED = (
+    re.compile(r"pair_coeff\s+\*\s+\*\s+\S+((?:\s+'?[A-Z][A-Za-z0-9]*'?)+)\s+\S+\.meam"),
+    re.compile(r"use with((?:\s+'?[A-Z][A-Za-z0-9]*'?)+)\s+from", re.IGNORECASE),
+)
+_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class MeamPotential:
+    """Parameters of a modified embedded-atom potential, ``pair_style meam``, in metal units."""
+
+    name: str
+    reference: str
+    elements: tuple[str, ...]
+    parameters: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, float]
+    indexed: Mapping[str, Mapping[str, Any]]
+    sha256: str
+    style: str = "meam"
+
+    def library_text(self) -> str:
+        """LAMMPS' element library file."""
+        lines = [f"# {self.name}: {self.reference}", "# elt lat z ielement atwt / alpha b0..b3 alat esub asub / t0..t3 rozero ibar"]
+        for symbol in self.elements:
+            values = self.parameters[symbol]
+            head = (f"'{symbol}'", f"'{values['lattice']}'", values["z"], values["atomic_number_field"], values["mass"])
+            lines.append(" ".join(str(value) for value in head))
+            lines += [" ".join(repr(values[column]) for column in row) for row in _LIBRARY_COLUMNS]
+        return "\n".join(lines) + "\n"
+
+    def parameter_text(self) -> str:
+        """LAMMPS' parameter file; indices follow ``elements``."""
+        index = {symbol: i for i, symbol in enumerate(self.elements, start=1)}
+        lines = [f"# {self.name}: indices {index}"] + [f"{key} = {value}" for key, value in self.settings.items()]
+        for key, by_species in self.indexed.items():
+            for species, value in by_species.items():
+                where = ",".join(str(index[symbol]) for symbol in species.split("-"))
+                lines.append(f"{key}({where}) = '{value}'" if isinstance(value, str) else f"{key}({where}) = {value!r}")
+        return "\n".join(lines) + "\n"
+
+    def commands(self, folder: Path, elements: Sequence[str]) -> list[str]:
+        """Write the files into ``folder`` and give LAMMPS' commands for atom types 1.. = ``elements``."""
+        library, parameters = folder / "library.meam", folder / "parameters.meam"
+        library.write_text(self.library_text())
+        parameters.write_text(self.parameter_text())
+        order, types = " ".join(self.elements), " ".join(elements)
+        return ["pair_style meam", f"pair_coeff * * {library} {order} {parameters} {types}"] + [
+            f"mass {i} {self.parameters[symbol]['mass']}" for i, symbol in enumerate(elements, start=1)
+        ]
+
+
+def builtin_names() -> list[str]:
+    folder = files("oracles.lammps") / "data"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+@cache
+def builtin(name: str) -> MeamPotential:
+    """A potential that ships with oreloop."""
+    text = (files("oracles.lammps") / "data" / f"{name}.yaml").read_text()
+    data = YAML(typ="safe", pure=True).load(text)
+    return MeamPotential(
+        name=data["name"],
+        reference=data["reference"],
+        elements=tuple(data["species_order"]),
+        parameters=data["elements"],
+        settings=data["settings"],
+        indexed=data["indexed"],
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+@dataclass(frozen=True)
+class LibraryEntry:
+    """What a library file says of an element: cohesive energy (eV) and alpha (1), under the file's own label."""
+
+    label: str
+    element: str
+    cohesive_energy: float
+    alpha: float
+
+
+def element_of(label: str) -> str:
+    """The chemical element of a library label such as ``Ni``, ``AlS`` or ``Sn5``; empty where there is none."""
+    for length in (2, 1):
+        if label[:length] in atomic_numbers and label[:length] != "X" and (length == 1 or label[1:2].islower()):
+            return label[:length]
+    return ""
+
+
+def read_library(text: str, file: str) -> dict[str, LibraryEntry]:
+    """The entries of a library file by label. Raises InputError for a file of another kind."""
+    words = [word for line in text.splitlines() for word in line.partition("#")[0].split()]
+    if len(words) % 19:
+        raise InputError(f"{file} is no MEAM library: expected 19 values an element, came {len(words)} in all", hint="name a library file")
+    entries = {}
+    for start in range(0, len(words), 19):
+        label = words[start].strip("'\"")
+        entries[label] = LibraryEntry(label, element_of(label), float(words[start + 11]), float(words[start + 5]))
+    return entries
+
+
+def index_order(parameters: str, library: Mapping[str, LibraryEntry], file: str, given: Sequence[str] = ()) -> tuple[str, ...]:
+    """The library labels that indices 1.. of a parameter file stand for, as the file itself says.
+
+    ``given``: an order of elements or labels from elsewhere (a config), which must agree. Raises InputError where the file contradicts
+    its comment or the given order, or where it does not say and nothing is given.
+    """
+    stated = _stated(parameters, library)
+    orders = [(order, source) for order, source in ((stated, "its own comment"), (_labels(given, library), "the config")) if order]
+    evidence = _diagonal(parameters)
+    for order, source in orders:
+        for index, values in evidence.items():
+            if index > len(order):
+                raise InputError(f"{file} has parameters for index {index}, but {source} names {len(order)} elements: {' '.join(order)}")
+            entry = library[order[index - 1]]
+            if not _agrees(entry, values):
+                fits = [label for label in dict.fromkeys(order) if _agrees(library[label], values)]
+                raise InputError(
+                    f"{file}: index {index} has {_tell(values)}, but {source} calls it {entry.label}, "
+                    f"whose library entry has cohesive energy {entry.cohesive_energy:g} eV and alpha {entry.alpha:g}"
+                    + (f"; the values are those of {' or '.join(fits)}" if fits else ""),
+                    hint="two species are swapped: correct the order of the elements or the indices in the file",
+                )
+    if len(orders) == 2 and [library[a].element for a in orders[0][0]] != [library[b].element for b in orders[1][0]]:
+        raise InputError(f"{file} says that its indices are {' '.join(orders[0][0])}, the config says {' '.join(orders[1][0])}")
+    if orders:
+        return orders[0][0]
+    deduced = _deduced(parameters, evidence, library, file)
+    if deduced:
+        return deduced
+    raise InputError(
+        f"{file} does not say which element each index is",
+        hint="give elements: in the order of the file's indices; each is then checked against the library where the file repeats its values",
+    )
+
+
+def states_order(parameters: str) -> bool:
+    """Whether a parameter file's comment or its values on the diagonal tell which element an index is."""
+    return bool(any(pattern.search(parameters) for pattern in _STATED) or any("Ec" in values for values in _diagonal(parameters).values()))
+
+
+def _labels(given: Sequence[str], library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
+    found = []
+    for name in given:
+        labels = [name] if name in library else [label for label, entry in library.items() if entry.element == name]
+        if not labels:
+            raise InputError(f"the MEAM library has no entry for {name}", hint=f"it holds {', '.join(library)}")
+        found.append(labels[0])
+    return tuple(found)
+
+
+def _stated(parameters: str, library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
+    for pattern in _STATED:
+        found = pattern.search(parameters)
+        if found:
+            labels = tuple(word.strip("'") for word in found[1].split())
+            if all(label in library for label in labels):
+                return labels
+    return ()
+
+
+def _diagonal(parameters: str) -> dict[int, dict[str, float]]:
+    evidence: dict[int, dict[str, float]] = {}
+    for key, i, j, value in _DIAGONAL.findall(parameters):
+        if i == j:
+            evidence.setdefault(int(i), {})[key] = float(value.replace("D", "E").replace("d", "e"))
+    return evidence
+
+
+def _agrees(entry: LibraryEntry, values: Mapping[str, float]) -> bool:
+    known = {"Ec": entry.cohesive_energy, "alpha": entry.alpha}
+    return all(abs(value - known[key]) <= _TOLERANCE * abs(known[key]) for key, value in values.items())
+
+
+def _tell(values: Mapping[str, float]) -> str:
+    names = {"Ec": "cohesive energy {:g} eV", "alpha": "alpha {:g}"}
+    return " and ".join(names[key].format(value) for key, value in sorted(values.items()))
+
+
+def _deduced(
+    parameters: str, evidence: Mapping[int, Mapping[str, float]], library: Mapping[str, LibraryEntry], file: str
+) -> tuple[str, ...]:
+    indices = {int(i) for group in _INDEX.findall(parameters) for i in group.split(",")}
+    order = []
+    for index in range(1, max(indices, default=0) + 1):
+        fits = [label for label, entry in library.items() if index in evidence and _agrees(entry, evidence[index])]
+        if len({library[label].element for label in fits}) != 1:
+            return ()
+        order.append(fits[0])
+    return tuple(order)

@@ -1,0 +1,1 @@
+"""Labels from MACE models, and MACE models from labels."""
