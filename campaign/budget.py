@@ -21,7 +21,12 @@ def labels_left(state: CampaignState, config: CampaignConfig) -> int | None:
     """Labels that may still be selected, pending work counted; None without a limit."""
     if config.budget.labels is None:
         return None
-    return config.budget.labels - len(state.own_labels) - len(state.pending)
+    return config.budget.labels - len(state.own_labels) - len(state.selected_pending)
+
+
+def labels_per_candidate(config: CampaignConfig) -> int:
+    """Labels that a newly selected candidate takes at once: one on a ladder, one of each oracle otherwise."""
+    return 1 if config.fidelities is not None else len(config.oracles)
 
 
 def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> str:
@@ -31,7 +36,7 @@ def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> st
     if best is not None and objective.is_reached(best.values[objective.quantity]):
         return f"target reached: {objective.quantity} {best.values[objective.quantity]:.6g}, wanted {objective.target:g}"
     left = labels_left(state, config)
-    is_short = left is not None and not state.pending and left < len(config.oracles)
+    is_short = left is not None and not state.pending and left < labels_per_candidate(config)
     if is_short or (budget.labels is not None and len(state.own_labels) >= budget.labels):
         return f"budget spent: {len(state.own_labels)} labels"
     if budget.wall_time is not None and state.active_seconds >= budget.wall_time:

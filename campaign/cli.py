@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -26,6 +27,8 @@ R = TypeVar("R")
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Active-learning campaigns for materials discovery."
 )
+oracle_app = typer.Typer(no_args_is_help=True, help="Oracles.")
+app.add_typer(oracle_app, name="oracle")
 console = Console()
 errors = Console(stderr=True)
 
@@ -339,10 +342,74 @@ def doctor() -> None:
     console.print(table)
 
 
+@oracle_app.command(name="check")
+@command
+def oracle_check(
+    what: Annotated[str, typer.Argument(help="A campaign's YAML config, the name of an oracle, or module:Class beside here.")],
+    oracle: Annotated[str | None, typer.Option(help="Config: name of the oracle; all of them by default.")] = None,
+    elements: Annotated[list[str] | None, typer.Option("--element", help="Element to check with; may be given several times.")] = None,
+    params: Annotated[str, typer.Option(help="Name: the oracle's settings as JSON.")] = "{}",
+    tolerance: Annotated[float, typer.Option(help="Largest relative change (1) that counts as the same.")] = 2e-3,
+) -> None:
+    """Check oracles before they are believed: units, symmetries, elements by name, failures, time limit, clean-up."""
+    from campaign.testing import examine
+
+    specs, symbols = _oracles_to_check(what, oracle, params, tuple(elements or ()))
+    has_failed = False
+    for spec in specs:
+        table = Table("check", "result", "what was found", title=f"oracle {spec.name}")
+        with console.status(f"checking {spec.name}") as status_line:
+            for finding in examine(spec, symbols, tolerance=tolerance):
+                colour = {"passed": "green", "failed": "bold red", "skipped": "yellow"}[finding.status]
+                table.add_row(finding.check, f"[{colour}]{finding.status}[/{colour}]", _escape(finding.detail))
+                status_line.update(f"checking {spec.name}: {finding.check} {finding.status}")
+                has_failed |= finding.status == "failed"
+        console.print(table)
+    if has_failed:
+        raise typer.Exit(InputError.exit_code)
+
+
+def _oracles_to_check(what: str, oracle: str | None, params: str, elements: tuple[str, ...]) -> tuple[list[Any], tuple[str, ...]]:
+    """Specifications of the oracles named, and the elements to check them with."""
+    from campaign import config as configs
+    from campaign import plugins
+    from campaign.protocols import OracleSpec, PluginSpec
+
+    if what.endswith((".yaml", ".yml")):
+        loaded = configs.read(Path(what))
+        found = [loaded.oracle_spec(item) for item in loaded.config.oracles if oracle in (None, item.label)]
+        if not found:
+            raise InputError(f"{what} has no oracle {oracle!r}")
+        return found, elements or loaded.config.space.elements
+    try:
+        settings = json.loads(params)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--params is no JSON: {error}", hint='write it like --params \'{"potential": "FeCr.cdeam"}\'') from error
+    plugin = PluginSpec(group="oracles", use=what, params=settings, module_folder=str(Path.cwd()))
+    reason = plugins.unavailable(plugin)
+    if reason:
+        raise InputError(reason)
+    return [OracleSpec(name=what.rpartition(":")[2], plugin=plugin)], elements
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
     console.print(__version__)
+
+
+def _add_commands_of_adapters() -> None:
+    """Hang the commands that adapters bring (entry points ``oreloop.commands``; ``train mace`` is ``mace`` below ``train``) on the CLI."""
+    groups: dict[str, typer.Typer] = {}
+    for entry in sorted(entry_points(group="oreloop.commands"), key=lambda entry: entry.name):
+        group, _, name = entry.name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(no_args_is_help=True, help=f"{group.capitalize()} models.")
+            app.add_typer(groups[group], name=group)
+        (groups[group] if group else app).command(name)(command(entry.load()))
+
+
+_add_commands_of_adapters()
 
 
 def main() -> None:

@@ -19,10 +19,10 @@ from ruamel.yaml.error import YAMLError
 
 from campaign import plugins
 from campaign.errors import InputError
-from campaign.protocols import Generator, HasElements, Oracle, OracleSpec, PluginSpec, Screen, Surrogate
+from campaign.protocols import Committee, Generator, HasElements, MultiFidelity, Oracle, OracleSpec, PluginSpec, Screen, Surrogate
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
-from campaign.types import Fidelity, Quantity
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, Fidelity, Quantity
 
 Location = tuple[str | int, ...]
 
@@ -50,13 +50,15 @@ class LoadedConfig:
             wall_limit=oracle.wall_limit,
             start_limit=oracle.start_limit,
             sanity=oracle.sanity,
+            fidelity=self.parts.fidelities[oracle.label].key,
+            seed=self.config.seed,
         )
 
     @property
     def has_user_modules(self) -> bool:
         """Whether a component is a class of the user's own, whose module must reach the workers."""
         config = self.config
-        components = [*config.generators, *config.oracles, *config.screens.extra, config.surrogate]
+        components = [*config.generators, *config.oracles, *config.screens.extra, config.surrogate, config.committee]
         return any(component is not None and ":" in component.use for component in components)
 
     @cached_property
@@ -81,9 +83,12 @@ class Parts:
     surrogate: Surrogate | None
     oracles: Mapping[str, Oracle]
     fidelities: Mapping[str, Fidelity]
+    committee: Committee | None = None
 
     def quantities(self) -> dict[str, Quantity]:
-        return {quantity.name: quantity for oracle in self.oracles.values() for quantity in oracle.quantities}
+        """What the oracles measure and what follows from it, by name."""
+        found = {quantity.name: quantity for oracle in self.oracles.values() for quantity in oracle.quantities}
+        return found | ({FORMATION_ENERGY.name: FORMATION_ENERGY} if ENERGY_PER_ATOM.name in found else {})
 
 
 def read(path: Path) -> LoadedConfig:
@@ -209,7 +214,23 @@ def _build_parts(loaded: LoadedConfig) -> Parts:
                     f"{place}: sanity names {quantity!r}, but the oracle measures {', '.join(q.name for q in oracle.quantities)}"
                 )
     fidelities = {o.label: plugins.fidelity_of(oracles[o.label], loaded.spec("oracles", o)) for o in config.oracles}
-    parts = Parts(generators, screens, surrogate, oracles, fidelities)
+    committee = build("committees", config.committee, "committee") if config.committee else None
+    parts = Parts(generators, screens, surrogate, oracles, fidelities, committee)
+    if config.fidelities is not None and config.fidelities.mode == "acquisition" and not isinstance(surrogate, MultiFidelity):
+        raise InputError(
+            f"{loaded.where(('fidelities', 'mode'))}: mode acquisition asks a surrogate that models several levels at once",
+            hint="take such a surrogate, or mode: gates",
+        )
+    for i, level in enumerate(config.fidelities.levels if config.fidelities else ()):
+        if level.gate is not None:
+            wanted = level.gate.quantity or config.objective.quantity
+            below = config.fidelities.levels[i - 1].oracle if config.fidelities else ""
+            measured = {q.name for q in oracles[below].quantities}
+            if wanted not in measured and not (wanted == FORMATION_ENERGY.name and ENERGY_PER_ATOM.name in measured):
+                raise InputError(
+                    f"{loaded.where(('fidelities', 'levels', i, 'gate'))}: {below}, the level below, does not measure {wanted}",
+                    hint=f"it measures {', '.join(sorted(measured))}",
+                )
     if config.objective.quantity not in parts.quantities():
         raise InputError(
             f"{loaded.where(('objective', 'quantity'))}: no oracle measures {config.objective.quantity!r}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from campaign.ledger import CampaignState, LedgerReader
+from campaign.ledger.state import LabelRecord
 from campaign.seeds import content_hash
 from campaign.types import Candidate, FloatArray, LabelledCandidate
 
@@ -39,7 +40,13 @@ def dataset_before(ledger: LedgerReader, state: CampaignState, sequence: int, or
     relaxed = dict(zip(relaxed_ids, ledger.crystals(relaxed_ids), strict=True))
     return Dataset(
         tuple(
-            LabelledCandidate(candidate=Candidate(crystal), values=label.values, relaxed=relaxed.get(label.crystal or ""))
+            LabelledCandidate(
+                candidate=Candidate(crystal), values=label.values, arrays=_arrays(label), relaxed=relaxed.get(label.crystal or "")
+            )
             for label, crystal in zip(labels, crystals, strict=True)
         )
     )
+
+
+def _arrays(label: LabelRecord) -> dict[str, FloatArray]:
+    return {row.quantity: np.array(row.value, dtype=float) for row in label.observations if isinstance(row.value, list)}

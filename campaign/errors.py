@@ -29,6 +29,10 @@ class StoppedByFailuresError(OreloopError):
     exit_code = 3
 
 
+class OracleDriftedError(StoppedByFailuresError):
+    """A sentinel's value is not what it was, or not what is known."""
+
+
 class SurroundingsError(OreloopError):
     """Disk, lock, ledger, cluster or an engine: something around the campaign is wrong."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from campaign.ledger import events as ev
 from campaign.protocols import EvaluationJob, FinishedJob
 from campaign.schema import FailurePolicyConfig, OracleConfig
 from campaign.seeds import content_hash
-from campaign.types import Candidate, FailureKind, Observation
+from campaign.types import Candidate, FailureKind, FloatArray, Observation
 
 
 def evaluation_job(
@@ -63,7 +63,7 @@ def outcome(
         oracle=job.oracle,
         fidelity=fidelity,
         attempt=job.attempt,
-        observations=tuple(_row(observation) for observation in evaluation.observations),
+        observations=observation_rows(evaluation.observations),
         crystal=evaluation.crystal.id if evaluation.crystal is not None else None,
         artifacts={name: artifacts.write(data) for name, data in evaluation.artifacts.items()},
         wall_seconds=cost.wall_seconds,
@@ -73,7 +73,10 @@ def outcome(
     ), blobs
 
 
-def _row(observation: Observation) -> ev.ObservationRow:
-    value = observation.value
-    plain = float(value) if np.ndim(value) == 0 else np.asarray(value, dtype=float).tolist()
-    return ev.ObservationRow(observation.quantity, plain, observation.unit, observation.noise)
+def observation_rows(observations: Sequence[Observation]) -> tuple[ev.ObservationRow, ...]:
+    """Observations as the ledger keeps them."""
+    return tuple(ev.ObservationRow(o.quantity, _plain(o.value), o.unit, o.noise) for o in observations)
+
+
+def _plain(value: float | FloatArray) -> Any:
+    return float(value) if np.ndim(value) == 0 else np.asarray(value, dtype=float).tolist()

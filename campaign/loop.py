@@ -8,27 +8,23 @@ worker), and they go on meanwhile.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from campaign import budget, fit, plugins, propose, screen, select, train
+from campaign import budget, fit, ladder, plugins, propose, query, screen, select, train
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
-from campaign.dataset import dataset_before
-from campaign.errors import StoppedByFailuresError
-from campaign.label import evaluation_job, outcome
+from campaign.dataset import Dataset, dataset_before
+from campaign.dispatch import Dispatcher
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
-from campaign.ledger.state import Pair, RoundRecord
-from campaign.protocols import Executor, FinishedJob, Handle, PluginSpec, Trainable
-from campaign.schema import GeneratorConfig
+from campaign.ledger.state import RoundRecord
+from campaign.protocols import Committee, Executor, Handle, PluginSpec, Trainable
+from campaign.schema import Component, GeneratorConfig
 from campaign.seeds import content_hash, stream_key
-from campaign.types import Candidate, FailureKind
-
-log = logging.getLogger(__name__)
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, Candidate
 
 _WAITING_PER_WORKER = 2
 _HEADROOM, _FIRST_CYCLE_SECONDS = 1.3, 1.5
@@ -36,6 +32,19 @@ _MIN_LABELS_TO_FIT = 3
 _MAX_RIVALS = 20
 
 Step = Generator[Handle, None, None]
+
+COMMITTEE = "committee"
+"""The committee's name in the ledger."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Something that is trained in the loop."""
+
+    name: str
+    group: str
+    component: Component
+    part: Any
 
 
 class Loop:
@@ -55,12 +64,11 @@ class Loop:
         self.parts = loaded.parts
         self.space, self.objective = self.config.space.space, self.config.objective.objective
         self.oracle_configs = {oracle.label: oracle for oracle in self.config.oracles}
-        self.fidelities = {name: fidelity.key for name, fidelity in self.parts.fidelities.items()}
         self.objective_oracle = objective_oracle(loaded)
+        self.search_oracle = ladder.search_level(self.config, self.objective_oracle)
         self.artifacts = ArtifactStore(ledger.folder)
+        self.dispatcher = Dispatcher(loaded, ledger, executor, on_change)
         self._on_change, self._should_stop = on_change, should_stop
-        self._waiting: deque[Pair] = deque(pair for pair in self.state.pending if pair[1] in self.oracle_configs)
-        self._running: set[Pair] = set()
         self._cycle: Step | None = None
         self._handle: Handle | None = None
         self._cycle_began, self._cycle_seconds = 0.0, _FIRST_CYCLE_SECONDS
@@ -81,126 +89,25 @@ class Loop:
 
         Raises StoppedByFailuresError where every oracle that has work is paused.
         """
-        self._give_up_work_of_removed_oracles()
+        work = self.dispatcher
+        work.give_up_removed_oracles()
+        if not self.is_over():
+            work.schedule_sentinels(f"session {len(self.state.sessions)}")
+            work.request_references(reference_oracles(self.loaded))
         while True:
             interrupted = self._should_stop()
             over = budget.stop_reason(self.state, self.config, self.objective_oracle)
             if interrupted or over:
-                if not self._running:
+                if not work.is_working:
                     return (over, True) if over else (interrupted, False)
             else:
-                self._dispatch()
-                self._check_paused()
+                work.dispatch()
+                work.check_paused(self.search_oracle)
+                work.check_references()
                 if self._cycle is None and self._may_begin_round():
                     self._cycle = self._round()
                 self._advance_cycle()
-            self._collect()
-
-    def _give_up_work_of_removed_oracles(self) -> None:
-        """What was selected for an oracle that the config no longer holds will never be labelled; the ledger says so."""
-        removed = [pair for pair in self.state.pending if pair[1] not in self.oracle_configs]
-        self.ledger.append(
-            [
-                ev.Failed(
-                    key=f"removed/{candidate}/{oracle}",
-                    candidate=candidate,
-                    oracle=oracle,
-                    fidelity="",
-                    attempt=0,
-                    kind=FailureKind.INFRASTRUCTURE.value,
-                    message="the oracle was removed from the config",
-                    is_retryable=False,
-                    is_quarantined=True,
-                    wall_seconds=0.0,
-                    cpu_seconds=0.0,
-                    started=0.0,
-                    worker="",
-                )
-                for candidate, oracle in removed
-            ]
-        )
-        self._end_rounds()
-
-    # --- labels ---------------------------------------------------------------------------------------------------
-
-    def _dispatch(self) -> None:
-        """Hand waiting candidates, whose decision is recorded, to free workers."""
-        kept: deque[Pair] = deque()
-        while self._waiting and any(self.executor.free_workers(name) for name in self.oracle_configs):
-            pair = self._waiting.popleft()
-            candidate, oracle = pair
-            if oracle in self.state.paused or not self.executor.free_workers(oracle):
-                kept.append(pair)
-                continue
-            last = self.state.last_failure.get(pair)
-            job = evaluation_job(
-                Candidate(self.ledger.crystal(candidate)),
-                self.oracle_configs[oracle],
-                self.fidelities[oracle],
-                self.config.failure_policy,
-                attempt=last.attempt + 1 if last is not None else 0,
-                last=last.kind if last is not None else None,
-            )
-            self._running.add(pair)
-            self.executor.submit(job)
-        self._waiting.extendleft(reversed(kept))
-
-    def _collect(self) -> None:
-        """Wait for results and record all that came in one transaction, before their workers get more work."""
-        finished = self.executor.wait(0.2, self._handle)
-        if not finished:
-            return
-        for item in finished:
-            self._running.discard((item.job.candidate.id, item.job.oracle))
-        self._record(finished)
-        self._on_change()
-
-    def _record(self, finished: Sequence[FinishedJob]) -> None:
-        events: list[ev.Event] = []
-        blobs: dict[str, bytes] = {}
-        for item in finished:
-            name = item.job.oracle
-            event, crystal = outcome(item, fidelity=self.fidelities[name], policy=self.config.failure_policy, artifacts=self.artifacts)
-            events.append(event)
-            blobs.update(crystal)
-            if isinstance(event, ev.Failed):
-                log.warning("%s failed on %s (%s, attempt %d): %s", name, event.candidate[:8], event.kind, event.attempt + 1, event.message)
-                if not event.is_quarantined:
-                    self._waiting.append((event.candidate, name))
-        self.ledger.append(events, blobs)
-        self._end_rounds()
-        self._pause_failing_oracles()
-
-    def _end_rounds(self) -> None:
-        ended = [
-            ev.RoundEnded(round=record.index, key=f"round/{record.index}/ended")
-            for record in self.state.rounds
-            if record.ended is None and record.decided is not None and not self.state.outstanding[record.index]
-        ]
-        self.ledger.append(ended)
-        if ended:
-            self._on_change()
-
-    def _pause_failing_oracles(self) -> None:
-        policy = self.config.failure_policy
-        for name in self.oracle_configs:
-            recent = self.state.outcomes[name][-policy.window :]
-            if name in self.state.paused or len(recent) < policy.window:
-                continue
-            rate = 1 - sum(recent) / len(recent)
-            if rate > policy.pause_above:
-                reason = f"{rate:.0%} of its last {len(recent)} attempts failed, allowed {policy.pause_above:.0%}"
-                log.error("oracle %s is paused: %s", name, reason)
-                self.ledger.append([ev.OraclePaused(oracle=name, reason=reason)])
-
-    def _check_paused(self) -> None:
-        has_work = {oracle for _, oracle in self._waiting} | {oracle for _, oracle in self._running} | {self.objective_oracle}
-        if not has_work - self.state.paused.keys() and not self._running:
-            name, reason = next(iter(self.state.paused.items()))
-            raise StoppedByFailuresError(
-                f"oracle {name} is paused: {reason}",
-                hint=f"see `oreloop status {self.ledger.folder}`; mend the cause, then run again: the campaign goes on where it stopped",
-            )
+            work.collect(self._handle)
 
     # --- rounds ---------------------------------------------------------------------------------------------------
 
@@ -211,19 +118,21 @@ class Loop:
         if rounds is not None and len(self.state.rounds) >= rounds:
             return False
         left = budget.labels_left(self.state, self.config)
-        if left is not None and left < len(self.oracle_configs):
+        if left is not None and left < budget.labels_per_candidate(self.config):
+            return False
+        if self.dispatcher.sentinels_due and not self.state.rounds:
             return False
         if self.config.mode == "rounds" or not self.state.rounds:
             return not self.state.pending
         low_water = self._low_water()
         few_labels = 2 * len(self.state.own_labels) < self.config.acquisition.initial_labels
-        return len(self._waiting) < low_water and not (few_labels and self.state.pending)
+        return len(self.dispatcher.waiting) < low_water and not (few_labels and self.state.pending)
 
     def _low_water(self) -> float:
         """Waiting candidates below which a round begins: two a worker, or what the workers label while a round decides."""
-        workers = self.oracle_configs[self.objective_oracle].workers
-        n_labels = len(self.state.own_labels)
-        per_label = self.state.busy_seconds[self.objective_oracle] / n_labels if n_labels else float("inf")
+        workers = self.oracle_configs[self.search_oracle].workers
+        n_labels = sum(label.oracle == self.search_oracle for label in self.state.own_labels)
+        per_label = self.state.busy_seconds[self.search_oracle] / n_labels if n_labels else float("inf")
         meanwhile = _HEADROOM * self._cycle_seconds * workers / max(per_label, 1e-3)
         return max(_WAITING_PER_WORKER * workers, min(meanwhile, self.config.acquisition.batch_size))
 
@@ -244,17 +153,19 @@ class Loop:
         state = self.state
         if not state.rounds or state.rounds[-1].decided is not None:
             self.ledger.append([ev.RoundStarted(round=len(state.rounds), key=f"round/{len(state.rounds)}/started")])
+            if self.config.sentinels is not None and state.rounds[-1].index % self.config.sentinels.every == 0 and len(state.rounds) > 1:
+                self.dispatcher.schedule_sentinels(f"round {state.rounds[-1].index}")
         record = state.rounds[-1]
-        dataset = dataset_before(self.ledger, state, record.sequence, self.objective_oracle)
+        dataset = dataset_before(self.ledger, state, record.sequence, self.search_oracle)
         data = self.executor.compute(_itself, dataset)
         pending = tuple(Candidate(crystal) for crystal in self.ledger.crystals(sorted({candidate for candidate, _ in state.pending})))
 
-        for generator in self.config.generators:
-            yield from self._train(record, generator, dataset.key, len(dataset.labelled), data)
+        for learner in self._learners():
+            yield from self._train(record, learner, dataset, data)
 
         fitted: Handle | None = None
         has_labels = len(dataset.of(self.objective.quantity)[0]) >= max(_MIN_LABELS_TO_FIT, min(self.config.acquisition.initial_labels, 10))
-        if self.config.surrogate is not None and has_labels and self.config.acquisition.use not in ("random", "all"):
+        if self.config.surrogate is not None and has_labels and self.config.acquisition.use not in ("random", "all", "query_by_committee"):
             fitted = yield from self._fit(record, data)
 
         batches: list[Handle] = []
@@ -263,21 +174,29 @@ class Loop:
             batches.append(handle)
         yield from self._screen(record, batches)
         yield from self._select(record, data, fitted, pending)
-        self._end_rounds()
+        self.dispatcher.end_rounds()
 
-    def _train(self, record: RoundRecord, generator: GeneratorConfig, data_key: str, labels: int, data: Handle) -> Step:
+    def _learners(self) -> list[Learner]:
+        """What is trained in the loop: generators that learn, and the committee."""
+        found = [Learner(g.label, "generators", g, self.parts.generators[g.label]) for g in self.config.generators]
+        if self.config.committee is not None and self.parts.committee is not None:
+            found.append(Learner(COMMITTEE, "committees", self.config.committee, self.parts.committee))
+        return [learner for learner in found if isinstance(learner.part, Trainable)]
+
+    def _train(self, record: RoundRecord, learner: Learner, dataset: Dataset, data: Handle) -> Step:
         """Keyed work: the checkpoint is an artifact on disk before the event that names it."""
-        name = generator.label
+        name, labels = learner.name, len(dataset.labelled)
         is_due = labels > 0 and record.index > 0 and record.index % self.config.train_every == 0
-        if not (is_due and isinstance(self.parts.generators[name], Trainable)):
+        is_ready = not isinstance(learner.part, Committee) or learner.part.is_ready(dataset.labelled)
+        if not (is_due and is_ready):
             return
         parent = self.state.published(name)
         if any(event.generator == name for event in record.trained):
             return
-        key = f"train/{content_hash([name, record.index, data_key, parent.checkpoint if parent else None])[:32]}"
+        key = f"train/{content_hash([name, record.index, dataset.key, parent.checkpoint if parent else None])[:32]}"
         stream = stream_key(self.config.seed, f"train:{name}", record.index)
         old = self.artifacts.read(parent.checkpoint) if parent else None
-        spec = self.loaded.spec("generators", generator)
+        spec = self.loaded.spec(learner.group, learner.component)
         handle = self.executor.compute(train.train, spec, stream, self.space, self.objective, old, data)
         yield handle
         training: train.Training = handle.result()
@@ -370,30 +289,54 @@ class Loop:
         self.ledger.append([ev.Judged(key=f"round/{record.index}/judged", round=record.index, verdicts=handle.result())])
 
     def _select(self, record: RoundRecord, data: Handle, fitted: Handle | None, pending: tuple[Candidate, ...]) -> Step:
+        """Choose among the new at the level that is searched, and who climbs from there."""
         acquisition = self.config.acquisition
         pool_ids = self.state.pool(acquisition.pool_size)
         wanted = acquisition.initial_labels if record.index == 0 and fitted is None else acquisition.batch_size
         if acquisition.use == "all":
             wanted = len(pool_ids)
-        left = budget.labels_left(self.state, self.config)
-        n = min(wanted, len(pool_ids)) if left is None else min(wanted, len(pool_ids), max(0, left // len(self.oracle_configs)))
         stream = stream_key(self.config.seed, "select", record.index)
+        climbing = ladder.climbers(self.state, self.config, before=record.sequence, stream=f"{stream}/climb")
+        left = budget.labels_left(self.state, self.config)
+        if left is not None:
+            climbing = climbing[:left]
+            wanted = min(wanted, max(0, (left - len(climbing)) // budget.labels_per_candidate(self.config)))
+        if self.config.fidelities is not None:
+            room = ladder.room_at(self.state, self.config.fidelities.levels[0])
+            wanted = wanted if room is None else max(0, min(wanted, room))
+        n = min(wanted, len(pool_ids))
         pool = [Candidate(crystal) for crystal in self.ledger.crystals(pool_ids)]
-        handle = self.executor.compute(select.select, acquisition, self.objective, n, stream, pool, pending, data, fitted)
+        published = self.state.published(COMMITTEE)
+        if acquisition.use == "query_by_committee" and self.config.committee is not None and published is not None:
+            spec = self.loaded.spec("committees", self.config.committee)
+            weights = self.artifacts.read(published.checkpoint)
+            handle = self.executor.compute(query.query, spec, weights, acquisition, n, pool)
+        else:
+            published = None
+            handle = self.executor.compute(select.select, acquisition, self.objective, n, stream, pool, pending, data, fitted)
         yield handle
         selection: select.Selection = handle.result()
         table_id = f"table-{content_hash(selection.table.hex())[:32]}" if selection.table is not None else None
-        choices = tuple(
-            ev.ChoiceRow(choice.candidate, oracle, choice.score, choice.mean, choice.deviation)
-            for choice in selection.choices
-            for oracle in self.oracle_configs
+        oracles = [self.search_oracle] if self.config.fidelities is not None else list(self.oracle_configs)
+        choices = (
+            *climbing,
+            *(
+                ev.ChoiceRow(choice.candidate, oracle, choice.score, choice.mean, choice.deviation)
+                for choice in selection.choices
+                for oracle in oracles
+            ),
         )
+        model, labels = None, 0
+        if published is not None:
+            model, labels = published.checkpoint, published.labels
+        elif record.fitted is not None and fitted is not None:
+            model, labels = record.fitted.model, record.fitted.labels
         event = ev.Decided(
             key=f"round/{record.index}/decided",
             round=record.index,
             acquisition=selection.acquisition,
-            model=record.fitted.model if record.fitted and fitted is not None else None,
-            model_labels=record.fitted.labels if record.fitted and fitted is not None else 0,
+            model=model,
+            model_labels=labels,
             stream=stream,
             pool=select.pool_hash(pool_ids),
             pool_size=len(pool_ids),
@@ -402,9 +345,11 @@ class Loop:
             choices=choices,
             seconds=selection.seconds,
             labels_at_decision=len(self.state.labels),
+            outcomes=dict(selection.outcomes),
+            costs=ladder.costs(self.state, self.config),
         )
         self.ledger.append([event], {table_id: selection.table} if table_id is not None and selection.table is not None else {})
-        self._waiting.extend((choice.candidate, choice.oracle) for choice in choices)
+        self.dispatcher.add((choice.candidate, choice.oracle) for choice in choices)
 
 
 def _import(specs: Sequence[PluginSpec]) -> None:
@@ -418,6 +363,20 @@ def _itself(value: Any) -> Any:
 
 
 def objective_oracle(loaded: LoadedConfig) -> str:
-    """The first oracle of the config that measures the objective's quantity."""
+    """Whose labels the result is: of the oracles that measure the objective's quantity the first, on a ladder the highest."""
     wanted = loaded.config.objective.quantity
-    return next(name for name, oracle in loaded.parts.oracles.items() if wanted in {q.name for q in oracle.quantities})
+    source = ENERGY_PER_ATOM.name if wanted == FORMATION_ENERGY.name else wanted
+    found = [name for name, oracle in loaded.parts.oracles.items() if source in {q.name for q in oracle.quantities}]
+    levels = [level.oracle for level in loaded.config.fidelities.levels] if loaded.config.fidelities is not None else []
+    return max(found, key=levels.index) if levels else found[0]
+
+
+def reference_oracles(loaded: LoadedConfig) -> list[str]:
+    """The oracles that label the elements' crystals: those named, or all that measure energies where formation energies are wanted."""
+    config = loaded.config
+    if config.references is not None and config.references.oracles is not None:
+        return list(config.references.oracles)
+    gates = [level.gate.quantity for level in config.fidelities.levels if level.gate is not None] if config.fidelities is not None else []
+    if config.references is None and FORMATION_ENERGY.name not in (config.objective.quantity, *gates):
+        return []
+    return [name for name, oracle in loaded.parts.oracles.items() if ENERGY_PER_ATOM.name in {q.name for q in oracle.quantities}]

@@ -54,7 +54,7 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A generator that learns from labels."""
+    """A component that learns from labels."""
 
     def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
         """The state after learning from ``labelled``, starting from ``context.checkpoint`` where there is one."""
@@ -64,6 +64,19 @@ class Trainable(Protocol):
         self, new: Checkpoint, old: Checkpoint | None, labelled: Sequence[LabelledCandidate], *, context: GenerationContext
     ) -> tuple[bool, Mapping[str, float]]:
         """The gate: whether the new state is to be used, and the figures that say so."""
+        ...
+
+
+@runtime_checkable
+class Committee(Trainable, Protocol):
+    """Models trained in the loop on labels, whose disagreement tells which crystal is worth a label."""
+
+    def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
+        """Whether there are labels enough to train on."""
+        ...
+
+    def disagreement(self, crystals: Sequence[Crystal], checkpoint: Checkpoint) -> FloatArray:
+        """(n,) how much the members disagree on each crystal, in the unit of the thresholds of ``query_by_committee``."""
         ...
 
 
@@ -95,6 +108,17 @@ class Surrogate(Protocol):
 
     def fit(self, candidates: Sequence[Candidate], values: FloatArray, *, previous: Mapping[str, Any] | None = None) -> FittedSurrogate:
         """Fit to values (n,) of n candidates, starting from the hyperparameters of an earlier fit where given."""
+        ...
+
+
+@runtime_checkable
+class MultiFidelity(Protocol):
+    """A surrogate that models several levels at once, for choice by gain per cost."""
+
+    def fit_levels(
+        self, labels: Mapping[str, tuple[Sequence[Candidate], FloatArray]], *, previous: Mapping[str, Any] | None = None
+    ) -> FittedSurrogate:
+        """Fit to the labels (candidates, values (n,)) of each level, the cheapest first; the last column of features is the level."""
         ...
 
 
@@ -135,7 +159,10 @@ class PluginSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class OracleSpec:
-    """An oracle with its pool of workers. Limits in seconds; memory in bytes (0: not requested); ``sanity`` windows by quantity."""
+    """An oracle with its pool of workers. Limits in seconds; memory in bytes (0: not requested); ``sanity`` windows by quantity.
+
+    ``fidelity`` is the key that the worker's oracle must have (empty: any); ``seed`` is the campaign's.
+    """
 
     name: str
     plugin: PluginSpec
@@ -146,6 +173,8 @@ class OracleSpec:
     wall_limit: float = 600.0
     start_limit: float = 120.0
     sanity: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    fidelity: str = ""
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

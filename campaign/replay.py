@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from campaign import fit, select
+from campaign import fit, ladder, query, select
 from campaign.api import Campaign
+from campaign.artifacts import ArtifactStore
 from campaign.dataset import dataset_before
 from campaign.errors import InputError
 from campaign.ledger import events as ev
@@ -28,9 +29,11 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
         before = reader.fold(until=sequence - 1)
         config = CampaignConfig.model_validate(state.config.config)
         objective = config.objective.objective
-        dataset = dataset_before(reader, state, record.sequence, objective_oracle(campaign.loaded))
+        search = ladder.search_level(config, objective_oracle(campaign.loaded))
+        known = reader.fold(until=record.sequence)
+        dataset = dataset_before(reader, known, record.sequence, search)
         fitted = None
-        if decided.model is not None:
+        if decided.model is not None and decided.acquisition != "query_by_committee":
             assert config.surrogate is not None
             last = next((r.fitted for r in reversed(state.rounds[:round_index]) if r.fitted is not None), None)
             previous = last.hyperparameters if last is not None else None
@@ -38,12 +41,21 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
             fitted = fit.fit(spec, dataset, objective.quantity, previous, stream_key(config.seed, "fit", round_index))
         pool = [Candidate(crystal) for crystal in reader.crystals(before.pool(config.acquisition.pool_size))]
         pending = [Candidate(crystal) for crystal in reader.crystals(decided.pending)]
-        oracles = [oracle.label for oracle in config.oracles]
-        n = len(decided.choices) // len(oracles)
-        selection = select.select(config.acquisition, objective, n, decided.stream, pool, pending, dataset, fitted)
+        climbing = ladder.climbers(before, config, before=record.sequence, stream=f"{decided.stream}/climb")[
+            : sum(bool(choice.reason) for choice in decided.choices)
+        ]
+        oracles = [search] if config.fidelities is not None else [oracle.label for oracle in config.oracles]
+        n = (len(decided.choices) - len(climbing)) // len(oracles)
+        if decided.acquisition == "query_by_committee":
+            assert config.committee is not None
+            assert decided.model is not None
+            spec = campaign.loaded.spec("committees", config.committee)
+            selection = query.query(spec, ArtifactStore(campaign.folder).read(decided.model), config.acquisition, n, pool)
+        else:
+            selection = select.select(config.acquisition, objective, n, decided.stream, pool, pending, dataset, fitted)
     finally:
         reader.close()
-    return tuple(
+    return *climbing, *(
         ev.ChoiceRow(choice.candidate, oracle, choice.score, choice.mean, choice.deviation)
         for choice in selection.choices
         for oracle in oracles

@@ -54,7 +54,7 @@ class SpaceConfig(Frame):
 
 
 class ObjectiveConfig(Frame):
-    quantity: str = Field(description="Name of a quantity that one of the oracles measures.")
+    quantity: str = Field(description="Name of a quantity that one of the oracles measures, or formation_energy_per_atom.")
     direction: Literal["maximize", "minimize"] = "maximize"
     target: float | None = Field(None, description="Value, in the quantity's unit, at which the campaign stops.")
 
@@ -116,6 +116,7 @@ AcquisitionName = Literal[
     "thompson",
     "greedy_mean",
     "uncertainty",
+    "query_by_committee",
     "random",
     "all",
 ]
@@ -128,6 +129,12 @@ class AcquisitionConfig(Frame):
     beta: float = Field(2.0, gt=0, description="upper_confidence_bound: weight of the posterior's standard deviation.")
     samples: int = Field(64, ge=1, description="Quasi Monte Carlo samples of the joint acquisition values.")
     pool_size: int = Field(2000, ge=1, description="Unlabelled candidates kept for selection, the latest first.")
+    accurate_below: float = Field(
+        0.05, ge=0, description="query_by_committee: disagreement on a force (eV/angstrom) below which a crystal is accurate already."
+    )
+    strange_above: float = Field(
+        5.0, gt=0, description="query_by_committee: disagreement (eV/angstrom) above which a crystal is too strange to be worth a label."
+    )
     shortlist: int = Field(100, ge=1, description="Candidates that enter the joint selection, the best by their own value.")
 
 
@@ -146,6 +153,76 @@ class OracleConfig(Component):
     @property
     def label(self) -> str:
         return self.name or self.use.rpartition(":")[2]
+
+
+class GateConfig(Frame):
+    """Who climbs to a level: labels below it that pass a threshold, or are among the best. Both have to hold where both are given."""
+
+    quantity: str | None = Field(None, description="Quantity of the level below that is judged; the objective's by default.")
+    threshold: float | None = Field(None, description="Value, in the quantity's unit, that a label has to reach.")
+    best_fraction: float | None = Field(None, gt=0, le=1, description="Share (1) of the level's labels, the best first, that climbs.")
+
+    @model_validator(mode="after")
+    def _gated(self) -> GateConfig:
+        if self.threshold is None and self.best_fraction is None:
+            raise ValueError("a gate needs threshold or best_fraction")
+        return self
+
+
+class LevelConfig(Frame):
+    oracle: str = Field(description="Name of an oracle.")
+    gate: GateConfig | None = Field(None, description="Who climbs to this level from the one before; not for the first level.")
+    labels: int | None = Field(None, ge=1, description="Most labels at this level.")
+    cost: float | None = Field(None, gt=0, description="Declared cost of a label (s); learned from past timings where absent.")
+
+
+class AuditConfig(Frame):
+    every: int = Field(5, ge=1, description="Rounds between two audits.")
+    sample: int = Field(2, ge=1, description="Candidates, drawn at random from the level below, that each audit sends up.")
+
+
+class FidelitiesConfig(Frame):
+    """Oracles as a ladder, the cheapest first."""
+
+    mode: Literal["gates", "acquisition"] = Field(
+        "gates", description="gates: labels below decide who climbs; acquisition: a multi-fidelity model chooses candidate and level."
+    )
+    levels: tuple[LevelConfig, ...] = Field(min_length=2)
+    audit: AuditConfig | None = Field(None, description="Scores a random sample again one level up, to see bias and rank correlation.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FidelitiesConfig:
+        if self.levels[0].gate is not None:
+            raise ValueError(f"the first level, {self.levels[0].oracle}, has no level below it and so no gate")
+        for level in self.levels[1:]:
+            if self.mode == "gates" and level.gate is None:
+                raise ValueError(f"level {level.oracle} needs a gate: who climbs to it")
+        return self
+
+
+class ReferencesConfig(Frame):
+    """Crystals of the elements, labelled first, to which formation energies refer."""
+
+    structures: dict[Element, Literal["fcc", "bcc", "hcp", "diamond", "sc"]] = Field(
+        default_factory=dict, description="Structure by element where it is not the one of ASE's table of ground states."
+    )
+    oracles: tuple[str, ...] | None = Field(None, description="Oracles that label them; all that measure energies by default.")
+
+
+class ExpectedConfig(Frame):
+    element: Element
+    quantity: str
+    value: float = Field(description="Known value, in the quantity's unit.")
+    tolerance: float = Field(gt=0, description="Largest deviation from it, in the quantity's unit.")
+
+
+class SentinelsConfig(Frame):
+    """Reference crystals scored again and again; a drift stops the campaign."""
+
+    every: int = Field(10, ge=1, description="Rounds between two scorings; there is one at the start of each session too.")
+    oracles: tuple[str, ...] | None = Field(None, description="Oracles that are watched; all by default.")
+    tolerance: float = Field(1e-3, gt=0, description="Largest relative drift (1) of any scalar quantity from its first value.")
+    expected: tuple[ExpectedConfig, ...] = Field((), description="Values of the elements' crystals that are known from elsewhere.")
 
 
 class RetryConfig(Frame):
@@ -208,7 +285,11 @@ class CampaignConfig(Frame):
     surrogate: Component | None = None
     acquisition: AcquisitionConfig = AcquisitionConfig()
     train_every: int = Field(1, ge=1, description="Rounds between trainings of the generators that learn.")
+    committee: Component | None = Field(None, description="Models trained in the loop that query_by_committee asks.")
     oracles: tuple[OracleConfig, ...] = Field(min_length=1)
+    fidelities: FidelitiesConfig | None = None
+    references: ReferencesConfig | None = None
+    sentinels: SentinelsConfig | None = None
     failure_policy: FailurePolicyConfig = FailurePolicyConfig()
     executor: ExecutorConfig = ExecutorConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -222,10 +303,17 @@ class CampaignConfig(Frame):
                 raise ValueError(f"{kind}: two are called {doubled[0]!r}; give each a name of its own")
         if not self.generators and not self.candidate_pools:
             raise ValueError("nothing proposes candidates: add generators or candidate_pools")
-        if self.surrogate is None and self.acquisition.use not in ("random", "all"):
+        if self.acquisition.use == "query_by_committee" and self.committee is None:
+            raise ValueError("acquisition query_by_committee asks a committee: add committee, such as use: mace_committee")
+        if self.surrogate is None and self.acquisition.use not in ("random", "all", "query_by_committee"):
             raise ValueError(f"acquisition {self.acquisition.use} asks a model: add surrogate, or use random or all")
         names = {oracle.label for oracle in self.oracles}
-        for name in [*self.budget.oracle_seconds, *(s.oracle for s in (*self.initial_data, *self.candidate_pools) if s.oracle)]:
+        levels = [level.oracle for level in self.fidelities.levels] if self.fidelities else []
+        left_out = sorted(names - set(levels)) if levels else []
+        if left_out or len(set(levels)) != len(levels):
+            raise ValueError(f"fidelities: each oracle is one level; {', '.join(left_out) or 'one'} is {'none' if left_out else 'two'}")
+        watched = [*((self.sentinels and self.sentinels.oracles) or ()), *((self.references and self.references.oracles) or ())]
+        for name in [*self.budget.oracle_seconds, *levels, *watched, *(s.oracle for s in (*self.initial_data, *self.candidate_pools) if s.oracle)]:
             if name not in names:
                 raise ValueError(f"there is no oracle {name!r} in this config, only {', '.join(sorted(names))}")
         for source in self.initial_data:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,25 @@ def generator(key: str) -> np.random.Generator:
 
 @contextmanager
 def library_seeds(seed: int) -> Iterator[None]:
-    """Seed the libraries that keep global random state (random, numpy, torch) for the time of a block, then give their states back."""
-    import torch
+    """Seed the libraries that keep global random state for the time of a block, then give their states back.
 
+    These are random, numpy, and torch where it is loaded (an oracle without it is spared its import).
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with _torch_seed(seed) if "torch" in sys.modules else nullcontext():
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
         try:
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+@contextmanager
+def _torch_seed(seed: int) -> Iterator[None]:
+    import torch
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,12 +28,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Selection:
-    """The batch in order; ``table`` holds the figures of the whole pool, as stored bytes, where a model was asked."""
+    """The batch in order; ``table`` holds the figures of the whole pool, as stored bytes, where a model was asked.
+
+    ``outcomes``: what a committee found of the pool, as counts.
+    """
 
     acquisition: str
     choices: tuple[Choice, ...]
     table: bytes | None
     seconds: float
+    outcomes: Mapping[str, int] = field(default_factory=dict)
 
 
 def select(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def train(spec: PluginSpec, stream: str, space: SearchSpace, objective: Objectiv
     with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
         new = component.train(dataset.labelled, rng=generator(stream), context=context)
         is_better, figures = component.is_improvement(new, old, dataset.labelled, context=context)
-    metrics = {**new.metrics, **figures}
+    metrics = {name: value for name, value in {**new.metrics, **figures}.items() if math.isfinite(value)}
     return Training(checkpoint_to_bytes(new), is_better, metrics, time.perf_counter() - started)
 
 

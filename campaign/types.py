@@ -180,6 +180,8 @@ class Quantity:
 
 BULK_MODULUS = Quantity("bulk_modulus", "GPa")
 ENERGY_PER_ATOM = Quantity("energy_per_atom", "eV/atom")
+FORMATION_ENERGY = Quantity("formation_energy_per_atom", "eV/atom")
+"""Derived from the energies of a crystal and of its elements at one level; never a label."""
 VOLUME_PER_ATOM = Quantity("volume_per_atom", "angstrom^3/atom")
 FORCES = Quantity("forces", "eV/angstrom", (-1, 3))
 STRESS = Quantity("stress", "GPa", (3, 3))
@@ -334,10 +336,11 @@ class SearchSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledCandidate:
-    """A candidate, the scalar labels it has (quantity to value) and the relaxed crystal they belong to."""
+    """A candidate, the labels it has (by quantity: scalar values, and arrays) and the relaxed crystal they belong to."""
 
     candidate: Candidate
     values: Mapping[str, float]
+    arrays: Mapping[str, FloatArray] = field(default_factory=dict)
     relaxed: Crystal | None = None
 
 

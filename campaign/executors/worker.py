@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from campaign import plugins, sanity
+from campaign.errors import SurroundingsError
 from campaign.protocols import EvaluationJob, Oracle, OracleSpec
+from campaign.seeds import library_seeds, seed_sequence
 from campaign.types import Cost, Crystal, Evaluation, FailureKind
 
 
@@ -26,7 +28,14 @@ class OracleWorker:
     def __init__(self, spec: OracleSpec, name: str, threads: int) -> None:
         limit_threads(threads)
         self._spec, self._name = spec, name
-        self._oracles: dict[str, Oracle] = {"": plugins.build(spec.plugin)}
+        oracle: Oracle = plugins.build(spec.plugin)
+        self._oracles: dict[str, Oracle] = {"": oracle}
+        found = plugins.fidelity_of(oracle, spec.plugin).key
+        if spec.fidelity and found != spec.fidelity:
+            raise SurroundingsError(
+                f"oracle {spec.name} measures {found} in its worker, the campaign's labels are {spec.fidelity}",
+                hint="a file or package that the labels depend on differs from when the driver started, or between machines",
+            )
 
     def is_ready(self) -> bool:
         return True
@@ -37,7 +46,8 @@ class OracleWorker:
         try:
             crystal = job.candidate.crystal
             oracle = self._oracle(job)
-            answer: object = oracle.evaluate(crystal)
+            with library_seeds(int(seed_sequence(f"{self._spec.seed}/{job.key}").generate_state(1)[0])):
+                answer: object = oracle.evaluate(crystal)
             evaluation = self._believed(answer, crystal, oracle)
         except MemoryError:
             evaluation = Evaluation.failed(FailureKind.OUT_OF_MEMORY, "the oracle ran out of memory")

@@ -136,17 +136,25 @@ class Judged(Event, frozen=True, kw_only=True):
 
 
 class ChoiceRow(Row, frozen=True):
-    """A chosen candidate with its score and the model's mean and standard deviation, where a model was asked."""
+    """A chosen candidate with its score and the model's mean and standard deviation, where a model was asked.
+
+    ``reason`` tells why it climbs to a dearer level: ``gate`` (score: its label below) or ``audit``; empty where it is new.
+    """
 
     candidate: str
     oracle: str
     score: float | None = None
     mean: float | None = None
     deviation: float | None = None
+    reason: str = ""
 
 
 class Decided(Event, frozen=True, kw_only=True):
-    """A batch was selected. ``table`` is the blob with the scores of the whole pool; ``pending`` was taken into account."""
+    """A batch was selected. ``table`` is the blob with the scores of the whole pool; ``pending`` was taken into account.
+
+    ``outcomes``: how many of the pool a committee found accurate, worth labelling and too strange. ``costs``: seconds per label by oracle
+    as known then.
+    """
 
     round: int
     acquisition: str
@@ -160,6 +168,34 @@ class Decided(Event, frozen=True, kw_only=True):
     choices: tuple[ChoiceRow, ...]
     seconds: float
     labels_at_decision: int
+    outcomes: dict[str, int] = {}
+    costs: dict[str, float] = {}
+
+
+class RequestRow(Row, frozen=True):
+    candidate: str
+    equivalence: str
+    oracle: str
+
+
+class Requested(Event, frozen=True, kw_only=True):
+    """Labels wanted outside of a round's selection: the elements' crystals, to which formation energies refer."""
+
+    purpose: str
+    rows: tuple[RequestRow, ...]
+
+
+class SentinelScored(Event, frozen=True, kw_only=True):
+    """A reference crystal was scored again, at ``occasion``; never a label. Without observations it failed with ``message``."""
+
+    oracle: str
+    fidelity: str
+    candidate: str
+    occasion: str
+    observations: tuple[ObservationRow, ...]
+    message: str
+    wall_seconds: float
+    worker: str
 
 
 class Labelled(Event, frozen=True, kw_only=True):
@@ -217,6 +253,8 @@ AnyEvent = (
     | Proposed
     | Judged
     | Decided
+    | Requested
+    | SentinelScored
     | Labelled
     | Failed
     | OraclePaused

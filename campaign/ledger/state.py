@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from campaign.ledger import events as ev
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
+
+_FORMULA = re.compile(r"([A-Z][a-z]?)(\d+)")
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class LabelRecord:
     worker: str = ""
     attempt: int = 0
     source: str = ""
+    purpose: str = ""
 
 
 @dataclass(slots=True)
@@ -51,6 +56,9 @@ class RoundRecord:
 
 
 Pair = tuple[str, str]
+
+_OUTSIDE = -1
+"""The round of work that no round selected."""
 
 
 class CampaignState:
@@ -84,6 +92,10 @@ class CampaignState:
         self.busy_seconds: dict[str, float] = defaultdict(float)
         self.active_seconds = 0.0
         self.keys: set[str] = set()
+        self.requested: dict[Pair, str] = {}
+        self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
+        self.elemental: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
+        """By oracle and element: the lowest energy per atom (eV) of a crystal of that element alone, and its candidate."""
 
     def apply(self, sequence: int, time: float, event: ev.Event) -> None:
         """Fold one event in. ``sequence`` counts from 1 without gaps; ``time`` in seconds since the epoch."""
@@ -173,11 +185,29 @@ class CampaignState:
             self.unlabelled.pop(choice.candidate, None)
 
     @_apply.register
+    def _(self, event: ev.Requested) -> None:
+        for row in event.rows:
+            record = self._candidate(row.candidate, row.equivalence)
+            record.source = record.source or event.purpose
+            pair = row.candidate, row.oracle
+            self.requested[pair] = event.purpose
+            if pair not in self.labels and pair not in self.pending:
+                self.pending[pair] = _OUTSIDE
+                self.outstanding[_OUTSIDE] += 1
+            self.unlabelled.pop(row.candidate, None)
+
+    @_apply.register
+    def _(self, event: ev.SentinelScored) -> None:
+        self.sentinels[event.candidate, event.oracle].append(event)
+        self.busy_seconds[event.oracle] += event.wall_seconds
+
+    @_apply.register
     def _(self, event: ev.Labelled) -> None:
         record = self._label(event.candidate, event.oracle, event.fidelity, event.observations, event.crystal)
         record.wall_seconds, record.cpu_seconds = event.wall_seconds, event.cpu_seconds
         record.started, record.worker, record.attempt = event.started, event.worker, event.attempt
         record.round = self._settle((event.candidate, event.oracle))
+        record.purpose = self.requested.get((event.candidate, event.oracle), "")
         self.busy_seconds[event.oracle] += event.wall_seconds
         self.outcomes[event.oracle].append(True)
 
@@ -221,13 +251,46 @@ class CampaignState:
             self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
         )
         self.labels[candidate, oracle] = record
-        for quantity, value in values.items():
-            low, high = self.extremes.get((oracle, quantity), (record, record))
-            self.extremes[oracle, quantity] = (
-                record if (value, candidate) < (low.values[quantity], low.candidate) else low,
-                record if (-value, candidate) < (-high.values[quantity], high.candidate) else high,
-            )
+        self._derive(record)
+        for quantity in values:
+            self._note_extremes(record, quantity)
         return record
+
+    def _note_extremes(self, record: LabelRecord, quantity: str) -> None:
+        value, candidate = record.values[quantity], record.candidate
+        low, high = self.extremes.get((record.oracle, quantity), (record, record))
+        self.extremes[record.oracle, quantity] = (
+            record if (value, candidate) < (low.values[quantity], low.candidate) else low,
+            record if (-value, candidate) < (-high.values[quantity], high.candidate) else high,
+        )
+
+    def _derive(self, record: LabelRecord) -> None:
+        """Formation energies are functions of the labels: of this one, and of all where it lowers an element's reference."""
+        energy = record.values.get(ENERGY_PER_ATOM.name)
+        if energy is None:
+            return
+        composition = self.composition(record.candidate)
+        known = self.elemental[record.oracle]
+        affected = [record]
+        if len(composition) == 1:
+            (element,) = composition
+            if element not in known or (energy, record.candidate) < known[element]:
+                known[element] = (energy, record.candidate)
+                affected = [label for label in self.labels.values() if label.oracle == record.oracle]
+                self.extremes.pop((record.oracle, FORMATION_ENERGY.name), None)
+        for label in affected:
+            value = formation_energy(label.values.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
+            if value is not None:
+                label.values[FORMATION_ENERGY.name] = value
+                if label is not record:
+                    self._note_extremes(label, FORMATION_ENERGY.name)
+
+    def composition(self, candidate: str) -> dict[str, float]:
+        """Atomic fraction by element; empty where the candidate's cell was too broken to be described."""
+        formula = self.candidates[candidate].equivalence.partition(":")[0]
+        counts = {symbol: int(count) for symbol, count in _FORMULA.findall(formula)}
+        total = sum(counts.values())
+        return {symbol: count / total for symbol, count in counts.items()}
 
     def _settle(self, pair: Pair) -> int:
         round_index = self.pending.pop(pair)
@@ -236,8 +299,13 @@ class CampaignState:
 
     @property
     def own_labels(self) -> list[LabelRecord]:
-        """The labels that this campaign paid for, in the order in which they came."""
-        return [label for label in self.labels.values() if not label.source]
+        """The labels that this campaign selected and paid for, in the order in which they came; not the elements' references."""
+        return [label for label in self.labels.values() if not label.source and not label.purpose]
+
+    @property
+    def selected_pending(self) -> list[Pair]:
+        """What rounds selected and is not labelled yet."""
+        return [pair for pair, index in self.pending.items() if index != _OUTSIDE]
 
     def best(self, oracle: str, quantity: str, sign: int) -> LabelRecord | None:
         """The label of an oracle with the largest (sign +1) or smallest (-1) value of a quantity."""
@@ -251,6 +319,15 @@ class CampaignState:
     def published(self, generator: str) -> ev.Trained | None:
         """The checkpoint that a generator uses now."""
         return next((event for event in reversed(self.checkpoints[generator]) if event.is_published), None)
+
+
+def formation_energy(
+    energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]
+) -> float | None:
+    """E - sum over elements of x E_element, in eV per atom; None where something is not known yet."""
+    if energy is None or not composition or not composition.keys() <= references.keys():
+        return None
+    return energy - sum(fraction * references[element][0] for element, fraction in composition.items())
 
 
 def fold(rows: Iterable[tuple[int, float, ev.Event]]) -> CampaignState:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mace  # noqa: F401  (sets the loading rules for MACE's own files; before any torch.load)
 import numpy as np
 import torch
-from e3nn import o3
-from mace import data as mace_data
-from mace import modules
-from mace.tools import AtomicNumberTable, torch_geometric
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import mace  # noqa: F401  (sets the loading rules for MACE's own files; before any torch.load)
+    from e3nn import o3
+    from mace import data as mace_data
+    from mace import modules
+    from mace.tools import AtomicNumberTable, torch_geometric
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,7 +71,8 @@ class Prediction:
 
 def build(config: ArchitectureConfig, scales: Scales, seed: int) -> torch.nn.Module:
     """A ScaleShiftMACE with random weights from ``seed``, in torch's default precision."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         network: torch.nn.Module = modules.ScaleShiftMACE(
             r_max=config.cutoff,

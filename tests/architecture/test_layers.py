@@ -45,10 +45,11 @@ def imports(path: Path) -> set[str]:
 
 
 def test_adapters_know_the_words_and_no_sibling() -> None:
+    """Their commands alone, which are entry points beside the CLI's own, may open a campaign."""
     for path, name in sources(*ADAPTERS):
         for module in imports(path):
             top = module.partition(".")[0]
-            if top == "campaign" and module != "campaign":
+            if top == "campaign" and module != "campaign" and path.name != "commands.py":
                 assert module.startswith(WORDS), f"{name} imports {module}"
             if top in ADAPTERS:
                 assert name.startswith(f"{top}/"), f"{name} imports its sibling {module}"

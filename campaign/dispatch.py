@@ -1,0 +1,244 @@
+"""Work on the oracles: what is selected goes to free workers, what comes back is recorded before anything else happens.
+
+Sentinels go first: an oracle gets no other work while one of its sentinels is due.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from campaign import sentinels
+from campaign.artifacts import ArtifactStore
+from campaign.config import LoadedConfig
+from campaign.crystals import references
+from campaign.crystals.matching import equivalence_key
+from campaign.errors import StoppedByFailuresError
+from campaign.label import evaluation_job, observation_rows, outcome
+from campaign.ledger import Ledger
+from campaign.ledger import events as ev
+from campaign.ledger.state import Pair
+from campaign.protocols import EvaluationJob, Executor, FinishedJob, Handle
+from campaign.types import Candidate, Crystal, FailureKind
+
+log = logging.getLogger(__name__)
+
+_SENTINEL = "sentinel/"
+_REFERENCE = "reference"
+_SENTINEL_ATTEMPTS = 2
+
+
+class Dispatcher:
+    """The queue before the oracles. ``on_change`` is called after whatever is recorded."""
+
+    def __init__(self, loaded: LoadedConfig, ledger: Ledger, executor: Executor, on_change: Callable[[], None]) -> None:
+        self.config, self.ledger, self.executor, self.state = loaded.config, ledger, executor, ledger.state
+        self.oracle_configs = {oracle.label: oracle for oracle in self.config.oracles}
+        self.fidelities = {name: fidelity.key for name, fidelity in loaded.parts.fidelities.items()}
+        self.artifacts = ArtifactStore(ledger.folder)
+        self._on_change = on_change
+        self.waiting: deque[Pair] = deque(pair for pair in self.state.pending if pair[1] in self.oracle_configs)
+        self.running: set[Pair] = set()
+        self._sentinel_crystals = self._make_sentinels()
+        self._sentinels: deque[EvaluationJob] = deque()
+        self._running_sentinels: set[str] = set()
+
+    @property
+    def is_working(self) -> bool:
+        return bool(self.running or self._running_sentinels)
+
+    @property
+    def sentinels_due(self) -> bool:
+        return bool(self._sentinels or self._running_sentinels)
+
+    def add(self, pairs: Iterable[Pair]) -> None:
+        """Queue what a recorded decision chose."""
+        self.waiting.extend(pairs)
+
+    # --- what is wanted outside of rounds ---------------------------------------------------------------------------
+
+    def request_references(self, measuring: Sequence[str]) -> None:
+        """Ask once for the elements' crystals at the oracles named, as formation energies need them."""
+        config = self.config.references
+        structures = dict(config.structures) if config else {}
+        rows, blobs = [], {}
+        for crystal in references.elementals(self.config.space.elements, structures).values():
+            for oracle in measuring:
+                rows.append(ev.RequestRow(crystal.id, equivalence_key(crystal), oracle))
+                blobs[crystal.id] = crystal.to_bytes()
+        new = tuple(row for row in rows if (row.candidate, row.oracle) not in self.state.requested)
+        if new:
+            self.ledger.append([ev.Requested(purpose=_REFERENCE, rows=new)], blobs)
+            self.add((row.candidate, row.oracle) for row in new if (row.candidate, row.oracle) in self.state.pending)
+
+    def check_references(self) -> None:
+        """Raises StoppedByFailuresError where an element's crystal could not be labelled."""
+        for pair, purpose in self.state.requested.items():
+            failed = self.state.quarantined.get(pair)
+            if purpose == _REFERENCE and failed is not None and pair[1] in self.oracle_configs:
+                formula = self.state.candidates[pair[0]].equivalence.partition(":")[0]
+                raise StoppedByFailuresError(
+                    f"oracle {pair[1]} failed on the elements' reference {formula}: {failed.message}",
+                    hint="formation energies refer to it: mend the oracle, or give another structure under references.structures",
+                )
+
+    def give_up_removed_oracles(self) -> None:
+        """What was selected for an oracle that the config no longer holds will never be labelled; the ledger says so."""
+        removed = [pair for pair in self.state.pending if pair[1] not in self.oracle_configs]
+        self.ledger.append(
+            [
+                ev.Failed(
+                    key=f"removed/{candidate}/{oracle}",
+                    candidate=candidate,
+                    oracle=oracle,
+                    fidelity="",
+                    attempt=0,
+                    kind=FailureKind.INFRASTRUCTURE.value,
+                    message="the oracle was removed from the config",
+                    is_retryable=False,
+                    is_quarantined=True,
+                    wall_seconds=0.0,
+                    cpu_seconds=0.0,
+                    started=0.0,
+                    worker="",
+                )
+                for candidate, oracle in removed
+            ]
+        )
+        self.end_rounds()
+
+    def _make_sentinels(self) -> dict[str, tuple[str, Crystal]]:
+        """By candidate id: name and crystal."""
+        if self.config.sentinels is None:
+            return {}
+        structures = dict(self.config.references.structures) if self.config.references else {}
+        found = references.sentinels(self.config.space.elements, structures)
+        return {crystal.id: (name, crystal) for name, crystal in found.items()}
+
+    def schedule_sentinels(self, occasion: str) -> None:
+        """Score every sentinel of every watched oracle again, once for an occasion."""
+        for oracle in sentinels.watched(self.config):
+            for identity, (_, crystal) in self._sentinel_crystals.items():
+                key = f"{_SENTINEL}{oracle}/{occasion}/{identity}"
+                if key not in self.state.keys:
+                    self._sentinels.append(EvaluationJob(key=key, oracle=oracle, candidate=Candidate(crystal)))
+
+    # --- to the workers and back ------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Hand sentinels, then waiting candidates, to free workers."""
+        for _ in range(len(self._sentinels)):
+            job = self._sentinels.popleft()
+            if self.executor.free_workers(job.oracle):
+                self._running_sentinels.add(job.key)
+                self.executor.submit(job)
+            else:
+                self._sentinels.append(job)
+        held_up = {job.oracle for job in self._sentinels} | {key.split("/")[1] for key in self._running_sentinels}
+        kept: deque[Pair] = deque()
+        while self.waiting and any(self.executor.free_workers(name) for name in self.oracle_configs):
+            pair = self.waiting.popleft()
+            candidate, oracle = pair
+            if oracle in held_up or oracle in self.state.paused or not self.executor.free_workers(oracle):
+                kept.append(pair)
+                continue
+            last = self.state.last_failure.get(pair)
+            job = evaluation_job(
+                Candidate(self.ledger.crystal(candidate)),
+                self.oracle_configs[oracle],
+                self.fidelities[oracle],
+                self.config.failure_policy,
+                attempt=last.attempt + 1 if last is not None else 0,
+                last=last.kind if last is not None else None,
+            )
+            self.running.add(pair)
+            self.executor.submit(job)
+        self.waiting.extendleft(reversed(kept))
+
+    def collect(self, handle: Handle | None) -> None:
+        """Wait for results and record all that came in one transaction, before their workers get more work."""
+        finished = self.executor.wait(0.2, handle)
+        if not finished:
+            return
+        labels = [item for item in finished if not item.job.key.startswith(_SENTINEL)]
+        for item in labels:
+            self.running.discard((item.job.candidate.id, item.job.oracle))
+        if labels:
+            self._record(labels)
+        for item in finished:
+            if item.job.key.startswith(_SENTINEL):
+                self._record_sentinel(item)
+        self._on_change()
+
+    def _record(self, finished: Sequence[FinishedJob]) -> None:
+        events: list[ev.Event] = []
+        blobs: dict[str, bytes] = {}
+        for item in finished:
+            name = item.job.oracle
+            event, crystal = outcome(item, fidelity=self.fidelities[name], policy=self.config.failure_policy, artifacts=self.artifacts)
+            events.append(event)
+            blobs.update(crystal)
+            if isinstance(event, ev.Failed):
+                log.warning("%s failed on %s (%s, attempt %d): %s", name, event.candidate[:8], event.kind, event.attempt + 1, event.message)
+                if not event.is_quarantined:
+                    self.waiting.append((event.candidate, name))
+        self.ledger.append(events, blobs)
+        self.end_rounds()
+        self._pause_failing_oracles()
+
+    def _record_sentinel(self, item: FinishedJob) -> None:
+        job, evaluation = item.job, item.evaluation
+        self._running_sentinels.discard(job.key)
+        if evaluation.failure is not None and job.attempt + 1 < _SENTINEL_ATTEMPTS:
+            self._sentinels.appendleft(EvaluationJob(key=job.key, oracle=job.oracle, candidate=job.candidate, attempt=job.attempt + 1))
+            return
+        earlier = list(self.state.sentinels[job.candidate.id, job.oracle])
+        event = ev.SentinelScored(
+            key=job.key,
+            oracle=job.oracle,
+            fidelity=self.fidelities[job.oracle],
+            candidate=job.candidate.id,
+            occasion=job.key.split("/", 2)[2].rpartition("/")[0],
+            observations=observation_rows(evaluation.observations),
+            message=evaluation.failure.message[:2000] if evaluation.failure is not None else "",
+            wall_seconds=evaluation.cost.wall_seconds,
+            worker=evaluation.cost.worker,
+        )
+        self.ledger.append([event], {job.candidate.id: job.candidate.crystal.to_bytes()})
+        drift = sentinels.drift(event, earlier, self.config, self._sentinel_crystals[job.candidate.id][0])
+        if drift:
+            sentinels.refuse_drift(self.state, job.oracle, drift)
+
+    def end_rounds(self) -> None:
+        """Record the end of each round whose selection is labelled or given up."""
+        ended = [
+            ev.RoundEnded(round=record.index, key=f"round/{record.index}/ended")
+            for record in self.state.rounds
+            if record.ended is None and record.decided is not None and not self.state.outstanding[record.index]
+        ]
+        self.ledger.append(ended)
+        if ended:
+            self._on_change()
+
+    def _pause_failing_oracles(self) -> None:
+        policy = self.config.failure_policy
+        for name in self.oracle_configs:
+            recent = self.state.outcomes[name][-policy.window :]
+            if name in self.state.paused or len(recent) < policy.window:
+                continue
+            rate = 1 - sum(recent) / len(recent)
+            if rate > policy.pause_above:
+                reason = f"{rate:.0%} of its last {len(recent)} attempts failed, allowed {policy.pause_above:.0%}"
+                log.error("oracle %s is paused: %s", name, reason)
+                self.ledger.append([ev.OraclePaused(oracle=name, reason=reason)])
+
+    def check_paused(self, needed: str) -> None:
+        """Raises StoppedByFailuresError where every oracle that has work, or that the rounds need, is paused."""
+        has_work = {oracle for _, oracle in self.waiting} | {oracle for _, oracle in self.running} | {needed}
+        if not has_work - self.state.paused.keys() and not self.is_working:
+            name, reason = next(iter(self.state.paused.items()))
+            raise StoppedByFailuresError(
+                f"oracle {name} is paused: {reason}",
+                hint=f"see `oreloop status {self.ledger.folder}`; mend the cause, then run again: the campaign goes on where it stopped",
+            )

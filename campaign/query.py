@@ -1,0 +1,42 @@
+"""Query by committee: label what the members of a committee disagree on. Runs on the compute worker.
+
+Each crystal of the pool has one of three outcomes: accurate (the members agree already), worth labelling, or too strange (they disagree so
+much that its label would teach little about crystals of interest). Of those worth a label the most disputed are chosen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from campaign import plugins
+from campaign.artifacts import checkpoint_from_bytes
+from campaign.protocols import PluginSpec
+from campaign.schema import AcquisitionConfig
+from campaign.select import Choice, Selection, encode_table
+from campaign.types import Candidate
+
+OUTCOMES = ("accurate", "worth labelling", "too strange")
+
+
+def outcome_of(disagreement: float, config: AcquisitionConfig) -> str:
+    """One of the three outcomes; a disagreement that is no number is too strange."""
+    if disagreement < config.accurate_below:
+        return OUTCOMES[0]
+    return OUTCOMES[1] if disagreement <= config.strange_above else OUTCOMES[2]
+
+
+def query(spec: PluginSpec, weights: bytes, config: AcquisitionConfig, n: int, pool: Sequence[Candidate]) -> Selection:
+    """Up to n of those worth labelling, the most disputed first."""
+    started = time.perf_counter()
+    committee = plugins.build(spec)
+    disagreement = committee.disagreement([candidate.crystal for candidate in pool], checkpoint_from_bytes(weights))
+    outcomes = [outcome_of(float(value), config) for value in disagreement]
+    worth = [row for row in np.argsort(-disagreement, kind="stable") if outcomes[row] == OUTCOMES[1]][:n]
+    choices = tuple(Choice(pool[row].id, float(disagreement[row])) for row in worth)
+    unknown = np.full(len(pool), np.nan)
+    table = encode_table([candidate.id for candidate in pool], disagreement, unknown, unknown)
+    counts = {name: outcomes.count(name) for name in OUTCOMES}
+    return Selection(config.use, choices, table, time.perf_counter() - started, counts)

@@ -1,0 +1,420 @@
+"""The conformance kit for oracles: ours and the users'. ``oreloop oracle check`` runs it, and ``check_oracle`` in pytest.
+
+Every check runs the oracle in a worker process of its own, as a campaign would, so that a crash or a hang is a finding and not an accident.
+
+Which element is which cannot be seen from energies alone, so the elements' crystals are compared with what is known of them (volume, bulk
+modulus, and cohesive energy where the oracle's energies count from free atoms): a pair of elements whose figures fit clearly better with
+their names exchanged has been swapped somewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from campaign import plugins
+from campaign import types as words
+from campaign.crystals import references
+from campaign.errors import OreloopError
+from campaign.executors.serial import SerialExecutor
+from campaign.protocols import EvaluationJob, HasElements, Oracle, OracleSpec, PluginSpec
+from campaign.types import Candidate, Crystal, Evaluation, FailureKind, Quantity
+
+Status = Literal["passed", "failed", "skipped"]
+_DEFAULT_ELEMENTS = ("Ni", "Fe", "Cr")
+_MOST_ELEMENTS = 5
+_FORCE_TOLERANCE = 0.02
+_SMALL = {"eV/atom": 1e-2, "GPa": 1.0, "angstrom^3/atom": 0.1, "1": 0.05}
+"""By unit: values below are compared as if they were this large."""
+_SCALES = {"volume": 0.02, "bulk modulus": 0.1, "cohesive energy": 0.05}
+"""Deviations from the known, as logarithms of ratios, that count as one."""
+_SWAP_MARGIN, _SWAP_RATIO = 1.0, 0.62
+_SHORT_LIMIT, _GRACE = 0.05, 20.0
+_SCAN = np.linspace(-0.06, 0.06, 9)
+_HOUSE_UNITS = {quantity.name: quantity.unit for quantity in vars(words).values() if isinstance(quantity, Quantity)}
+
+
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    status: Status
+    detail: str
+
+
+class _Bench:
+    """Evaluates crystals in a worker process and counts what it leaves behind."""
+
+    def __init__(self, spec: OracleSpec) -> None:
+        self.spec = spec
+        self._executor = SerialExecutor()
+        self._executor.start([spec])
+        self._count = 0
+        self._known: dict[str, Evaluation] = {}
+
+    def evaluate(self, crystal: Crystal, *, again: bool = False) -> Evaluation:
+        """The answer; asked once for each crystal unless ``again``."""
+        if not again and crystal.id in self._known:
+            return self._known[crystal.id]
+        self._count += 1
+        self._executor.submit(EvaluationJob(key=f"check/{self._count}", oracle=self.spec.name, candidate=Candidate(crystal)))
+        while not (finished := self._executor.wait(1.0)):
+            pass
+        self._known[crystal.id] = finished[0].evaluation
+        return finished[0].evaluation
+
+    def close(self) -> None:
+        self._executor.shutdown()
+
+
+def examine(spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float = 2e-3) -> Iterator[Finding]:
+    """Run all checks on an oracle, one finding after another.
+
+    ``elements``: those to check, by default what the oracle says it knows (at most five); ``tolerance``: relative, on top of stated noise.
+    Raises InputError or SurroundingsError where the oracle cannot be built or started.
+    """
+    oracle: Oracle = plugins.build(spec.plugin)
+    known = sorted(oracle.elements) if isinstance(oracle, HasElements) else list(_DEFAULT_ELEMENTS)
+    symbols = (list(elements) or [symbol for symbol in _DEFAULT_ELEMENTS if symbol in known] or known)[:_MOST_ELEMENTS]
+    before = _leftovers()
+    bench = _Bench(spec)
+    try:
+        yield from _quantities(oracle)
+        checks = _Checks(bench, oracle, symbols, tolerance)
+        for name, check in checks.all().items():
+            yield _finding(name, check)
+    finally:
+        bench.close()
+    yield _finding("time limit", lambda: _time_limit(spec, symbols))
+    yield _finding("clean-up", lambda: _clean_up(before))
+
+
+def _finding(name: str, check: Callable[[], str | None]) -> Finding:
+    """A check returns what it found, raises AssertionError where it failed and _Skipped where it says nothing."""
+    try:
+        return Finding(name, "passed", check() or "")
+    except _Skipped as skipped:
+        return Finding(name, "skipped", str(skipped))
+    except AssertionError as failed:
+        return Finding(name, "failed", str(failed))
+
+
+class _Skipped(Exception):  # noqa: N818
+    """A check that says nothing about this oracle."""
+
+
+def _quantities(oracle: Oracle) -> Iterator[Finding]:
+    def check() -> str:
+        assert oracle.quantities, "the oracle promises no quantity"
+        for quantity in oracle.quantities:
+            wanted = _HOUSE_UNITS.get(quantity.name, quantity.unit)
+            assert quantity.unit == wanted, f"{quantity.name} is in {quantity.unit}; everywhere else it is in {wanted}"
+        return ", ".join(f"{quantity.name} ({quantity.unit})" for quantity in oracle.quantities)
+
+    yield _finding("quantities and units", check)
+
+
+class _Checks:
+    def __init__(self, bench: _Bench, oracle: Oracle, symbols: Sequence[str], tolerance: float) -> None:
+        self.bench, self.oracle, self.symbols, self.tolerance = bench, oracle, list(symbols), tolerance
+        pair = self.symbols[:2] if len(self.symbols) > 1 else self.symbols * 2
+        self.crystal = _probe(*pair)
+
+    def all(self) -> dict[str, Callable[[], str | None]]:
+        return {
+            "gives what it promises": self.promises,
+            "same again": self.same_again,
+            "permutation": lambda: self.same_as(*self.permuted(), "with its atoms in another order"),
+            "rotation": lambda: self.same_as(*self.rotated(), "rotated"),
+            "translation": lambda: self.same_as(*self.translated(), "moved"),
+            "supercell": self.supercell,
+            "order of species": self.order_of_species,
+            "elements by name": self.elements_by_name,
+            "overlapping atoms": self.overlapping,
+            "empty cell": self.empty,
+            "unknown element": self.unknown,
+        }
+
+    def reference(self) -> Evaluation:
+        evaluation = self.bench.evaluate(self.crystal)
+        if evaluation.failure is not None:
+            raise _Skipped(f"the oracle fails on {self.crystal.formula}: {evaluation.failure.message}")
+        return evaluation
+
+    def promises(self) -> str:
+        evaluation = self.bench.evaluate(self.crystal)
+        assert evaluation.failure is None, f"{self.crystal.formula}: {evaluation.failure and evaluation.failure.message}"
+        by_name = {observation.quantity: observation for observation in evaluation.observations}
+        for quantity in self.oracle.quantities:
+            shape = tuple(len(self.crystal) if n == -1 else n for n in quantity.shape)
+            found = np.shape(by_name[quantity.name].value)
+            assert found == shape, f"{quantity.name} came with shape {found}, promised is {shape}"
+        return f"{len(by_name)} quantities in {evaluation.cost.wall_seconds:.3g} s"
+
+    def same_again(self) -> str:
+        first = self.reference()
+        second = self.bench.evaluate(self.crystal, again=True)
+        assert second.failure is None, f"the second time it failed: {second.failure and second.failure.message}"
+        worst = self.compare(first, second, "the second time")
+        noisy = [o.quantity for o in first.observations if o.noise]
+        return f"largest change {worst:.1e}" + (f"; stated noise on {', '.join(noisy)}" if noisy else "")
+
+    def permuted(self) -> tuple[Crystal, Any]:
+        order = np.argsort(self.crystal.numbers[::-1], kind="stable")
+        order = np.arange(len(self.crystal))[::-1][order]
+        return Crystal(self.crystal.lattice, self.crystal.fractional[order], self.crystal.numbers[order]), lambda forces: forces[order]
+
+    def rotated(self) -> tuple[Crystal, Any]:
+        turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+        turn = turn * np.sign(np.linalg.det(turn))
+        return Crystal(self.crystal.lattice @ turn, self.crystal.fractional, self.crystal.numbers), lambda forces: forces @ turn
+
+    def translated(self) -> tuple[Crystal, Any]:
+        moved = (self.crystal.fractional + [0.37, -0.21, 1.13]) % 1.0
+        return Crystal(self.crystal.lattice, moved, self.crystal.numbers), lambda forces: forces
+
+    def same_as(self, crystal: Crystal, forces: Callable[[Any], Any], how: str) -> str:
+        first = self.reference()
+        second = self.bench.evaluate(crystal)
+        assert second.failure is None, f"the same crystal {how} fails: {second.failure and second.failure.message}"
+        worst = self.compare(first, second, how)
+        ours, theirs = (_array(evaluation, words.FORCES.name) for evaluation in (first, second))
+        if ours is not None and theirs is not None:
+            change = float(np.abs(forces(ours) - theirs).max())
+            assert change < _FORCE_TOLERANCE, f"forces of the crystal {how} differ by {change:.3g} eV/angstrom"
+        return f"largest change {worst:.1e}"
+
+    def supercell(self) -> str:
+        doubled = Crystal.from_atoms(self.crystal.atoms.repeat((2, 1, 1)))
+        first, second = self.reference(), self.bench.evaluate(doubled)
+        assert second.failure is None, f"the doubled cell fails: {second.failure and second.failure.message}"
+        return f"largest change {self.compare(first, second, 'doubled'):.1e}"
+
+    def order_of_species(self) -> str:
+        """A crystal of two elements in each order of their atoms, and the same sites with the elements exchanged."""
+        if len(self.symbols) < 2:
+            raise _Skipped("the oracle knows one element")
+        tried = []
+        for one, other in itertools.combinations(self.symbols, 2):
+            first, backward = _probe(one, other), _probe(one, other, backward=True)
+            here, there = self.bench.evaluate(first), self.bench.evaluate(backward)
+            for evaluation, crystal in ((here, first), (there, backward)):
+                assert evaluation.failure is None, f"{crystal.formula} fails: {evaluation.failure and evaluation.failure.message}"
+            self.compare(here, there, f"{one}-{other} with the atoms of {other} first")
+            exchanged = self.bench.evaluate(_probe(other, one))
+            same = exchanged.failure is None and _is_same(here, exchanged)
+            assert not same, f"{first.formula} and {_probe(other, one).formula} have the same labels: elements are not told apart"
+            tried.append(f"{one}-{other}")
+        return ", ".join(tried)
+
+    def elements_by_name(self) -> str:
+        """The elements' crystals against what is known of them, with names as they are and with each pair exchanged."""
+        figures = {symbol: self.figures(symbol) for symbol in self.symbols}
+        known = {symbol: references.known_figures(symbol) for symbol in self.symbols}
+        usable = [symbol for symbol in self.symbols if known[symbol] is not None and figures[symbol]]
+        if len(usable) < 2:
+            raise _Skipped("fewer than two elements whose figures are known")
+        energies = {symbol: figures[symbol].get("cohesive energy") for symbol in usable}
+        free_atoms = all(
+            energy is not None and symbol in references.COHESIVE_ENERGIES and abs(math.log(max(energy, 1e-9) / references.COHESIVE_ENERGIES[symbol])) < 0.25
+            for symbol, energy in energies.items()
+        )
+        unsure = []
+        for one, other in itertools.combinations(usable, 2):
+            named = _misfit(figures[one], one, free_atoms) + _misfit(figures[other], other, free_atoms)
+            exchanged = _misfit(figures[one], other, free_atoms) + _misfit(figures[other], one, free_atoms)
+            assert not (named - exchanged > _SWAP_MARGIN and exchanged < _SWAP_RATIO * named), (
+                f"{one} behaves like {other} and {other} like {one}: {_tell(one, figures[one])}; {_tell(other, figures[other])}. "
+                "Two species are swapped"
+            )
+            if not (exchanged - named > _SWAP_MARGIN and named < _SWAP_RATIO * exchanged):
+                unsure.append(f"{one}/{other}")
+        told = "; ".join(_tell(symbol, figures[symbol]) for symbol in usable)
+        return told + (f"; these figures cannot tell {', '.join(unsure)} apart" if unsure else "")
+
+    def figures(self, symbol: str) -> dict[str, float]:
+        """Volume, bulk modulus and energy below zero of an element's crystal, as far as the oracle gives them."""
+        crystal = references.elemental(symbol)
+        evaluation = self.bench.evaluate(crystal)
+        assert evaluation.failure is None, f"the crystal of {symbol} fails: {evaluation.failure and evaluation.failure.message}"
+        values = {observation.quantity: observation.scalar for observation in evaluation.observations}
+        found: dict[str, float] = {}
+        if evaluation.crystal is not None:
+            found["volume"] = evaluation.crystal.volume / len(crystal)
+        elif words.ENERGY_PER_ATOM.name in values:
+            found |= self.scan(crystal)
+        if words.BULK_MODULUS.name in values:
+            found["bulk modulus"] = values[words.BULK_MODULUS.name]
+        if words.ENERGY_PER_ATOM.name in values and "cohesive energy" not in found:
+            found["cohesive energy"] = -values[words.ENERGY_PER_ATOM.name]
+        return found
+
+    def scan(self, crystal: Crystal) -> dict[str, float]:
+        """Of an oracle that does not relax: the minimum of its energies over volume."""
+        from ase.eos import EquationOfState
+        from ase.units import GPa
+
+        volumes, energies = [], []
+        for strain in _SCAN:
+            scaled = Crystal(crystal.lattice * (1 + strain), crystal.fractional, crystal.numbers)
+            evaluation = self.bench.evaluate(scaled)
+            if evaluation.failure is None:
+                volumes.append(scaled.volume / len(crystal))
+                energies.append(evaluation.value(words.ENERGY_PER_ATOM.name))
+        try:
+            volume, energy, modulus = EquationOfState(volumes, energies, eos="birchmurnaghan").fit(warn=False)
+        except (RuntimeError, ValueError, TypeError):
+            return {}
+        if not min(volumes) < volume < max(volumes) or modulus <= 0:
+            return {}
+        return {"volume": float(volume), "bulk modulus": float(modulus / GPa), "cohesive energy": -float(energy)}
+
+    def overlapping(self) -> str:
+        crystal = Crystal(np.eye(3) * 3.0, np.array([[0, 0, 0], [0.001, 0, 0]]), references.elemental(self.symbols[0]).numbers[[0, 0]])
+        evaluation = self.bench.evaluate(crystal)
+        if evaluation.failure is not None:
+            assert "worker died" not in evaluation.failure.message, f"two atoms in one place kill the worker: {evaluation.failure.message}"
+            return f"{evaluation.failure.kind.value}: {evaluation.failure.message[:100]}"
+        values = ", ".join(f"{o.quantity} {o.scalar:.3g}" for o in evaluation.observations[:3])
+        energy = next((o.scalar for o in evaluation.observations if o.quantity == words.ENERGY_PER_ATOM.name), None)
+        assert energy is None or energy > 0, f"two atoms in one place have an ordinary label: {values}"
+        return f"labelled, with {values}; sanity: in the config turns such values into failures"
+
+    def empty(self) -> str:
+        evaluation = self.bench.evaluate(Crystal(np.eye(3) * 4.0, np.zeros((0, 3)), np.zeros(0, dtype=np.uint8)))
+        assert evaluation.failure is not None, "a cell without atoms is labelled"
+        assert "worker died" not in evaluation.failure.message, f"a cell without atoms kills the worker: {evaluation.failure.message}"
+        return f"{evaluation.failure.kind.value}: {evaluation.failure.message[:100]}"
+
+    def unknown(self) -> str:
+        if not isinstance(self.oracle, HasElements):
+            raise _Skipped("the oracle does not state its elements")
+        foreign = next((symbol for symbol in ("Xe", "Pu", "H", "Au") if symbol not in self.oracle.elements), None)
+        if foreign is None:
+            raise _Skipped("the oracle knows every element")
+        evaluation = self.bench.evaluate(references.elemental(foreign))
+        assert evaluation.failure is not None, f"a crystal of {foreign}, which the oracle does not know, is labelled"
+        assert not evaluation.failure.retryable, f"the failure on {foreign} is marked as worth a retry"
+        return evaluation.failure.message[:100]
+
+    def compare(self, first: Evaluation, second: Evaluation, how: str) -> float:
+        """The largest relative change of a scalar; more than tolerance and noise allow is an AssertionError."""
+        worst = 0.0
+        others = {observation.quantity: observation for observation in second.observations}
+        for observation in first.observations:
+            if np.ndim(observation.value):
+                continue
+            other = others[observation.quantity]
+            size = max(abs(observation.scalar), _SMALL.get(observation.unit, 1e-6))
+            change = abs(observation.scalar - other.scalar)
+            allowed = self.tolerance * size + 5 * math.hypot(observation.noise or 0.0, other.noise or 0.0)
+            assert change <= allowed, (
+                f"{how}: {observation.quantity} changes from {observation.scalar:.6g} to {other.scalar:.6g} {observation.unit}"
+            )
+            worst = max(worst, change / size)
+        return worst
+
+
+def _probe(one: str, other: str, *, backward: bool = False) -> Crystal:
+    """Three atoms of one element and one of another in a slightly sheared cubic cell (L1_2 order), the second kind first if ``backward``."""
+    volume = (3 * references.atomic_volume(one) + references.atomic_volume(other)) / 4
+    lattice = np.eye(3) * (4 * volume) ** (1 / 3)
+    sites = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0], [0, 0, 0]])
+    numbers = np.array([references.atomic_numbers[symbol] for symbol in (one, one, one, other)], dtype=np.uint8)
+    order = [3, 0, 1, 2] if backward else [0, 1, 2, 3]
+    return Crystal(lattice, sites[order], numbers[order])
+
+
+def _array(evaluation: Evaluation, quantity: str) -> Any:
+    return next((np.asarray(o.value) for o in evaluation.observations if o.quantity == quantity and np.ndim(o.value)), None)
+
+
+def _is_same(first: Evaluation, second: Evaluation) -> bool:
+    others = {observation.quantity: observation.scalar for observation in second.observations}
+    pairs = [(o.scalar, others[o.quantity]) for o in first.observations if np.ndim(o.value) == 0 and o.quantity in others]
+    return all(abs(a - b) <= 1e-9 * max(abs(a), 1e-3) for a, b in pairs)
+
+
+def _misfit(figures: Mapping[str, float], symbol: str, free_atoms: bool) -> float:
+    """How far figures are from what is known of an element, in units of usual deviations; the nearer of experiment and PBE counts."""
+    known = references.known_figures(symbol)
+    assert known is not None
+    wanted: dict[str, tuple[float, ...]] = {"volume": known.volumes, "bulk modulus": known.bulk_moduli}
+    if free_atoms:
+        wanted["cohesive energy"] = (references.COHESIVE_ENERGIES[symbol],)
+    return sum(
+        min(abs(math.log(max(figures[name], 1e-9) / value)) for value in values) / _SCALES[name]
+        for name, values in wanted.items()
+        if name in figures
+    )
+
+
+def _tell(symbol: str, figures: Mapping[str, float]) -> str:
+    units = {"volume": "angstrom^3", "bulk modulus": "GPa", "cohesive energy": "eV"}
+    return f"{symbol}: " + ", ".join(f"{name} {value:.4g} {units[name]}" for name, value in figures.items())
+
+
+def _time_limit(spec: OracleSpec, symbols: Sequence[str]) -> str:
+    """A worker that takes longer than its limit is killed, and the next evaluation works."""
+    bench = _Bench(replace(spec, wall_limit=_SHORT_LIMIT))
+    try:
+        crystal = Crystal.from_atoms(_probe(symbols[0], symbols[-1]).atoms.repeat((2, 2, 2)))
+        began = time.monotonic()
+        evaluation = bench.evaluate(crystal)
+        seconds = time.monotonic() - began
+    finally:
+        bench.close()
+    if evaluation.failure is None or evaluation.failure.kind is not FailureKind.TIMEOUT:
+        raise _Skipped(f"it answers within {_SHORT_LIMIT:g} s")
+    assert seconds < spec.start_limit + _GRACE, f"with a limit of {_SHORT_LIMIT:g} s it took {seconds:.1f} s"
+    return f"stopped {max(0.0, seconds - _SHORT_LIMIT):.2f} s after a limit of {_SHORT_LIMIT:g} s, start included"
+
+
+def _leftovers() -> tuple[set[str], set[int]]:
+    """Entries of the temporary folder, and processes whose parent this process is."""
+    children = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            children.add(int(folder.name))
+    return set(os.listdir(tempfile.gettempdir())), children
+
+
+def _clean_up(before: tuple[set[str], set[int]]) -> str:
+    deadline = time.monotonic() + 5
+    while (left := _leftovers()[1] - before[1]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left, f"processes {sorted(left)} are still there"
+    names = sorted(name for name in _leftovers()[0] - before[0] if name.startswith("oreloop"))
+    killed = "; a worker killed at its limit leaves its folder" if names else ""
+    assert len(names) <= 1, f"{tempfile.gettempdir()} still holds {', '.join(names[:5])}"
+    return f"no process and {len(names)} folder left{killed}"
+
+
+def check_oracle(
+    oracle: str, params: Mapping[str, Any] | None = None, *, elements: Sequence[str] = (), folder: Path | None = None, wall_limit: float = 600.0
+) -> list[Finding]:
+    """For pytest: run the kit on an oracle by name or ``module:Class``. Raises AssertionError that lists what failed.
+
+    ``folder`` is where a user's module lies; ``wall_limit`` in seconds an evaluation.
+    """
+    plugin = PluginSpec(group="oracles", use=oracle, params=dict(params or {}), module_folder=str(folder) if folder else None)
+    spec = OracleSpec(name=oracle.rpartition(":")[2], plugin=plugin, wall_limit=wall_limit)
+    try:
+        findings = list(examine(spec, elements))
+    except OreloopError as error:
+        raise AssertionError(f"{oracle} cannot be built or started: {error.message}") from error
+    failed = [finding for finding in findings if finding.status == "failed"]
+    assert not failed, "\n".join(f"{finding.check}: {finding.detail}" for finding in failed)
+    return findings

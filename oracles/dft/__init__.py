@@ -1,0 +1,1 @@
+"""Labels from density functional theory: GPAW, Quantum ESPRESSO and VASP under one settings model."""

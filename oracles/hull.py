@@ -1,0 +1,117 @@
+"""The convex hull of energies against composition, by pymatgen's PhaseDiagram, from entries of one calculator and one set of settings.
+
+eV per atom. Energies of different calculators have different zeros and errors, so a hull of both would be of neither: mixing is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campaign.errors import InputError
+
+if TYPE_CHECKING:
+    from pymatgen.analysis.phase_diagram import PhaseDiagram
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A crystal on the diagram: its id, counts by element (any cell), energy (eV per atom) and the fidelity key of its label."""
+
+    id: str
+    composition: Mapping[str, float]
+    energy_per_atom: float
+    fidelity: str
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Formation energy and energy above the hull (eV per atom), and the phases that it would decompose into with their atomic shares."""
+
+    id: str
+    formation_energy: float
+    above_hull: float
+    decomposition: Mapping[str, float]
+
+
+class Hull:
+    """The hull of phases of one fidelity. ``version`` is a hash over all of them; it changes when a phase is added.
+
+    Raises InputError for phases of several fidelities, or without a phase of each element alone. 2,000 phases take about 0.2 s.
+    """
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        fidelities = sorted({phase.fidelity for phase in phases})
+        if len(fidelities) != 1:
+            raise InputError(
+                f"a hull takes energies of one calculator and settings, but these are of {', '.join(fidelities) or 'none'}",
+                hint="their zeros differ, so that differences between them mean nothing: choose one fidelity",
+            )
+        elements = {element for phase in phases for element, count in phase.composition.items() if count > 0}
+        pure = {next(iter(phase.composition)) for phase in phases if len(phase.composition) == 1}
+        if elements - pure:
+            raise InputError(
+                f"the hull has no phase of {', '.join(sorted(elements - pure))} alone",
+                hint="label the elements' crystals at this level (references: in the config)",
+            )
+        self.fidelity, self.elements = fidelities[0], tuple(sorted(elements))
+        self.phases = tuple(sorted(phases, key=lambda phase: phase.id))
+        text = "\n".join(f"{phase.id} {phase.energy_per_atom!r} {sorted(phase.composition.items())}" for phase in self.phases)
+        self.version = hashlib.sha256(f"{self.fidelity}\n{text}".encode()).hexdigest()[:16]
+
+    @cached_property
+    def _diagram(self) -> PhaseDiagram:
+        from pymatgen.analysis.phase_diagram import PhaseDiagram
+
+        return PhaseDiagram([_entry(phase) for phase in self.phases])
+
+    def stability(self, phase: Phase) -> Stability:
+        """Of a phase on the hull or beside it. Raises InputError for another fidelity or an element that the hull lacks."""
+        if phase.fidelity != self.fidelity:
+            raise InputError(f"the hull is of {self.fidelity}, this energy of {phase.fidelity}: they do not mix")
+        foreign = sorted(set(phase.composition) - set(self.elements))
+        if foreign:
+            raise InputError(f"the hull has no phases with {', '.join(foreign)}")
+        entry = _entry(phase)
+        decomposition, above = self._diagram.get_decomp_and_e_above_hull(entry, allow_negative=True, check_stable=False)
+        shares = {str(part.name): float(share) for part, share in decomposition.items()}
+        return Stability(phase.id, float(self._diagram.get_form_energy_per_atom(entry)), float(above), shares)
+
+    def stable(self) -> list[Phase]:
+        """The phases on the hull."""
+        names = {entry.name for entry in self._diagram.stable_entries}
+        return [phase for phase in self.phases if phase.id in names]
+
+    def with_phase(self, phase: Phase) -> Hull:
+        """The next version, with one phase more."""
+        return Hull([*self.phases, phase])
+
+
+def _entry(phase: Phase) -> Any:
+    from pymatgen.analysis.phase_diagram import PDEntry
+    from pymatgen.core import Composition
+
+    composition = Composition(dict(phase.composition))
+    return PDEntry(composition, phase.energy_per_atom * composition.num_atoms, name=phase.id)
+
+
+def read_phases(path: Path) -> list[Phase]:
+    """Competing phases from a CSV with columns id, formula, energy_per_atom (eV) and fidelity. Raises InputError for another table."""
+    import csv
+
+    from pymatgen.core import Composition
+
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [
+            Phase(row["id"], dict(Composition(row["formula"]).get_el_amt_dict()), float(row["energy_per_atom"]), row["fidelity"]) for row in rows
+        ]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: {error}", hint="expected a CSV with columns id, formula, energy_per_atom (eV), fidelity") from error

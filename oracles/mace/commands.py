@@ -1,0 +1,163 @@
+"""The commands ``oreloop train mace`` and ``oreloop evaluate mace``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from campaign.errors import InputError
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="A campaign's folder, or a file with energies and forces that ASE reads (extxyz, database).")],
+    target: Annotated[Path, typer.Argument(help="File to write: .safetensors for oreloop, .model for MACE's own tools.")],
+    oracle: Annotated[str | None, typer.Option(help="Campaign: whose labels; needed where several oracles give forces.")] = None,
+    foundation: Annotated[Path | None, typer.Option(help="A MACE file to fine-tune.")] = None,
+    members: Annotated[int, typer.Option(min=1, help="Networks; more than one make a committee.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 100,
+    channels: Annotated[int, typer.Option(min=1, help="Features per atom of a new network.")] = 32,
+    layers: Annotated[int, typer.Option(min=1, max=4, help="Message-passing layers of a new network.")] = 1,
+    cutoff: Annotated[float, typer.Option(help="Radius of the neighbourhoods (angstrom) of a new network.")] = 4.5,
+    held_out: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the data that is kept for the error.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and of what is held out.")] = 0,
+) -> None:
+    """Train MACE on labelled crystals, from scratch or from a foundation model, and tell its error on what it did not see."""
+    import numpy as np
+    import torch
+
+    from campaign.artifacts import write_whole
+    from oracles.mace import network as networks
+    from oracles.mace.network import ArchitectureConfig
+    from oracles.mace.store import SUFFIX, Origin, to_bytes, to_checkpoint
+    from oracles.mace.training import TrainingConfig, errors
+    from oracles.mace.training import train as fit
+
+    if target.suffix not in (SUFFIX, ".model"):
+        raise InputError(f"{target} should end in {SUFFIX} or .model")
+    if target.suffix == ".model" and members > 1:
+        raise InputError("a .model file holds one network", hint=f"write a committee to a {SUFFIX} file, or set --members 1")
+    frames = _frames_of_campaign(data, oracle) if data.is_dir() else _frames_of_file(data)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(frames))
+    n_kept = max(1, round(held_out * len(frames)))
+    if len(frames) - n_kept < 2:
+        raise InputError(f"{data} holds {len(frames)} labelled crystals, too few to train on")
+    kept, known = [frames[i] for i in order[:n_kept]], [frames[i] for i in order[n_kept:]]
+    if foundation is not None:
+        origin = Origin(foundation=str(foundation.resolve()), foundation_sha256=networks.sha256_of(foundation))
+    else:
+        numbers = sorted({int(number) for frame in frames for number in frame.crystal.numbers})
+        energies = np.array([frame.energy for frame in known])
+        scales = networks.scales_of([f.crystal for f in known], energies, [f.forces for f in known], numbers, cutoff)
+        origin = Origin(architecture=ArchitectureConfig(channels=channels, layers=layers, cutoff=cutoff, max_ell=3), scales=scales)
+    config = TrainingConfig(epochs=epochs)
+    console, trained = Console(), []
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("training", total=members * epochs)
+        for member in range(members):
+            network = origin.blank(seed + member)
+            trained.append(fit(network, known, config, rng=rng, progress=lambda epoch, loss: progress.advance(task)))
+    found = [errors(network, kept) for network in trained]
+    metrics = {
+        "trained_on": float(len(known)),
+        "held_out": float(len(kept)),
+        "held_out_forces": float(np.mean([error.forces for error in found])),
+        "held_out_energy_mev": 1000 * float(np.mean([error.energy for error in found])),
+    }
+    if target.suffix == SUFFIX:
+        write_whole(target, to_bytes(to_checkpoint(trained, origin, metrics)))
+    else:
+        part = target.with_name(f".{target.name}.part")
+        torch.save(trained[0], part)
+        part.replace(target)
+    console.print(
+        f"{target}: trained on {len(known)} crystals; root mean square error on {len(kept)} others: "
+        f"{metrics['held_out_energy_mev']:.1f} meV/atom, {1000 * metrics['held_out_forces']:.0f} meV/angstrom"
+    )
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A MACE file or a committee of ours.")],
+    structures: Annotated[Path, typer.Argument(help="Crystals in a file that ASE reads; with energies and forces the errors are told.")],
+    target: Annotated[Path | None, typer.Option(help="extxyz file to write the predictions to.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Crystals computed at once.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Energies, forces and stresses of many crystals at once from a MACE model."""
+    import numpy as np
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import read, write
+
+    from campaign.types import Crystal
+    from oracles.mace import network as networks
+    from oracles.mace.store import read_models
+    from oracles.mace.training import errors
+
+    console = Console()
+    members, _ = read_models(model, device)
+    images = read(structures, ":")
+    crystals = [Crystal.from_atoms(atoms) for atoms in images]
+    found = [networks.predict(member, crystals, batch_size=batch, device=device) for member in members]
+    if all(atoms.calc is not None for atoms in images):
+        figures = [errors(member, _frames_of_file(structures), batch_size=batch) for member in members]
+        console.print(
+            f"root mean square errors on {len(crystals)} crystals: {1000 * np.mean([e.energy for e in figures]):.1f} meV/atom, "
+            f"{1000 * np.mean([e.forces for e in figures]):.0f} meV/angstrom"
+        )
+    if target is not None:
+        for i, atoms in enumerate(images):
+            predictions = [member[i] for member in found]
+            atoms.calc = SinglePointCalculator(
+                atoms,
+                energy=float(np.mean([p.energy for p in predictions])),
+                forces=np.mean([p.forces for p in predictions], axis=0),
+                stress=np.mean([p.stress for p in predictions], axis=0)[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
+            )
+        part = target.with_name(f".{target.name}.part")
+        write(part, images, format="extxyz")
+        part.replace(target)
+        console.print(f"wrote {target}")
+    console.print(f"{len(crystals)} crystals, {len(members)} network(s)")
+
+
+def _frames_of_file(path: Path) -> list:  # type: ignore[type-arg]
+    from ase.io import read
+
+    from campaign.types import Crystal
+    from oracles.mace.training import Frame
+
+    try:
+        images = read(path, ":")
+    except Exception as error:
+        raise InputError(f"cannot read {path}: {error}", hint="give an extxyz file or an ASE database with energies and forces") from error
+    frames = []
+    for i, atoms in enumerate(images):
+        results = atoms.calc.results if atoms.calc is not None else {}
+        if not {"energy", "forces"} <= results.keys():
+            raise InputError(f"{path}: structure {i} has no {'energy' if 'energy' not in results else 'forces'}")
+        stress = atoms.get_stress(voigt=False) if "stress" in results else None
+        frames.append(Frame(Crystal.from_atoms(atoms), float(results["energy"]), results["forces"], stress))
+    return frames
+
+
+def _frames_of_campaign(folder: Path, oracle: str | None) -> list:  # type: ignore[type-arg]
+    from campaign.api import Campaign
+    from campaign.dataset import dataset_before
+    from oracles.mace.committee import frames_of
+
+    campaign = Campaign.open(folder)
+    reader = campaign.reader()
+    state = reader.fold()
+    giving = sorted({label.oracle for label in state.labels.values() if any(row.quantity == "forces" for row in label.observations)})
+    if oracle is None and len(giving) != 1:
+        raise InputError(
+            f"{folder}: {'no oracle gives' if not giving else ', '.join(giving) + ' give'} forces",
+            hint="name one with --oracle" if giving else "set measure: [forces] of an oracle",
+        )
+    dataset = dataset_before(reader, state, state.sequence + 1, oracle or giving[0])
+    reader.close()
+    return frames_of(dataset.labelled)

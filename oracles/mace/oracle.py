@@ -1,0 +1,170 @@
+"""The oracle ``mace``: labels at zero temperature from MACE models, one or a committee.
+
+A committee's label is its members' mean; the spread of the energies is recorded as the label's noise.
+On one core a 54-atom cell takes about 10 ms an evaluation with a small network; memory grows with its edges.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+from pydantic import Field, model_validator
+
+from campaign.errors import InputError
+from campaign.parameters import ConfigPath
+from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, Fidelity
+from oracles.relaxation import AseMechanics
+from oracles.static import StaticConfig, StaticOracle
+
+
+class MaceConfig(StaticConfig):
+    model: ConfigPath | tuple[ConfigPath, ...] | None = Field(
+        None, description="A MACE file, a committee from `oreloop train mace`, or several MACE files as a committee."
+    )
+    foundation: str | None = Field(None, description="Instead of model: name of a foundation model, such as medium-mpa-0 or small.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the network runs.")
+    precision: Literal["float32", "float64"] = Field("float64", description="float64 for relaxations and strains, float32 for speed.")
+    force_tolerance: float = Field(1e-3, gt=0, description="Largest force on an atom (eV/angstrom) at which a relaxation stops.")
+    max_steps: int = Field(500, gt=0, description="Most steps of one relaxation.")
+    strain: float = Field(5e-3, gt=0, le=0.02, description="Linear strain (1) of the cells whose pressures or stresses are taken.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MaceConfig:
+        if (self.model is None) == (self.foundation is None):
+            raise ValueError("give either model: (a file) or foundation: (a name)")
+        return self
+
+
+def foundation_path(name: str) -> Path:
+    """The file of a foundation model: from MACE's cache, downloaded where it is not there. Raises InputError where it cannot be had."""
+    import mace  # noqa: F401
+    from mace.calculators.foundations_models import download_mace_mp_checkpoint, mace_mp_names
+
+    known = [known for known in mace_mp_names if known]
+    if name not in known:
+        raise InputError(f"there is no foundation model {name!r}", hint=f"known are {', '.join(known)}; or give a file with model:")
+    try:
+        return Path(download_mace_mp_checkpoint(name))
+    except Exception as error:
+        raise InputError(
+            f"the foundation model {name} is not in MACE's cache and cannot be downloaded ({type(error).__name__})",
+            hint="on a machine without a network, copy the file and give its path with model:",
+        ) from error
+
+
+class CommitteeCalculator(Calculator):  # type: ignore[misc]
+    """Mean energy, forces and stress of one or several networks; the spread of the energies as ``energy_spread`` (eV)."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
+
+    def __init__(self, members: Sequence[Any], device: str) -> None:
+        super().__init__()
+        self.members, self._device = list(members), device
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+        from oracles.mace import network as networks
+
+        super().calculate(atoms, properties, system_changes)
+        crystal = Crystal.from_atoms(self.atoms)
+        found = [networks.predict(member, [crystal], device=self._device)[0] for member in self.members]
+        stress = np.mean([prediction.stress for prediction in found], axis=0)
+        self.results = {
+            "energy": float(np.mean([prediction.energy for prediction in found])),
+            "forces": np.mean([prediction.forces for prediction in found], axis=0),
+            "stress": stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
+            "energy_spread": float(np.std([prediction.energy for prediction in found], ddof=1)) if len(found) > 1 else None,
+        }
+
+
+def elements_of(path: Path) -> frozenset[str]:
+    """The elements that a model knows. MACE's own files are pickles, so they are read in a process of their own."""
+    from ase.data import chemical_symbols
+
+    code = "import json, sys; from pathlib import Path; from oracles.mace import store; print(json.dumps(store.numbers_in(Path(sys.argv[1]))))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(path)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"{path} cannot be read as a MACE model: {done.stderr.strip().splitlines()[-1]}", hint="give the path of a MACE file")
+    return frozenset(chemical_symbols[number] for number in json.loads(done.stdout.splitlines()[-1]))
+
+
+class Mace(StaticOracle):
+    """Energy, volume, relaxed crystal and its phase; forces, bulk modulus and elastic tensor where asked. The model is read on first use."""
+
+    Config = MaceConfig
+    config: MaceConfig
+
+    def __init__(self, config: MaceConfig) -> None:
+        self.config = config
+        if config.model is not None:
+            self.paths = config.model if isinstance(config.model, tuple) else (config.model,)
+        else:
+            assert config.foundation is not None
+            self.paths = (foundation_path(config.foundation),)
+        self._sha256 = [_sha256(path) for path in self.paths]
+
+    @cached_property
+    def members(self) -> list[Any]:
+        from oracles.mace.store import read_models
+
+        found = []
+        for path, sha256 in zip(self.paths, self._sha256, strict=True):
+            members, now = read_models(path, self.config.device)
+            if now != sha256:
+                raise InputError(f"{path} changed while the campaign ran", hint="restore the file; another model is another fidelity")
+            found += members
+        return [member.double() if self.config.precision == "float64" else member.float() for member in found]
+
+    @cached_property
+    def elements(self) -> frozenset[str]:
+        return frozenset.intersection(*(elements_of(path) for path in self.paths))
+
+    @property
+    def level(self) -> Fidelity:
+        settings = {"models_sha256": self._sha256, "precision": self.config.precision, "force_tolerance": self.config.force_tolerance}
+        return Fidelity("mace", settings)
+
+    def make_mechanics(self) -> AseMechanics:
+        from ase.data import chemical_symbols
+
+        from oracles.mace.network import numbers_of
+
+        known = frozenset.intersection(*(frozenset(chemical_symbols[z] for z in numbers_of(member)) for member in self.members))
+
+        def check(crystal: Crystal) -> None:
+            unknown = sorted(set(crystal.symbols) - known)
+            if unknown:
+                raise ValueError(f"the model does not know {', '.join(unknown)}")
+
+        calculator = CommitteeCalculator(self.members, self.config.device)
+        return AseMechanics(calculator, force_tolerance=self.config.force_tolerance, max_steps=self.config.max_steps, check=check)
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        evaluation = super().evaluate(crystal)
+        if evaluation.failure is not None or len(self.members) == 1:
+            return evaluation
+        from oracles.mace import network as networks
+
+        energies = [networks.predict(member, [evaluation.crystal or crystal])[0].energy / len(crystal) for member in self.members]
+        noise = float(np.std(energies, ddof=1))
+        observations = tuple(
+            replace(found, noise=noise) if found.quantity == ENERGY_PER_ATOM.name else found for found in evaluation.observations
+        )
+        return replace(evaluation, observations=observations)
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read the MACE model {path}: {error.strerror}", hint="give the path of a MACE file") from error
