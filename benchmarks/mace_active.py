@@ -143,8 +143,8 @@ def near_sites(seed: int) -> Row:
 
 
 NEAR = (0.01, 0.1)
-NEAR_ARCHITECTURE: dict[str, Any] = {"channels": 32, "layers": 1, "cutoff": 4.5, "max_ell": 3}
-NEAR_TRAINING: dict[str, Any] = {"epochs": 100}
+NEAR_ARCHITECTURE: dict[str, Any] = {"channels": 32, "layers": 2, "cutoff": 4.5}
+NEAR_TRAINING: dict[str, Any] = {"epochs": 180}
 
 
 def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:

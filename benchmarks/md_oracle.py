@@ -26,8 +26,8 @@ import numpy as np
 from benchmarks.record import Row, goal, middle, show, write
 from campaign.crystals.lattice import supercell
 from campaign.types import Crystal
-from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
 from oracles.lammps.engine import LammpsEngine
+from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS, REPEATS, STRAIN, SAME_ENERGY = 12, 3, 1e-6, 1e-5

@@ -148,3 +148,13 @@ def agreement(state: CampaignState, config: CampaignConfig) -> list[Agreement]:
             spread = float(difference.std(ddof=1)) if len(values) > 1 else math.nan
             found.append(Agreement(lower.oracle, level.oracle, chemistry, len(values), float(difference.mean()), spread, rank))
     return found
+
+
+def figures(state: CampaignState, config: CampaignConfig) -> dict[str, float]:
+    """The agreement of levels as numbers by name."""
+    found: dict[str, float] = {}
+    for pair in agreement(state, config):
+        for name, value in (("pairs", pair.n), ("bias", pair.bias), ("rank_correlation", pair.rank_correlation)):
+            if math.isfinite(value):
+                found[f"audit/{pair.lower}-{pair.upper}/{pair.chemistry}/{name}"] = value
+    return found

@@ -28,11 +28,15 @@ class Prediction:
 
 
 def predictions(record: RoundRecord, state: CampaignState, objective: Objective, oracle: str) -> list[Prediction]:
-    """Of the candidates that a round selected by a model: those that are labelled."""
+    """Of the candidates that a round selected by a model: those that are labelled, at the level that the model is of."""
     found = []
-    for choice in record.decided.choices if record.decided else ():
-        label = state.labels.get((choice.candidate, oracle))
-        if choice.oracle != oracle or label is None or choice.mean is None or choice.deviation is None:
+    choices = record.decided.choices if record.decided else ()
+    chosen = {(choice.candidate, choice.oracle) for choice in choices}
+    for choice in choices:
+        label = state.labels.get((choice.candidate, choice.oracle))
+        if choice.oracle != oracle and (choice.candidate, oracle) in chosen:
+            continue
+        if label is None or choice.mean is None or choice.deviation is None:
             continue
         if objective.quantity in label.values:
             value = label.values[objective.quantity]
@@ -110,6 +114,11 @@ def round_figures(state: CampaignState, record: RoundRecord, objective: Objectiv
         figures["best_of_round"] = max(values) if objective.sign > 0 else min(values)
     if record.decided is not None:
         figures["labels_unseen_by_model"] = record.decided.labels_at_decision - record.decided.model_labels
+        figures |= {f"committee/{name.replace(' ', '_')}": count for name, count in record.decided.outcomes.items()}
+        climbing = Counter(f"{choice.reason}/{choice.oracle}" for choice in record.decided.choices if choice.reason)
+        figures |= {f"climbed/{name}": count for name, count in climbing.items()}
+    for event in record.trained:
+        figures |= {f"training/{event.generator}/{name}": value for name, value in event.metrics.items()}
     figures |= {f"model/{name}": value for name, value in calibration(predictions(record, state, objective, oracle)).items()}
     ended = record.ended or math.inf
     so_far = [label for label in state.labels.values() if label.oracle == oracle and label.finished <= ended]

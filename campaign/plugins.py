@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,14 @@ def build(spec: PluginSpec) -> Any:
         problems = [(tuple(item["loc"]), item["msg"]) for item in error.errors()]
         raise ParameterError(spec.use, problems, tuple(config.model_fields)) from error
     return component(settings)
+
+
+def known_settings(spec: PluginSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that a component has; all where it does not say which it has."""
+    config = getattr(load(spec), "Config", None)
+    if not (isinstance(config, type) and issubclass(config, BaseModel)):
+        return dict(settings)
+    return {name: value for name, value in settings.items() if name in config.model_fields}
 
 
 def fidelity_of(oracle: Oracle, spec: PluginSpec) -> Fidelity:

@@ -313,7 +313,12 @@ class CampaignConfig(Frame):
         if left_out or len(set(levels)) != len(levels):
             raise ValueError(f"fidelities: each oracle is one level; {', '.join(left_out) or 'one'} is {'none' if left_out else 'two'}")
         watched = [*((self.sentinels and self.sentinels.oracles) or ()), *((self.references and self.references.oracles) or ())]
-        for name in [*self.budget.oracle_seconds, *levels, *watched, *(s.oracle for s in (*self.initial_data, *self.candidate_pools) if s.oracle)]:
+        for name in [
+            *self.budget.oracle_seconds,
+            *levels,
+            *watched,
+            *(s.oracle for s in (*self.initial_data, *self.candidate_pools) if s.oracle),
+        ]:
             if name not in names:
                 raise ValueError(f"there is no oracle {name!r} in this config, only {', '.join(sorted(names))}")
         for source in self.initial_data:

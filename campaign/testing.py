@@ -224,7 +224,9 @@ class _Checks:
             raise _Skipped("fewer than two elements whose figures are known")
         energies = {symbol: figures[symbol].get("cohesive energy") for symbol in usable}
         free_atoms = all(
-            energy is not None and symbol in references.COHESIVE_ENERGIES and abs(math.log(max(energy, 1e-9) / references.COHESIVE_ENERGIES[symbol])) < 0.25
+            energy is not None
+            and symbol in references.COHESIVE_ENERGIES
+            and abs(math.log(max(energy, 1e-9) / references.COHESIVE_ENERGIES[symbol])) < 0.25
             for symbol, energy in energies.items()
         )
         unsure = []
@@ -403,7 +405,12 @@ def _clean_up(before: tuple[set[str], set[int]]) -> str:
 
 
 def check_oracle(
-    oracle: str, params: Mapping[str, Any] | None = None, *, elements: Sequence[str] = (), folder: Path | None = None, wall_limit: float = 600.0
+    oracle: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    elements: Sequence[str] = (),
+    folder: Path | None = None,
+    wall_limit: float = 600.0,
 ) -> list[Finding]:
     """For pytest: run the kit on an oracle by name or ``module:Class``. Raises AssertionError that lists what failed.
 

@@ -109,7 +109,8 @@ def read_phases(path: Path) -> list[Phase]:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         return [
-            Phase(row["id"], dict(Composition(row["formula"]).get_el_amt_dict()), float(row["energy_per_atom"]), row["fidelity"]) for row in rows
+            Phase(row["id"], dict(Composition(row["formula"]).get_el_amt_dict()), float(row["energy_per_atom"]), row["fidelity"])
+            for row in rows
         ]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error

@@ -13,10 +13,46 @@ from campaign.crystals.lattice import atomic_volume
 from campaign.types import Crystal
 
 COHESIVE_ENERGIES = {
-    **{"Li": 1.63, "Be": 3.32, "C": 7.37, "Na": 1.113, "Mg": 1.51, "Al": 3.39, "Si": 4.63, "K": 0.934, "Ca": 1.84, "Sc": 3.90},
-    **{"Ti": 4.85, "V": 5.31, "Cr": 4.10, "Mn": 2.92, "Fe": 4.28, "Co": 4.39, "Ni": 4.44, "Cu": 3.49, "Zn": 1.35, "Ga": 2.81},
-    **{"Ge": 3.85, "Zr": 6.25, "Nb": 7.57, "Mo": 6.82, "Ru": 6.74, "Rh": 5.75, "Pd": 3.89, "Ag": 2.95, "Cd": 1.16, "In": 2.52},
-    **{"Sn": 3.14, "Hf": 6.44, "Ta": 8.10, "W": 8.90, "Re": 8.03, "Os": 8.17, "Ir": 6.94, "Pt": 5.84, "Au": 3.81, "Pb": 2.03},
+    "Li": 1.63,
+    "Be": 3.32,
+    "C": 7.37,
+    "Na": 1.113,
+    "Mg": 1.51,
+    "Al": 3.39,
+    "Si": 4.63,
+    "K": 0.934,
+    "Ca": 1.84,
+    "Sc": 3.90,
+    "Ti": 4.85,
+    "V": 5.31,
+    "Cr": 4.10,
+    "Mn": 2.92,
+    "Fe": 4.28,
+    "Co": 4.39,
+    "Ni": 4.44,
+    "Cu": 3.49,
+    "Zn": 1.35,
+    "Ga": 2.81,
+    "Ge": 3.85,
+    "Zr": 6.25,
+    "Nb": 7.57,
+    "Mo": 6.82,
+    "Ru": 6.74,
+    "Rh": 5.75,
+    "Pd": 3.89,
+    "Ag": 2.95,
+    "Cd": 1.16,
+    "In": 2.52,
+    "Sn": 3.14,
+    "Hf": 6.44,
+    "Ta": 8.10,
+    "W": 8.90,
+    "Re": 8.03,
+    "Os": 8.17,
+    "Ir": 6.94,
+    "Pt": 5.84,
+    "Au": 3.81,
+    "Pb": 2.03,
 }
 """Energy (eV/atom) that takes the element's crystal apart into free atoms; Kittel, Introduction to Solid State Physics, 8th ed., ch. 3."""
 
@@ -46,7 +82,9 @@ def elemental(symbol: str, structure: str | None = None) -> Crystal:
 def ordered_binary(one: str, other: str) -> Crystal:
     """B2 (CsCl) order of two elements, at the mean of their atomic volumes."""
     edge = float((atomic_volume(one) + atomic_volume(other)) ** (1 / 3))
-    return Crystal(np.eye(3) * edge, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([atomic_numbers[one], atomic_numbers[other]], np.uint8))
+    return Crystal(
+        np.eye(3) * edge, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([atomic_numbers[one], atomic_numbers[other]], np.uint8)
+    )
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,11 @@ class OracleWorker:
         return answer if failure is None else Evaluation(failure=failure)
 
     def _oracle(self, job: EvaluationJob) -> Oracle:
-        which = repr(sorted(job.softer.items()))
-        if not job.softer:
-            return self._oracles[""]
+        plugin = self._spec.plugin
+        softer = plugins.known_settings(plugin, job.softer)
+        which = repr(sorted(softer.items())) if softer else ""
         if which not in self._oracles:
-            plugin = self._spec.plugin
-            self._oracles[which] = plugins.build(replace(plugin, params={**plugin.params, **job.softer}))
+            self._oracles[which] = plugins.build(replace(plugin, params={**plugin.params, **softer}))
         return self._oracles[which]
 
 

@@ -321,9 +321,7 @@ class CampaignState:
         return next((event for event in reversed(self.checkpoints[generator]) if event.is_published), None)
 
 
-def formation_energy(
-    energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]
-) -> float | None:
+def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]) -> float | None:
     """E - sum over elements of x E_element, in eV per atom; None where something is not known yet."""
     if energy is None or not composition or not composition.keys() <= references.keys():
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from campaign import __version__
+from campaign import __version__, ladder
 from campaign.artifacts import write_whole
 from campaign.budget import best_labels
 from campaign.config import LoadedConfig
@@ -69,6 +70,9 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         add("Best so far", figures.best_so_far(state, objective, oracle, axis))
         add("Predicted before labelling, against found", figures.parity(state, objective, oracle, axis))
         add("Composition", figures.composition(compositions, loaded.config.space.elements, axis))
+    for entry in sorted(entry_points(group="oreloop.figures"), key=lambda entry: entry.name):
+        for title, figure in entry.load()(state):
+            add(title, figure)
     add("From proposed to labelled", figures.funnel(_funnel(state)))
     if state.own_labels or state.failures:
         add("Workers", figures.timeline(state))
@@ -84,6 +88,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         refusals=Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted),
         failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
         generators=_generators(state),
+        levels=ladder.agreement(state, loaded.config),
     )
     path = folder / "report.html"
     write_whole(path, page.encode())

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import metrics, versions
+from campaign import ladder, metrics, versions
 from campaign.budget import best_labels
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
@@ -89,7 +89,7 @@ class MlflowTracker:
         ended = [record for record in state.rounds if record.ended is not None and record.index not in self._seen_rounds]
         for record in ended:
             self._seen_rounds.add(record.index)
-            figures = metrics.round_figures(state, record, self._objective, self._oracle)
+            figures = metrics.round_figures(state, record, self._objective, self._oracle) | ladder.figures(state, self._config)
             workers = next(oracle.workers for oracle in self._config.oracles if oracle.label == self._oracle)
             figures["busy_fraction"] = metrics.busy_fraction(state, self._oracle, workers, start=record.started, end=record.ended or 0.0)
             self._rounds.append(_RoundLog(record.index, record.ended or 0.0, figures))

@@ -18,7 +18,10 @@ GPAW_HINT = "run `make dft` in a checkout, or install gpaw and gpaw-data as docs
 ESPRESSO_HINT = "install it (Debian: quantum-espresso, quantum-espresso-data), or set command: and pseudopotentials:"
 _PSEUDOPOTENTIALS = ("/usr/share/espresso/pseudo", "/usr/local/share/espresso/pseudo")
 _CUTOFFS = re.compile(r"Suggested minimum cutoff for (wavefunctions|charge density):\s*([\d.]+)\s*Ry")
-_HEADER_CUTOFFS = {"wavefunctions": re.compile(r'wfc_cutoff="\s*([\d.Ee+-]+)"'), "charge density": re.compile(r'rho_cutoff="\s*([\d.Ee+-]+)"')}
+_HEADER_CUTOFFS = {
+    "wavefunctions": re.compile(r'wfc_cutoff="\s*([\d.Ee+-]+)"'),
+    "charge density": re.compile(r'rho_cutoff="\s*([\d.Ee+-]+)"'),
+}
 
 
 def missing_gpaw() -> str:
@@ -43,7 +46,9 @@ def pseudopotentials(folder: Path, symbols: set[str], chosen: Mapping[str, str])
     """File name by element: as chosen, or the folder's first PBE one. Raises ValueError where there is none."""
     found = dict(chosen)
     for symbol in symbols - found.keys():
-        files = sorted(path.name for path in folder.glob("*.[uU][pP][fF]") if path.name.split(".")[0].split("_")[0].lower() == symbol.lower())
+        files = sorted(
+            path.name for path in folder.glob("*.[uU][pP][fF]") if path.name.split(".")[0].split("_")[0].lower() == symbol.lower()
+        )
         preferred = [name for name in files if "pbe" in name.lower()]
         if not preferred:
             raise ValueError(f"no PBE pseudopotential of {symbol} in {folder}")

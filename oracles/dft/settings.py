@@ -26,7 +26,9 @@ class DftConfig(BaseModel):
         default_factory=dict, description="Starting moment by element (Bohr magnetons); others start at 0. Empty: not spin-polarised."
     )
     antiferromagnetic: tuple[str, ...] = Field((), description="Elements whose starting moments alternate in sign from atom to atom.")
-    energy_convergence: float = Field(1e-5, gt=0, description="Change of the energy (eV per electron) at which self-consistency is reached.")
+    energy_convergence: float = Field(
+        1e-5, gt=0, description="Change of the energy (eV per electron) at which self-consistency is reached."
+    )
     relax: Relaxed = Field(
         "volume", description="volume: shape and ions as proposed, the volume from the equation of state; cell: all; ions; none."
     )

@@ -47,7 +47,9 @@ def run(folder: Path) -> dict[str, Any]:
     if last.exists():
         crystal = crystal_from_json(json.loads(last.read_text()))
     calculator = engines.make(job["engine"], job["engine_settings"], config, crystal, folder)
-    mechanics = AseMechanics(calculator, force_tolerance=config.force_tolerance, max_steps=config.max_steps, largest_step=config.largest_step)
+    mechanics = AseMechanics(
+        calculator, force_tolerance=config.force_tolerance, max_steps=config.max_steps, largest_step=config.largest_step
+    )
     mechanics.load(crystal)
     mechanics.atoms.set_initial_magnetic_moments(starting_moments(crystal, config))
     mechanics.on_step = lambda atoms: write_json(last, crystal_to_json(Crystal.from_atoms(atoms)))

@@ -15,7 +15,17 @@ from functools import partial
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from campaign.types import BULK_MODULUS, ENERGY_PER_ATOM, VOLUME_PER_ATOM, Crystal, Evaluation, FailureKind, Fidelity, FloatArray, Observation
+from campaign.types import (
+    BULK_MODULUS,
+    ENERGY_PER_ATOM,
+    VOLUME_PER_ATOM,
+    Crystal,
+    Evaluation,
+    FailureKind,
+    Fidelity,
+    FloatArray,
+    Observation,
+)
 from campaign.units import GPA_PER_BAR
 from oracles.lammps import potentials
 from oracles.lammps.engine import LammpsEngine, missing

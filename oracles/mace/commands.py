@@ -13,14 +13,16 @@ from campaign.errors import InputError
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="A campaign's folder, or a file with energies and forces that ASE reads (extxyz, database).")],
+    data: Annotated[
+        Path, typer.Argument(help="A campaign's folder, or a file with energies and forces that ASE reads (extxyz, database).")
+    ],
     target: Annotated[Path, typer.Argument(help="File to write: .safetensors for oreloop, .model for MACE's own tools.")],
     oracle: Annotated[str | None, typer.Option(help="Campaign: whose labels; needed where several oracles give forces.")] = None,
     foundation: Annotated[Path | None, typer.Option(help="A MACE file to fine-tune.")] = None,
     members: Annotated[int, typer.Option(min=1, help="Networks; more than one make a committee.")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 100,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 180,
     channels: Annotated[int, typer.Option(min=1, help="Features per atom of a new network.")] = 32,
-    layers: Annotated[int, typer.Option(min=1, max=4, help="Message-passing layers of a new network.")] = 1,
+    layers: Annotated[int, typer.Option(min=1, max=4, help="Message-passing layers of a new network.")] = 2,
     cutoff: Annotated[float, typer.Option(help="Radius of the neighbourhoods (angstrom) of a new network.")] = 4.5,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the data that is kept for the error.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and of what is held out.")] = 0,
@@ -53,7 +55,7 @@ def train(
         numbers = sorted({int(number) for frame in frames for number in frame.crystal.numbers})
         energies = np.array([frame.energy for frame in known])
         scales = networks.scales_of([f.crystal for f in known], energies, [f.forces for f in known], numbers, cutoff)
-        origin = Origin(architecture=ArchitectureConfig(channels=channels, layers=layers, cutoff=cutoff, max_ell=3), scales=scales)
+        origin = Origin(architecture=ArchitectureConfig(channels=channels, layers=layers, cutoff=cutoff), scales=scales)
     config = TrainingConfig(epochs=epochs)
     console, trained = Console(), []
     with Progress(console=console, transient=True) as progress:

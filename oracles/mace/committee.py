@@ -115,7 +115,9 @@ def frames_of(labelled: Sequence[LabelledCandidate]) -> list[Frame]:
     frames = []
     for item in labelled:
         if FORCES.name not in item.arrays or ENERGY_PER_ATOM.name not in item.values:
-            raise InputError("a MACE committee learns from energies and forces, but these labels have none", hint="set measure: [forces] of the oracle")
+            raise InputError(
+                "a MACE committee learns from energies and forces, but these labels have none", hint="set measure: [forces] of the oracle"
+            )
         crystal = item.relaxed or item.candidate.crystal
         stress = item.arrays.get(STRESS.name)
         energy = item.values[ENERGY_PER_ATOM.name] * len(crystal)

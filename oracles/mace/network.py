@@ -158,9 +158,7 @@ def predict(network: torch.nn.Module, crystals: Sequence[Crystal], *, batch_size
         energies = output["energy"].detach().cpu().double().numpy()
         forces = output["forces"].detach().cpu().double().numpy()
         stresses = output["stress"].detach().cpu().double().numpy()
-        found += [
-            Prediction(float(energies[i]), forces[ends[i] : ends[i + 1]], stresses[i]) for i in range(len(ends) - 1)
-        ]
+        found += [Prediction(float(energies[i]), forces[ends[i] : ends[i + 1]], stresses[i]) for i in range(len(ends) - 1)]
     return found
 
 
@@ -178,7 +176,9 @@ class default_dtype:  # noqa: N801
         torch.set_default_dtype(self._before)
 
 
-def scales_of(crystals: Sequence[Crystal], energies: FloatArray, forces: Sequence[FloatArray], numbers: Sequence[int], cutoff: float) -> Scales:
+def scales_of(
+    crystals: Sequence[Crystal], energies: FloatArray, forces: Sequence[FloatArray], numbers: Sequence[int], cutoff: float
+) -> Scales:
     """Energies of the elements by least squares over compositions; the spread from the forces' root mean square; neighbours within the cutoff."""
     counts = np.array([[int(np.sum(crystal.numbers == number)) for number in numbers] for crystal in crystals], dtype=float)
     element_energies, *_ = np.linalg.lstsq(counts, energies, rcond=1e-6)

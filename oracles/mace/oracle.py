@@ -6,9 +6,9 @@ On one core a 54-atom cell takes about 10 ms an evaluation with a small network;
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -89,10 +89,14 @@ def elements_of(path: Path) -> frozenset[str]:
     """The elements that a model knows. MACE's own files are pickles, so they are read in a process of their own."""
     from ase.data import chemical_symbols
 
-    code = "import json, sys; from pathlib import Path; from oracles.mace import store; print(json.dumps(store.numbers_in(Path(sys.argv[1]))))"
+    code = (
+        "import json, sys; from pathlib import Path; from oracles.mace import store; print(json.dumps(store.numbers_in(Path(sys.argv[1]))))"
+    )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{path} cannot be read as a MACE model: {done.stderr.strip().splitlines()[-1]}", hint="give the path of a MACE file")
+        raise InputError(
+            f"{path} cannot be read as a MACE model: {done.stderr.strip().splitlines()[-1]}", hint="give the path of a MACE file"
+        )
     return frozenset(chemical_symbols[number] for number in json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -41,7 +41,9 @@ class Origin:
 
 def to_checkpoint(members: Sequence[torch.nn.Module], origin: Origin, metrics: dict[str, float]) -> Checkpoint:
     tensors = {
-        f"{i}/{name}": tensor.detach().cpu().numpy().copy() for i, member in enumerate(members) for name, tensor in member.state_dict().items()
+        f"{i}/{name}": tensor.detach().cpu().numpy().copy()
+        for i, member in enumerate(members)
+        for name, tensor in member.state_dict().items()
     }
     facts = {
         "kind": "mace committee",
@@ -75,7 +77,9 @@ def members_of(checkpoint: Checkpoint) -> list[torch.nn.Module]:
         member = origin.blank(0)
         prefix = f"{i}/"
         state = {
-            name.removeprefix(prefix): torch.from_numpy(np.array(tensor)) for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)
+            name.removeprefix(prefix): torch.from_numpy(np.array(tensor))
+            for name, tensor in checkpoint.tensors.items()
+            if name.startswith(prefix)
         }
         member.load_state_dict(state)
         found.append(member)
@@ -104,7 +108,9 @@ def read_models(path: Path, device: str) -> tuple[list[torch.nn.Module], str]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path} is no MACE model: {type(error).__name__}: {error}", hint="give a MACE file or a .safetensors of `oreloop train mace`") from error
+        raise InputError(
+            f"{path} is no MACE model: {type(error).__name__}: {error}", hint="give a MACE file or a .safetensors of `oreloop train mace`"
+        ) from error
     return [member.to(device) for member in members], sha256
 
 

@@ -27,7 +27,7 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(60, ge=1, description="Passes over the labels.")
     batch_size: int = Field(5, ge=1, description="Crystals in one step.")
     learning_rate: float = Field(0.01, gt=0, description="Step size of Adam at the start; it falls to 1 % of it along a cosine.")
-    energy_weight: float = Field(10.0, ge=0, description="Weight of the squared error of energy per atom (eV/atom).")
+    energy_weight: float = Field(100.0, ge=0, description="Weight of the squared error of energy per atom (eV/atom).")
     forces_weight: float = Field(10.0, ge=0, description="Weight of the squared error of forces (eV/angstrom).")
     stress_weight: float = Field(100.0, ge=0, description="Weight of the squared error of stress (eV/angstrom^3).")
     averaging: float = Field(0.99, ge=0, lt=1, description="Share of the averaged weights that each step keeps.")
@@ -115,9 +115,7 @@ def errors(network: torch.nn.Module, frames: Sequence[Frame], *, batch_size: int
     energy = [(p.energy - frame.energy) / len(frame.crystal) for p, frame in zip(found, frames, strict=True)]
     forces = np.concatenate([(p.forces - frame.forces).ravel() for p, frame in zip(found, frames, strict=True)])
     stress = [(p.stress - frame.stress).ravel() for p, frame in zip(found, frames, strict=True) if frame.stress is not None]
-    return Errors(
-        energy=_rms(np.array(energy)), forces=_rms(forces), stress=_rms(np.concatenate(stress)) if stress else float("nan")
-    )
+    return Errors(energy=_rms(np.array(energy)), forces=_rms(forces), stress=_rms(np.concatenate(stress)) if stress else float("nan"))
 
 
 def _rms(values: FloatArray) -> float:

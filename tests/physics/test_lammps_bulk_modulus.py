@@ -10,9 +10,9 @@ from campaign.crystals.lattice import supercell
 from campaign.errors import InputError
 from campaign.types import Crystal, FailureKind
 from oracles.lammps import potentials
-from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
-from oracles.lammps.meam import MeamPotential
 from oracles.lammps.engine import LammpsEngine, restricted
+from oracles.lammps.meam import MeamPotential
+from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
 
 
 @pytest.fixture(scope="module")

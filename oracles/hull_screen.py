@@ -1,0 +1,88 @@
+"""The screen ``above_hull``: refuses crystals whose energy, by a cheap oracle, lies too far above the convex hull.
+
+The hull is of the same oracle: the elements' crystals, computed once, and competing phases from a file whose energies are of the same
+fidelity, or whose crystals are computed on request. Every candidate costs one evaluation of the oracle, in the process that screens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from campaign import plugins
+from campaign.crystals import references
+from campaign.errors import InputError
+from campaign.parameters import ConfigPath
+from campaign.protocols import PluginSpec
+from campaign.types import ENERGY_PER_ATOM, Candidate, Crystal, SearchSpace, Verdict
+from oracles.hull import Hull, Phase, read_phases
+
+_NAME = "above_hull"
+
+
+class AboveHullConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    oracle: str = Field(description="Name of the oracle that gives energies.")
+    params: dict[str, Any] = Field(default_factory=dict, description="The oracle's settings.")
+    largest: float = Field(0.1, ge=0, description="Largest energy above the hull (eV/atom) that is accepted.")
+    phases: ConfigPath | None = Field(None, description="CSV of competing phases: id, formula, energy_per_atom (eV), fidelity.")
+    structures: tuple[ConfigPath, ...] = Field((), description="Files of competing crystals, whose energies are computed.")
+
+
+class AboveHull:
+    Config = AboveHullConfig
+
+    def __init__(self, config: AboveHullConfig) -> None:
+        self.config = config
+        self._hull: Hull | None = None
+
+    @cached_property
+    def _oracle(self) -> Any:
+        return plugins.build(self._spec)
+
+    @property
+    def _spec(self) -> PluginSpec:
+        return PluginSpec(group="oracles", use=self.config.oracle, params=self.config.params)
+
+    @cached_property
+    def _fidelity(self) -> str:
+        return plugins.fidelity_of(self._oracle, self._spec).key
+
+    def _phase(self, crystal: Crystal, name: str) -> Phase | str:
+        """The crystal with its energy, or why it has none."""
+        evaluation = self._oracle.evaluate(crystal)
+        if evaluation.failure is not None:
+            return str(evaluation.failure.message)
+        return Phase(name, dict(Counter(crystal.symbols)), evaluation.value(ENERGY_PER_ATOM.name), self._fidelity)
+
+    def hull(self, space: SearchSpace) -> Hull:
+        """Made at the first candidate. Raises InputError where a competing phase has no energy or is of another fidelity."""
+        if self._hull is None:
+            crystals = {f"{symbol} reference": crystal for symbol, crystal in references.elementals(space.elements, {}).items()}
+            for path in self.config.structures:
+                from ase.io import read
+
+                crystals[path.name] = Crystal.from_atoms(read(path))
+            phases = read_phases(self.config.phases) if self.config.phases is not None else []
+            for name, crystal in crystals.items():
+                phase = self._phase(crystal, name)
+                if isinstance(phase, str):
+                    raise InputError(f"the competing phase {name} has no energy: {phase}", hint="take another oracle for the screen")
+                phases.append(phase)
+            self._hull = Hull(phases)
+        return self._hull
+
+    def judge(self, candidate: Candidate, space: SearchSpace) -> Verdict:
+        phase = self._phase(candidate.crystal, candidate.id)
+        if isinstance(phase, str):
+            return Verdict(False, _NAME, f"no energy: {phase}")
+        hull = self.hull(space)
+        found = hull.stability(phase)
+        if found.above_hull > self.config.largest:
+            reason = f"{found.above_hull:.3f} eV/atom above hull {hull.version}, allowed {self.config.largest:g}"
+            return Verdict(False, _NAME, reason)
+        return Verdict(True, "")

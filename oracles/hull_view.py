@@ -1,0 +1,150 @@
+"""What the ledger's labels say about phase stability: a table, a figure, and the command ``oreloop hull``.
+
+The figure is formation energy against composition with the hull drawn through the stable phases, one level at a time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from campaign.errors import InputError
+from campaign.types import ENERGY_PER_ATOM
+from oracles.hull import Hull, Phase, Stability, read_phases
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_LAYOUT = {
+    "template": "simple_white",
+    "height": 420,
+    "margin": {"l": 60, "r": 20, "t": 30, "b": 50},
+    "legend": {"orientation": "h", "y": -0.2},
+}
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
+
+
+def phases_of(state: Any, oracle: str) -> list[Phase]:
+    """The labelled crystals of one oracle as phases."""
+    return [
+        Phase(label.candidate, state.composition(label.candidate), label.values[ENERGY_PER_ATOM.name], label.fidelity)
+        for label in state.labels.values()
+        if label.oracle == oracle and ENERGY_PER_ATOM.name in label.values
+    ]
+
+
+def oracles_with_hull(state: Any) -> list[str]:
+    """Oracles whose labels hold an energy of every element that they name."""
+    found = []
+    for oracle in dict.fromkeys(label.oracle for label in state.labels.values()):
+        phases = phases_of(state, oracle)
+        elements = {element for phase in phases for element in phase.composition}
+        if len(elements) > 1 and elements <= state.elemental[oracle].keys():
+            found.append(oracle)
+    return found
+
+
+def figures(state: Any) -> Iterable[tuple[str, go.Figure]]:
+    """For the report: each level's formation energies with its hull, for each pair of elements and for all beyond two elements."""
+    for oracle in oracles_with_hull(state):
+        hull = Hull(phases_of(state, oracle))
+        stable = {phase.id for phase in hull.stable()}
+        systems: dict[tuple[str, ...], list[tuple[Phase, Stability]]] = defaultdict(list)
+        for phase in hull.phases:
+            systems[tuple(sorted(phase.composition))].append((phase, hull.stability(phase)))
+        for system, members in sorted(systems.items()):
+            if len(system) == 2:
+                ends = [pair for element in system for pair in systems[(element,)]]
+                yield f"Hull of {'-'.join(system)} at {hull.fidelity}", binary_figure(system, [*ends, *members], stable)
+            elif len(system) > 2:
+                yield f"Formation energies of {'-'.join(system)} at {hull.fidelity}", many_figure(system, members, stable)
+
+
+def binary_figure(system: tuple[str, ...], members: list[tuple[Phase, Stability]], stable: set[str]) -> go.Figure:
+    import plotly.graph_objects as go
+
+    element = system[1]
+    points = sorted((100 * phase.composition.get(element, 0.0), of.formation_energy, of.above_hull, phase.id) for phase, of in members)
+    on_hull = [point for point in points if point[3] in stable]
+    figure = go.Figure(layout=_LAYOUT)
+    for name, some, symbol in (
+        ("above the hull", [p for p in points if p[3] not in stable], "circle-open"),
+        ("stable", on_hull, "diamond"),
+    ):
+        figure.add_scatter(
+            x=[p[0] for p in some],
+            y=[p[1] for p in some],
+            text=[f"{p[3]}<br>{1000 * p[2]:.1f} meV/atom above the hull" for p in some],
+            mode="markers",
+            name=name,
+            marker={"symbol": symbol, "size": 8, "color": "black"},
+        )
+    figure.add_scatter(x=[p[0] for p in on_hull], y=[p[1] for p in on_hull], mode="lines", line={"color": "black"}, name="hull")
+    figure.update_xaxes(title=f"{element} (at%)", range=[-2, 102]).update_yaxes(title="formation energy (eV/atom)")
+    return figure
+
+
+def many_figure(system: tuple[str, ...], members: list[tuple[Phase, Stability]], stable: set[str]) -> go.Figure:
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=_LAYOUT)
+    for element, symbol in zip(system, _SYMBOLS, strict=False):
+        figure.add_scatter(
+            x=[100 * phase.composition.get(element, 0.0) for phase, _ in members],
+            y=[of.formation_energy for _, of in members],
+            text=[f"{phase.id}{' (stable)' if phase.id in stable else ''}" for phase, _ in members],
+            mode="markers",
+            name=element,
+            marker={"symbol": symbol, "size": 6},
+        )
+    figure.update_xaxes(title="fraction of the element (at%)").update_yaxes(title="formation energy (eV/atom)")
+    return figure
+
+
+def hull(
+    folder: Annotated[Path, typer.Argument(help="A campaign's folder.")],
+    oracle: Annotated[str | None, typer.Option(help="Level; each that has energies of the elements by default.")] = None,
+    phases: Annotated[Path | None, typer.Option(help="CSV of competing phases: id, formula, energy_per_atom (eV), fidelity.")] = None,
+    largest: Annotated[float, typer.Option(help="Largest energy above the hull (eV/atom) that is listed.")] = 0.1,
+) -> None:
+    """Formation energies, energies above the hull and decompositions from a campaign's labels, one level at a time."""
+    from campaign.api import Campaign
+
+    state = Campaign.open(folder).state()
+    names = [oracle] if oracle else oracles_with_hull(state)
+    if not names:
+        raise InputError(
+            f"{folder} holds no level with an energy of every element",
+            hint="set references: in the config, so that the elements are labelled",
+        )
+    console = Console()
+    for name in names:
+        found = Hull([*phases_of(state, name), *(read_phases(phases) if phases else [])])
+        table = Table(
+            "formula", "formation (eV/atom)", "above hull (eV/atom)", "decomposes to", "candidate", title=f"{name}, hull {found.version}"
+        )
+        rows = sorted(
+            ((phase, found.stability(phase)) for phase in found.phases), key=lambda row: (row[1].above_hull, row[1].formation_energy)
+        )
+        formula = {phase.id: _formula(phase) for phase in found.phases}
+        for phase, of in rows:
+            if of.above_hull <= largest:
+                parts = (
+                    ", ".join(f"{share:.2f} {formula[part]}" for part, share in of.decomposition.items())
+                    if of.above_hull > 1e-9
+                    else "stable"
+                )
+                table.add_row(formula[phase.id], f"{of.formation_energy:.4f}", f"{of.above_hull:.4f}", parts, phase.id)
+        console.print(table)
+
+
+def _formula(phase: Phase) -> str:
+    from pymatgen.core import Composition
+
+    return str(Composition({element: round(1000 * share) for element, share in phase.composition.items()}).reduced_formula)
