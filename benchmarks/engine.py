@@ -103,9 +103,9 @@ def child(folder: Path, document: dict[str, Any], module_folder: Path) -> Row:
 
 def _label_share(crystals: list[bytes], ready: Any, results: Any) -> None:
     from campaign.types import Crystal
-    from oracles.lammps.bulk_modulus import BulkModulusConfig, LammpsBulkModulus
+    from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
 
-    oracle = LammpsBulkModulus(BulkModulusConfig())
+    oracle = LammpsBulkModulus(LammpsBulkModulusConfig())
     decoded = [Crystal.from_bytes(data) for data in crystals]
     oracle.evaluate(decoded[0])
     ready.wait()

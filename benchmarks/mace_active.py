@@ -57,7 +57,7 @@ def labelled_frames(found: Sequence[Crystal]) -> list[Any]:
     oracle = Lammps(LammpsConfig(relax="none", measure=("forces",)))
     frames = []
     for crystal in found:
-        by_name = {o.quantity: o.value for o in oracle.evaluate(crystal).observations}
+        by_name: dict[str, Any] = {o.quantity: o.value for o in oracle.evaluate(crystal).observations}
         frames.append(Frame(crystal, by_name["energy_per_atom"] * len(crystal), by_name["forces"], by_name["stress"] * GPa))
     return frames
 

@@ -27,7 +27,7 @@ from benchmarks.record import Row, goal, middle, show, write
 from campaign.crystals.lattice import supercell
 from campaign.types import Crystal
 from oracles.lammps.engine import LammpsEngine
-from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
+from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig, LammpsMechanics
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS, REPEATS, STRAIN, SAME_ENERGY = 12, 3, 1e-6, 1e-5
@@ -90,8 +90,9 @@ def force_share(crystals: Sequence[Crystal]) -> list[Row]:
     """Of each label: force evaluations, the time of one, and the share of the label's time that they take."""
     oracle = LammpsBulkModulus(LammpsBulkModulusConfig())
     oracle.evaluate(crystals[0])
-    engine = oracle._engine
-    assert engine is not None
+    mechanics = oracle._mechanics
+    assert isinstance(mechanics, LammpsMechanics)
+    engine = mechanics.engine
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for i, crystal in enumerate(crystals):

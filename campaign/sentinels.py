@@ -41,7 +41,8 @@ def drift(event: ev.SentinelScored, earlier: Sequence[ev.SentinelScored], config
         if quantity not in now:
             return f"{quantity} of {name} was {value:.6g} ({first.occasion}) and is not given any more"
         if abs(now[quantity] - value) > allowed:
-            return f"{quantity} of {name} was {value:.6g} ({first.occasion}), is {now[quantity]:.6g} ({event.occasion}), allowed +- {allowed:.2g}"
+            change = f"was {value:.6g} ({first.occasion}), is {now[quantity]:.6g} ({event.occasion})"
+            return f"{quantity} of {name} {change}, allowed +- {allowed:.2g}"
     return ""
 
 

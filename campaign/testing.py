@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from campaign import plugins
 from campaign import types as words
 from campaign.crystals import references
+from campaign.crystals.lattice import atomic_volume
 from campaign.errors import OreloopError
 from campaign.executors.serial import SerialExecutor
 from campaign.protocols import EvaluationJob, HasElements, Oracle, OracleSpec, PluginSpec
@@ -209,9 +211,11 @@ class _Checks:
             for evaluation, crystal in ((here, first), (there, backward)):
                 assert evaluation.failure is None, f"{crystal.formula} fails: {evaluation.failure and evaluation.failure.message}"
             self.compare(here, there, f"{one}-{other} with the atoms of {other} first")
-            exchanged = self.bench.evaluate(_probe(other, one))
-            same = exchanged.failure is None and _is_same(here, exchanged)
-            assert not same, f"{first.formula} and {_probe(other, one).formula} have the same labels: elements are not told apart"
+            numbers = {atomic_numbers[one]: atomic_numbers[other], atomic_numbers[other]: atomic_numbers[one]}
+            exchanged = first.with_numbers([numbers[number] for number in first.numbers.tolist()])
+            answer = self.bench.evaluate(exchanged)
+            same = answer.failure is None and _is_same(here, answer)
+            assert not same, f"{first.formula} and {exchanged.formula} on the same sites have the same labels: elements are not told apart"
             tried.append(f"{one}-{other}")
         return ", ".join(tried)
 
@@ -223,12 +227,7 @@ class _Checks:
         if len(usable) < 2:
             raise _Skipped("fewer than two elements whose figures are known")
         energies = {symbol: figures[symbol].get("cohesive energy") for symbol in usable}
-        free_atoms = all(
-            energy is not None
-            and symbol in references.COHESIVE_ENERGIES
-            and abs(math.log(max(energy, 1e-9) / references.COHESIVE_ENERGIES[symbol])) < 0.25
-            for symbol, energy in energies.items()
-        )
+        free_atoms = all(_counts_from_free_atoms(symbol, energy) for symbol, energy in energies.items())
         unsure = []
         for one, other in itertools.combinations(usable, 2):
             named = _misfit(figures[one], one, free_atoms) + _misfit(figures[other], other, free_atoms)
@@ -326,11 +325,11 @@ class _Checks:
 
 
 def _probe(one: str, other: str, *, backward: bool = False) -> Crystal:
-    """Three atoms of one element and one of another in a slightly sheared cubic cell (L1_2 order), the second kind first if ``backward``."""
-    volume = (3 * references.atomic_volume(one) + references.atomic_volume(other)) / 4
+    """Three atoms of one element and one of another in L1_2 order; the other one is the first atom if ``backward``."""
+    volume = (3 * atomic_volume(one) + atomic_volume(other)) / 4
     lattice = np.eye(3) * (4 * volume) ** (1 / 3)
     sites = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0], [0, 0, 0]])
-    numbers = np.array([references.atomic_numbers[symbol] for symbol in (one, one, one, other)], dtype=np.uint8)
+    numbers = np.array([atomic_numbers[symbol] for symbol in (one, one, one, other)], dtype=np.uint8)
     order = [3, 0, 1, 2] if backward else [0, 1, 2, 3]
     return Crystal(lattice, sites[order], numbers[order])
 
@@ -357,6 +356,12 @@ def _misfit(figures: Mapping[str, float], symbol: str, free_atoms: bool) -> floa
         for name, values in wanted.items()
         if name in figures
     )
+
+
+def _counts_from_free_atoms(symbol: str, energy: float | None) -> bool:
+    """Whether an energy (eV/atom below zero) can be the element's cohesive energy."""
+    known = references.COHESIVE_ENERGIES.get(symbol)
+    return known is not None and energy is not None and energy > 0 and abs(math.log(energy / known)) < 0.25
 
 
 def _tell(symbol: str, figures: Mapping[str, float]) -> str:

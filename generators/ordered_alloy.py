@@ -34,7 +34,7 @@ class OrderedAlloyConfig(BaseModel):
 
 
 def hermite_normal_forms(n: int) -> list[NDArray[np.int64]]:
-    """All lower-triangular integer matrices (3, 3) with determinant n, positive diagonal, and 0 <= entries below it less than the diagonal's."""
+    """Lower-triangular integer matrices (3, 3) of determinant n, with a positive diagonal that is larger than what is below it."""
     found = []
     for a, b in itertools.product(range(1, n + 1), repeat=2):
         if n % (a * b):

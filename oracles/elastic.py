@@ -2,7 +2,7 @@
 
 C_ij = d sigma_i / d epsilon_j with ions relaxed, Voigt order xx yy zz yz xz xy (engineering shear strains), GPa.
 Averages: Voigt 1928, Reuss 1929, Hill 1952, through pymatgen. A crystal is stable where the tensor's eigenvalues are positive (Born;
-Mouhat and Coudert, Phys. Rev. B 90, 224104 (2014)).
+Mouhat and Coudert, Phys. Rev. B 90, 224104 (2014)); they are taken in Kelvin's notation, where they do not depend on the axes.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def elastic_tensor(mechanics: Mechanics, strain: float) -> FloatArray:
             epsilon = np.zeros((3, 3))
             epsilon[i, j] += sign * strain / 2
             epsilon[j, i] += sign * strain / 2
-            gradient = np.eye(3) + epsilon
+            gradient: FloatArray = np.eye(3) + epsilon
             mechanics.deform(gradient)
             mechanics.relax(cell=False)
             stresses.append(mechanics.state().stress)
-            mechanics.deform(np.linalg.inv(gradient))
+            mechanics.deform(np.asarray(np.linalg.inv(gradient), dtype=float))
         change = (stresses[0] - stresses[1]) / (2 * strain)
         columns.append([change[k] for k in VOIGT])
     tensor = np.array(columns)
@@ -61,7 +61,8 @@ def moduli(tensor: FloatArray) -> Moduli:
     """Averages of an elastic tensor (6, 6) in GPa."""
     from pymatgen.analysis.elasticity import ElasticTensor
 
-    smallest = float(np.linalg.eigvalsh(tensor)[0])
+    kelvin = np.diag([1, 1, 1, *[np.sqrt(2)] * 3])
+    smallest = float(np.linalg.eigvalsh(kelvin @ tensor @ kelvin)[0])
     full = ElasticTensor.from_voigt(tensor)
     bulk, shear = float(full.k_vrh), float(full.g_vrh)
     return Moduli(

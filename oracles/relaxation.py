@@ -1,6 +1,7 @@
 """Relaxation with any ASE calculator behind the port of the static protocols.
 
-Ions by L-BFGS, then FIRE where that gets stuck; ions and cell together through the logarithm of the deformation (ASE's FrechetCellFilter) at zero pressure. Angstrom, eV, GPa.
+Ions by L-BFGS, then FIRE where that gets stuck; ions and cell together through the logarithm of the deformation (ASE's
+FrechetCellFilter) at zero pressure. Angstrom, eV, GPa.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ class StaticConfig(BaseModel):
     relax: Literal["cell", "ions", "none"] = Field("cell", description="What is relaxed before anything is measured.")
     measure: tuple[Measured, ...] = Field((), description="What is measured beside energy, volume and phase.")
     bulk_modulus_by: Literal["pressure", "elastic_tensor", "equation_of_state"] = Field(
-        "pressure", description="Pressure difference of two strained cells, Hill's average of the elastic tensor, or Birch-Murnaghan."
+        "pressure",
+        description="At uniform strain: pressures of two cells, Voigt's average of the elastic tensor, or Birch-Murnaghan.",
     )
     strain: float = Field(1e-3, gt=0, le=0.02, description="Linear strain (1) of the cells whose pressures or stresses are taken.")
     window: float = Field(0.02, gt=0, le=0.1, description="Largest linear strain (1) of the equation of state.")
@@ -154,7 +155,7 @@ class StaticOracle(ABC):
                 values |= dict(zip(_ELASTIC, figures, strict=True))
         if "bulk_modulus" in config.measure:
             if found is not None and config.bulk_modulus_by == "elastic_tensor":
-                values[BULK_MODULUS] = found.bulk
+                values[BULK_MODULUS] = found.bulk_voigt
             elif config.bulk_modulus_by == "equation_of_state":
                 values[BULK_MODULUS] = eos.scan(engine, config.window, config.points).bulk_modulus
             else:

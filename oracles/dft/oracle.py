@@ -93,7 +93,10 @@ class DftOracle(ABC):
     def _read(self, answer: dict[str, Any], crystal: Crystal, folder: Path) -> Evaluation:
         if "error" in answer:
             text = f"{answer['error']}: {answer['message']}; files in {folder}"
-            is_scf = any(word in text for word in ("KohnShamConvergence", "did not converge", "convergence NOT achieved", "no minimum"))
+            is_scf = any(
+                word in text
+                for word in ("KohnShamConvergence", "did not converge", "convergence NOT achieved", "no minimum", "no equation of state")
+            )
             return Evaluation.failed(FailureKind.NOT_CONVERGED if is_scf else FailureKind.CRASH, text)
         if answer["largest_force"] > 2 * self.config.force_tolerance:
             return Evaluation.failed(FailureKind.NOT_CONVERGED, f"{answer['largest_force']:.3g} eV/angstrom are left; files in {folder}")

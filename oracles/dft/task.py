@@ -40,7 +40,7 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """The figures of a job: energy (eV), volume (angstrom^3), bulk modulus (GPa, None where not asked), moment (Bohr magnetons), crystal."""
+    """The figures of a job: energy (eV), volume (angstrom^3), bulk modulus (GPa or None), moment (Bohr magnetons), crystal."""
     job = json.loads((folder / "job.json").read_text())
     crystal, config = crystal_from_json(job["crystal"]), DftConfig(**job["config"])
     last = folder / "last.json"

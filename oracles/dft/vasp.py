@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from campaign.errors import InputError
 from campaign.parameters import ConfigPath
 from campaign.types import ENERGY_PER_ATOM, VOLUME_PER_ATOM, Crystal, Evaluation, FailureKind, Fidelity, Observation
 
@@ -45,15 +46,11 @@ class Vasp:
     def __init__(self, config: VaspConfig) -> None:
         self.config = config
         if not config.inputs_only and shutil.which(config.command[0]) is None:
-            from campaign.errors import InputError
-
             raise InputError(
                 f"VASP's program {config.command[0]} is not found",
                 hint="set command:, or inputs_only: true to run the folders elsewhere",
             )
         if not config.inputs_only and find_spec("custodian") is None:
-            from campaign.errors import InputError
-
             raise InputError("custodian, which runs VASP, is not installed", hint='install it: pip install "oreloop[vasp]"')
 
     @property

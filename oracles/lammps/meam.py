@@ -160,7 +160,7 @@ def index_order(parameters: str, library: Mapping[str, LibraryEntry], file: str,
         return deduced
     raise InputError(
         f"{file} does not say which element each index is",
-        hint="give elements: in the order of the file's indices; each is then checked against the library where the file repeats its values",
+        hint="give elements: in the order of the file's indices; they are checked against the library where the file repeats its values",
     )
 
 

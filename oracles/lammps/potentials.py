@@ -59,7 +59,7 @@ class Potential(Protocol):
 
 @dataclass(frozen=True)
 class FilePotential:
-    """A potential in LAMMPS' own files. ``order``: what LAMMPS is told of the elements in a MEAM file; ``labels``: file label by element."""
+    """A potential in LAMMPS' own files. MEAM: ``order`` of the labels in the parameter file, and ``labels`` by element."""
 
     name: str
     reference: str

@@ -72,7 +72,7 @@ class MaceCommittee:
         if old is None:
             return True, {}
         before = self._errors(members_of(old), labelled)["held_out_forces"]
-        return not new.metrics.get("held_out_forces", 0.0) > before, {"held_out_forces_before": before}
+        return bool(new.metrics.get("held_out_forces", 0.0) <= before), {"held_out_forces_before": before}
 
     def disagreement(self, crystals: Sequence[Crystal], checkpoint: Checkpoint) -> FloatArray:
         """(n,) largest standard deviation of the force on an atom (eV/angstrom) over the members, batched."""
@@ -107,7 +107,7 @@ class MaceCommittee:
 
 def is_held_out(item: LabelledCandidate, share: float) -> bool:
     """By the candidate's id alone, so that no label ever moves from one side to the other."""
-    return int(item.candidate.id[:_HASH_DIGITS], 16) < share * 16**_HASH_DIGITS
+    return bool(int(item.candidate.id[:_HASH_DIGITS], 16) < share * 16**_HASH_DIGITS)
 
 
 def frames_of(labelled: Sequence[LabelledCandidate]) -> list[Frame]:

@@ -99,7 +99,7 @@ def build(config: ArchitectureConfig, scales: Scales, seed: int) -> torch.nn.Mod
 
 
 def read(data: bytes, device: str) -> torch.nn.Module:
-    """A network from the bytes of a MACE file. Such files are pickles: only called inside a MACE worker, on bytes whose hash is recorded."""
+    """A network from the bytes of a MACE file. Such files are pickles: only read in a MACE worker, after their hash is recorded."""
     network: torch.nn.Module = torch.load(io.BytesIO(data), map_location=device, weights_only=False)
     return network
 
@@ -112,15 +112,17 @@ def sha256_of(path: Path) -> str:
 
 
 def numbers_of(network: torch.nn.Module) -> tuple[int, ...]:
-    return tuple(int(number) for number in network.atomic_numbers)
+    numbers: Any = network.atomic_numbers
+    return tuple(int(number) for number in numbers)
 
 
 def cutoff_of(network: torch.nn.Module) -> float:
-    return float(network.r_max)
+    cutoff: Any = network.r_max
+    return float(cutoff)
 
 
 def graph(crystal: Crystal, numbers: Sequence[int], cutoff: float, *, head: str = "Default", **labels: Any) -> Any:
-    """A crystal as MACE's graph; ``labels`` are energy (eV), forces (n, 3) and stress (3, 3), each with a ``<name>_weight`` where it is not 1."""
+    """A crystal as MACE's graph; ``labels`` are energy (eV), forces (n, 3) and stress (3, 3), and a ``<name>_weight`` where not 1."""
     weights = {name.removesuffix("_weight"): value for name, value in labels.items() if name.endswith("_weight")}
     properties = {name: np.asarray(value) for name, value in labels.items() if not name.endswith("_weight")}
     configuration = mace_data.Configuration(
@@ -139,7 +141,9 @@ def batches(graphs: Sequence[Any], size: int, *, order: NDArray[np.int64] | None
     """Graphs collated ``size`` at a time, in ``order`` where given."""
     rows = order if order is not None else np.arange(len(graphs))
     for start in range(0, len(rows), size):
-        collated = torch_geometric.batch.Batch.from_data_list([graphs[row] for row in rows[start : start + size]])
+        collated = torch_geometric.batch.Batch.from_data_list(  # type: ignore[no-untyped-call]
+            [graphs[row] for row in rows[start : start + size]]
+        )
         yield collated.to_dict()
 
 
@@ -179,7 +183,7 @@ class default_dtype:  # noqa: N801
 def scales_of(
     crystals: Sequence[Crystal], energies: FloatArray, forces: Sequence[FloatArray], numbers: Sequence[int], cutoff: float
 ) -> Scales:
-    """Energies of the elements by least squares over compositions; the spread from the forces' root mean square; neighbours within the cutoff."""
+    """Energies of the elements by least squares over compositions; the spread is the forces' root mean square."""
     counts = np.array([[int(np.sum(crystal.numbers == number)) for number in numbers] for crystal in crystals], dtype=float)
     element_energies, *_ = np.linalg.lstsq(counts, energies, rcond=1e-6)
     edges = sum(graph(crystal, numbers, cutoff).edge_index.shape[1] for crystal in crystals)

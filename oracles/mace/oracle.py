@@ -101,7 +101,7 @@ def elements_of(path: Path) -> frozenset[str]:
 
 
 class Mace(StaticOracle):
-    """Energy, volume, relaxed crystal and its phase; forces, bulk modulus and elastic tensor where asked. The model is read on first use."""
+    """Energy, volume, relaxed crystal and its phase; forces, bulk modulus and elastic tensor where asked."""
 
     Config = MaceConfig
     config: MaceConfig

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,10 +64,14 @@ def origin_of(checkpoint: Checkpoint) -> Origin:
     architecture, scales = json.loads(facts["architecture"]), json.loads(facts["scales"])
     return Origin(
         architecture=ArchitectureConfig(**architecture) if architecture else None,
-        scales=Scales(**{name: tuple(value) if isinstance(value, list) else value for name, value in scales.items()}) if scales else None,
+        scales=_scales(scales) if scales else None,
         foundation=facts["foundation"],
         foundation_sha256=facts["foundation_sha256"],
     )
+
+
+def _scales(data: dict[str, Any]) -> Scales:
+    return Scales(**{**data, "numbers": tuple(data["numbers"]), "element_energies": tuple(data["element_energies"])})
 
 
 def members_of(checkpoint: Checkpoint) -> list[torch.nn.Module]:

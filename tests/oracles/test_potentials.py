@@ -1,0 +1,132 @@
+"""Potentials by name, elements read from files, and swapped species caught where a file gives itself away."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.data import atomic_numbers
+from typer.testing import CliRunner
+
+from campaign.cli import app
+from campaign.crystals.references import elemental, ordered_binary
+from campaign.errors import InputError
+from campaign.types import Crystal
+from oracles.lammps import meam, potentials
+from oracles.lammps.engine import LammpsEngine
+from oracles.lammps.potentials import PotentialFileConfig
+from oracles.lammps.static import Lammps, LammpsConfig
+
+MEAM, LIBRARY = "MoCoNiVFeAlCr_2nn.meam", "library_2nn.meam"
+
+
+def folder() -> Path:
+    found = potentials.shipped_folder()
+    assert found is not None
+    return found
+
+
+def test_every_shipped_potential_knows_its_elements_and_computes() -> None:
+    shipped = potentials.shipped()
+    assert len(shipped) > 80
+    for name in ("FeCr.cdeam", "C.lcbop", "CH.airebo", "SiC.tersoff", MEAM, "Ni_Zuo_JPCA2020.snapcoeff", "Ni.adp", "Ni_u3.eam"):
+        assert name in shipped
+    assert shipped["FeCr.cdeam"].elements == ("Fe", "Cr")
+    assert shipped["Ni_u3.eam"].elements == ("Ni",)
+    assert shipped[MEAM].elements == ("Mo", "Co", "Ni", "V", "Fe", "Al", "Cr")
+    assert "Foiles" in shipped["Ni_u3.eam"].reference
+    sites = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5], [0.25, 0.25, 0.25], [0.75, 0.75, 0.25], [0.75, 0.25, 0.75]])
+    for name, potential in shipped.items():
+        with LammpsEngine(potential) as engine:
+            numbers = [atomic_numbers[potential.elements[i % len(potential.elements)]] for i in range(len(sites))]
+            engine.load(Crystal(np.eye(3) * 5.0, sites, np.array(numbers, dtype=np.uint8)))
+            engine.evaluate()
+            assert np.isfinite(engine.figures()["pe"]), name
+
+
+def test_potentials_are_listed_with_elements_and_reference() -> None:
+    result = CliRunner().invoke(app, ["potentials", "Fe", "Cr"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "wu_lee_su_2017" in result.output
+    assert "FeCr.cdeam" in result.output
+    assert "Ni_u3.eam" not in result.output
+
+
+def copy(target: Path, change: str = "") -> PotentialFileConfig:
+    """The MEAM files in a folder of the user's, changed."""
+    for name in (MEAM, LIBRARY):
+        shutil.copy(folder() / name, target / name)
+    if change == "indices":
+        text = (target / MEAM).read_text()
+        swapped = "".join(_swap(line, "3", "5") for line in text.splitlines(keepends=True))
+        (target / MEAM).write_text(swapped)
+    if change == "library":
+        text = (target / LIBRARY).read_text()
+        (target / LIBRARY).write_text(text.replace("'Ni'", "'@'").replace("'Fe'", "'Ni'").replace("'@'", "'Fe'"))
+    return PotentialFileConfig(file=target / MEAM, library=target / LIBRARY)
+
+
+def _swap(line: str, one: str, other: str) -> str:
+    head, bracket, rest = line.partition("(")
+    where, close, value = rest.partition(")")
+    if not bracket or line.startswith("#"):
+        return line
+    where = ",".join({one: other, other: one}.get(index, index) for index in where.split(","))
+    return f"{head}({where}{close}{value}"
+
+
+def test_a_users_copy_of_a_shipped_potential_gives_the_same_numbers(tmp_path: Path) -> None:
+    theirs, ours = Lammps(LammpsConfig(potential=copy(tmp_path))), Lammps(LammpsConfig(potential=MEAM))
+    crystal = ordered_binary("Fe", "Ni")
+    assert theirs.evaluate(crystal).value("energy_per_atom") == ours.evaluate(crystal).value("energy_per_atom")
+    assert ours.evaluate(elemental("Ni")).value("energy_per_atom") == pytest.approx(-4.45, abs=1e-3)
+
+
+@pytest.mark.parametrize("change", ["indices", "library"])
+def test_swapped_species_in_a_file_that_repeats_its_values_are_refused(tmp_path: Path, change: str) -> None:
+    with pytest.raises(InputError, match=r"index \d has .*cohesive energy 4.\d+ eV.* but its own comment calls it (Ni|Fe)") as error:
+        potentials.load(copy(tmp_path, change))
+    assert "swapped" in error.value.hint
+
+
+def test_an_order_in_the_config_is_checked_against_the_file(tmp_path: Path) -> None:
+    """The flaw of a published data set: the file's first index is Ni, the order given says Fe."""
+    library = "\n".join(
+        f"'{name}' '{lattice}' {z} 1 56.0\n{alpha} 1 1 1 1 {edge} {energy} 1\n1 1 1 1 1 3"
+        for name, lattice, z, alpha, edge, energy in (("Fe", "bcc", 8, 5.157, 2.8637, 4.29), ("Ni", "fcc", 12, 5.084, 3.5214, 4.45))
+    )
+    (tmp_path / "library.meam").write_text(library)
+    (tmp_path / "NiFe.meam").write_text("rc = 4.5\nEc(1,1) = 4.45\nalpha(1,1) = 5.084\nEc(2,2) = 4.29\nalpha(2,2) = 5.157\nEc(1,2) = 4.4\n")
+
+    def config(elements: tuple[str, ...] | None) -> PotentialFileConfig:
+        return PotentialFileConfig(file=tmp_path / "NiFe.meam", library=tmp_path / "library.meam", elements=elements)
+
+    assert potentials.from_file(config(None)).elements == ("Ni", "Fe"), "read from the file"
+    assert potentials.from_file(config(("Ni", "Fe"))).order == ("Ni", "Fe")
+    with pytest.raises(InputError, match="the values are those of Ni"):
+        potentials.from_file(config(("Fe", "Ni")))
+    (tmp_path / "NiFe.meam").write_text("rc = 4.5\nEc(1,2) = 4.4\n")
+    with pytest.raises(InputError, match="does not say which element"):
+        potentials.from_file(config(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.unknown", "", "cannot tell what kind"),
+        ("x.eam.alloy", "a\nb\nc\nmuch 1 2", "cannot be read"),
+        ("x.sw", "# UNITS: real\nSi Si Si 1", "units real"),
+        ("x.tersoff", "Si Si C 1\nC Si Si 1", "no entry for C C C"),
+        ("x.meam", "rc = 4", "has two files"),
+    ],
+)
+def test_files_that_cannot_be_used_say_why(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        potentials.load(PotentialFileConfig(file=tmp_path / name))
+
+
+def test_library_labels_are_elements() -> None:
+    assert [meam.element_of(label) for label in ("Ni", "AlS", "Sn5", "C", "H", "Qq")] == ["Ni", "Al", "Sn", "C", "H", ""]
