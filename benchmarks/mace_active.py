@@ -69,11 +69,10 @@ def run_campaign(seed: int, selection: str, labels: int, folder: Path) -> tuple[
     from oracles.mace.committee import frames_of
 
     document = YAML(typ="safe", pure=True).load(CONFIG.read_text())
-    document |= {"seed": seed, "budget": {"labels": labels}, "tracking": {"use": "none"}}
-    document["acquisition"]["use"] = selection
-    document["executor"] = {"use": "ray", "cpus": 2}
+    document |= {"seed": seed, "budget": {"labels": labels}, "tracking": {"use": "none"}, "executor": {"use": "ray", "cpus": 2}}
     if selection == "random":
-        document["generators"][0]["count"] = 600
+        document["acquisition"] = {"use": "random", "initial_labels": labels, "batch_size": labels}
+        del document["committee"]
     campaign = Campaign(folder, configs.validate(document, folder=CONFIG.parent, source=CONFIG))
     campaign.run()
     reader = campaign.reader()

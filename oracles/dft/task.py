@@ -56,7 +56,8 @@ def run(folder: Path) -> dict[str, Any]:
     if config.relax in ("cell", "ions"):
         mechanics.relax(cell=config.relax == "cell")
     atoms = mechanics.atoms
-    energy, moment = float(atoms.get_potential_energy()), _moment(atoms)
+    energy = float(atoms.get_potential_energy())
+    moment = engines.espresso_moment(folder) if job["engine"] == "espresso" else _moment(atoms)
     ground, modulus = Crystal.from_atoms(atoms), None
     volume, force = ground.volume, 0.0
     if config.relax in ("cell", "ions"):

@@ -109,8 +109,6 @@ class Vasp:
 
     def _read(self, folder: Path, crystal: Crystal) -> Evaluation | None:
         """The label in a folder; None while there is none."""
-        from xml.etree.ElementTree import ParseError
-
         from pymatgen.io.vasp import Vasprun
 
         path = folder / "vasprun.xml"
@@ -118,7 +116,7 @@ class Vasp:
             return None
         try:
             run = Vasprun(str(path), parse_dos=False, parse_eigen=False, parse_potcar_file=False)
-        except (ParseError, ValueError, IndexError):
+        except (SyntaxError, ValueError, IndexError):
             return None
         if not run.converged:
             return Evaluation.failed(FailureKind.NOT_CONVERGED, f"VASP did not converge; files in {folder}")

@@ -1,0 +1,109 @@
+"""The hull against hand-made numbers, refusals of mixed levels, and its screen, table and figure from a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from campaign.api import Campaign
+from campaign.cli import app
+from campaign.crystals.references import ordered_binary
+from campaign.errors import InputError
+from campaign.types import Candidate, SearchSpace
+from oracles.hull import Hull, Phase, read_phases
+from oracles.hull_screen import AboveHull, AboveHullConfig
+from oracles.hull_view import figures, phases_of
+
+A, B = Phase("a", {"Fe": 1}, -8.0, "x"), Phase("b", {"Ni": 2}, -5.0, "x")
+MIDDLE = Phase("ab", {"Fe": 1, "Ni": 1}, -6.6, "x")
+
+
+def test_formation_energy_hull_and_decomposition_by_hand() -> None:
+    hull = Hull([A, B, MIDDLE])
+    assert hull.stability(MIDDLE).formation_energy == pytest.approx(-0.1)
+    assert {phase.id for phase in hull.stable()} == {"a", "b", "ab"}
+    quarter = hull.stability(Phase("aab", {"Fe": 0.75, "Ni": 0.25}, -7.28, "x"))
+    # At x = 1/4 the hull lies half way between a and ab: formation energy -0.05; this one has -7.28 + 7.25 = -0.03.
+    assert quarter.formation_energy == pytest.approx(-0.03)
+    assert quarter.above_hull == pytest.approx(0.02)
+    assert quarter.decomposition == pytest.approx({"a": 0.5, "ab": 0.5})
+
+
+def test_a_new_phase_changes_the_version_and_the_energies_above_the_hull() -> None:
+    hull = Hull([A, B])
+    assert hull.stability(MIDDLE).above_hull == pytest.approx(-0.1), "below the hull that does not hold it"
+    after = hull.with_phase(MIDDLE)
+    assert after.version != hull.version
+    assert after.stability(MIDDLE).above_hull == pytest.approx(0.0)
+    assert Hull([MIDDLE, B, A]).version == after.version, "the order of phases does not matter"
+
+
+def test_mixed_levels_and_missing_elements_are_refused() -> None:
+    with pytest.raises(InputError, match="one calculator and settings, but these are of x, y"):
+        Hull([A, Phase("b", {"Ni": 1}, -5.0, "y")])
+    with pytest.raises(InputError, match="no phase of Ni alone"):
+        Hull([A, MIDDLE])
+    hull = Hull([A, B])
+    with pytest.raises(InputError, match="do not mix"):
+        hull.stability(Phase("z", {"Fe": 1}, -8.0, "y"))
+    with pytest.raises(InputError, match="no phases with Cr"):
+        hull.stability(Phase("z", {"Cr": 1}, -8.0, "x"))
+
+
+def test_phases_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "phases.csv"
+    path.write_text("id,formula,energy_per_atom,fidelity\nl10,FeNi,-6.6,x\n")
+    (phase,) = read_phases(path)
+    assert phase == Phase("l10", {"Fe": 1.0, "Ni": 1.0}, -6.6, "x")
+    path.write_text("id,formula\nl10,FeNi\n")
+    with pytest.raises(InputError, match="expected a CSV|energy_per_atom"):
+        read_phases(path)
+
+
+def test_the_screen_refuses_what_lies_far_above_the_hull(tmp_path: Path) -> None:
+    space = SearchSpace(("Fe", "Ni"))
+    crystal = ordered_binary("Fe", "Ni")
+    strict = AboveHull(AboveHullConfig(oracle="lammps", params={"relax": "none"}, largest=0.0)).judge(Candidate(crystal), space)
+    assert not strict.accepted
+    assert strict.screen == "above_hull"
+    assert "eV/atom above hull" in strict.reason
+    assert AboveHull(AboveHullConfig(oracle="lammps", largest=1.0)).judge(Candidate(crystal), space).accepted
+    path = tmp_path / "phases.csv"
+    path.write_text("id,formula,energy_per_atom,fidelity\nl10,FeNi,-6.6,other-level\n")
+    with pytest.raises(InputError, match="one calculator and settings"):
+        AboveHull(AboveHullConfig(oracle="lammps", phases=path)).judge(Candidate(crystal), space)
+
+
+LADDER: dict[str, Any] = {
+    "space": {"elements": ["Fe", "Ni"], "max_fraction": 0.8},
+    "objective": {"quantity": "formation_energy_per_atom", "direction": "minimize"},
+    "generators": [{"use": "ordered_alloy", "count": 60, "params": {"atoms": [2, 3]}}],
+    "surrogate": None,
+    "acquisition": {"use": "random", "initial_labels": 6, "batch_size": 4},
+    "budget": {"labels": None, "rounds": 4},
+    "oracles": [{"use": "lennard_jones"}, {"use": "lammps"}],
+    "fidelities": {
+        "levels": [{"oracle": "lennard_jones"}, {"oracle": "lammps", "gate": {"best_fraction": 0.3}, "labels": 4}],
+        "audit": {"every": 2, "sample": 1},
+    },
+}
+
+
+def test_table_and_figures_from_a_campaigns_ledger(small: Callable[..., Campaign], tmp_path: Path) -> None:
+    campaign = small(**LADDER)
+    campaign.run()
+    state = campaign.state()
+    hull = Hull(phases_of(state, "lammps"))
+    for phase in hull.phases:
+        stored = state.labels[phase.id, "lammps"].values["formation_energy_per_atom"]
+        assert hull.stability(phase).formation_energy == pytest.approx(stored, abs=1e-9)
+    titles = [title for title, _ in figures(state)]
+    assert [title.split(" at ")[0] for title in titles] == ["Hull of Fe-Ni", "Hull of Fe-Ni"], "one for each level"
+    result = CliRunner().invoke(app, ["hull", str(campaign.folder), "--oracle", "lammps"], env={"COLUMNS": "180"})
+    assert result.exit_code == 0, result.output
+    assert "above hull (eV/atom)" in result.output
+    assert "stable" in result.output
