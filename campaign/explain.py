@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import gmtime, strftime
 
+import numpy as np
+
 from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
+from campaign.ledger.events import ObservationRow
 from campaign.select import decode_table
 
 
@@ -54,7 +57,7 @@ def story(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator
         where = f" on {label.worker}, attempt {label.attempt + 1}, {label.wall_seconds:.3g} s" if label.worker else ""
         yield "labelled", f"{utc(label.finished)} by {label.oracle} ({label.fidelity}){where}"
         for observation in label.observations:
-            yield "", f"{observation.quantity} = {observation.value:.6g} {observation.unit}"
+            yield "", f"{observation.quantity} = {_value(observation)} {observation.unit}"
         if label.crystal is not None:
             yield "", f"relaxed crystal {label.crystal}"
     for label in labels:
@@ -69,6 +72,13 @@ def story(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator
             yield "taught", f"{training.generator} in round {training.round}, checkpoint {training.checkpoint[:12]} ({used})"
 
 
+def _value(observation: ObservationRow) -> str:
+    if isinstance(observation.value, list):
+        shape = np.shape(observation.value)
+        return f"array {shape} of at most {np.abs(np.array(observation.value)).max():.4g}"
+    return f"{observation.value:.6g}" + (f" +- {observation.noise:.2g}" if observation.noise else "")
+
+
 def _decisions(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator[tuple[str, str]]:
     for record in state.rounds:
         decided = record.decided
@@ -81,5 +91,8 @@ def _decisions(state: CampaignState, reader: LedgerReader, identity: str) -> Ite
         text = f"round {record.index}, {decided.acquisition}, pool of {decided.pool_size}"
         if figures is not None:
             score, mean, deviation = figures
-            text += f": score {score:.4g}, predicted {mean:.5g} +- {deviation:.2g} by model {(decided.model or '')[:12]}"
+            predicted = f", predicted {mean:.5g} +- {deviation:.2g}" if np.isfinite(mean) else ""
+            text += f": score {score:.4g}{predicted} by model {(decided.model or '')[:12]}"
+        for choice in chosen:
+            text += f", for {choice.oracle}" + (f" ({choice.reason})" if choice.reason else "")
         yield ("chosen" if chosen else "not chosen"), text

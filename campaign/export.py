@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from campaign import tables
 from campaign.artifacts import write_whole
 from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger.state import LabelRecord
+from campaign.types import ENERGY_PER_ATOM, FORCES, STRESS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -45,8 +48,21 @@ def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tu
 
 
 def _with_labels(atoms: Atoms, label: LabelRecord) -> Atoms:
+    """Labels beside the atoms under their own names; total energy, forces and stress also where ASE and its users look for them."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.units import GPa
+
+    values = {row.quantity: row.value for row in label.observations}
+    results = {}
+    if ENERGY_PER_ATOM.name in values:
+        results["energy"] = values[ENERGY_PER_ATOM.name] * len(atoms)
+    if FORCES.name in values:
+        results["forces"] = np.array(values.pop(FORCES.name))
+    if STRESS.name in values:
+        results["stress"] = np.array(values.pop(STRESS.name))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] * GPa
+    atoms.calc = SinglePointCalculator(atoms, **results) if results else None
     atoms.info = {"candidate": label.candidate, "oracle": label.oracle, "fidelity": label.fidelity, "round": label.round}
-    atoms.info |= {row.quantity: row.value for row in label.observations}
+    atoms.info |= {name: value if np.ndim(value) == 0 else np.array(value) for name, value in values.items()}
     atoms.info["units"] = json.dumps({row.quantity: row.unit for row in label.observations})
     return atoms
 
@@ -69,9 +85,12 @@ def _write_database(path: Path, atoms: list[Atoms]) -> Path:
     part.unlink(missing_ok=True)
     with connect(part) as database:
         for image in atoms:
-            scalars: dict[str, Any] = {key: value for key, value in image.info.items() if key not in ("units", "candidate")}
+            scalars: dict[str, Any] = {
+                key: value for key, value in image.info.items() if key not in ("units", "candidate") and np.ndim(value) == 0
+            }
+            arrays = {key: value.tolist() for key, value in image.info.items() if np.ndim(value)}
             # ASE refuses values that read as numbers, as some hexadecimal ids do.
             scalars["candidate"] = f"id-{image.info['candidate']}"
-            database.write(image, key_value_pairs=scalars, data={"units": json.loads(image.info["units"])})
+            database.write(image, key_value_pairs=scalars, data={"units": json.loads(image.info["units"]), **arrays})
     part.replace(path)
     return path

@@ -68,7 +68,7 @@ def test_formation_energies_refer_to_the_elements_at_the_same_level(small: Calla
                 shares = state.composition(label.candidate)
                 expected = label.values["energy_per_atom"] - sum(x * elements[e] for e, x in shares.items())
                 assert label.values["formation_energy_per_atom"] == pytest.approx(expected)
-        assert all("formation_energy_per_atom" != row.quantity for label in state.labels.values() for row in label.observations)
+        assert all(row.quantity != "formation_energy_per_atom" for label in state.labels.values() for row in label.observations)
     best = min(
         (label for label in state.labels.values() if label.oracle == "dear"), key=lambda label: label.values["formation_energy_per_atom"]
     )
@@ -146,8 +146,7 @@ def test_a_reference_that_fails_stops_the_campaign_with_the_reason(small: Callab
 )
 def test_wrong_ladders_say_what_is_wrong(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        loaded = load(HELPERS, **merged(LADDER, {"fidelities": changes}))
-        assert loaded.parts
+        assert load(HELPERS, **merged(LADDER, {"fidelities": changes})).parts
 
 
 def test_costs_are_declared_or_learned(small: Callable[..., Campaign]) -> None:

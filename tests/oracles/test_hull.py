@@ -60,7 +60,7 @@ def test_phases_from_a_file(tmp_path: Path) -> None:
     (phase,) = read_phases(path)
     assert phase == Phase("l10", {"Fe": 1.0, "Ni": 1.0}, -6.6, "x")
     path.write_text("id,formula\nl10,FeNi\n")
-    with pytest.raises(InputError, match="expected a CSV|energy_per_atom"):
+    with pytest.raises(InputError, match=r"expected a CSV|energy_per_atom"):
         read_phases(path)
 
 
