@@ -1,4 +1,5 @@
 # make demo       set up and run the quick-start campaign
+# make dft        add GPAW to the environment (needs a C++ compiler, about half a minute)
 # make test       set up where needed, check style and types, run the tests
 # make test-all   the slow tests too
 # make benchmarks run every benchmark (each saves its results below benchmarks/results)
@@ -8,7 +9,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := configs/nifecr_quickstart.yaml
 
-.PHONY: setup demo test test-all lint benchmarks clean
+DFT := $(VENV)/.dft-ready
+
+.PHONY: setup dft demo test test-all lint benchmarks clean
 
 setup: $(READY)
 
@@ -19,6 +22,16 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group test --editable .
 	touch $(READY)
 
+# GPAW is built from source. Its default build calls a C compiler on C++ and looks for MPI; this one does neither and needs no library.
+dft: $(DFT)
+
+$(DFT): $(READY)
+	command -v g++ >/dev/null || { echo "GPAW needs a C++ compiler: install g++, then run make dft" >&2; exit 1; }
+	printf "compiler = 'g++'\nmpi = False\nnoblas = True\nnolibxc = True\n" > $(VENV)/gpaw_siteconfig.py
+	GPAW_CONFIG=$(abspath $(VENV))/gpaw_siteconfig.py $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir \
+		--constraint constraints.txt --editable ".[dft]"
+	touch $(DFT)
+
 demo: setup
 	$(BIN)/oreloop run $(DEMO)
 
@@ -28,14 +41,18 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
+	$(MAKE) dft || echo "the tests of density functional theory will be skipped" >&2
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint
+test-all: lint dft
 	$(BIN)/python -m pytest
 
-benchmarks: setup
+benchmarks: setup dft
 	$(BIN)/python -m benchmarks.md_oracle
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.oracles
+	$(BIN)/python -m benchmarks.mace_active
+	$(BIN)/python -m benchmarks.feni_ladder
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -60,6 +60,7 @@ def measure(loaded: LoadedConfig, n: int = 3) -> Plan:
         crystals += [Crystal.from_bytes(data) for data in found.blobs.values()]
     crystals = crystals[:n]
     labels = expected_labels(loaded)
+    level_labels = {level.oracle: level.labels for level in config.fidelities.levels if level.labels} if config.fidelities else {}
     plans = []
     for oracle in config.oracles:
         worker = OracleWorker(loaded.oracle_spec(oracle), "plan", config.executor.threads)
@@ -70,8 +71,9 @@ def measure(loaded: LoadedConfig, n: int = 3) -> Plan:
             seconds.append(evaluation.cost.wall_seconds)
             failed += evaluation.failure is not None
         typical = median(seconds) if seconds else 0.0
-        wall = labels * typical / oracle.workers if labels is not None else None
-        plans.append(OraclePlan(oracle.label, len(seconds), failed, typical, labels, wall))
+        most = level_labels.get(oracle.label, labels)
+        wall = most * typical / oracle.workers if most is not None else None
+        plans.append(OraclePlan(oracle.label, len(seconds), failed, typical, most, wall))
     candidates = disk = None
     if labels is not None:
         rounds = 1 + max(0, labels - config.acquisition.initial_labels) / config.acquisition.batch_size

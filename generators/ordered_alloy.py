@@ -34,13 +34,16 @@ class OrderedAlloyConfig(BaseModel):
 
 
 def hermite_normal_forms(n: int) -> list[NDArray[np.int64]]:
-    """Lower-triangular integer matrices (3, 3) of determinant n, with a positive diagonal that is larger than what is below it."""
+    """One basis (rows, integer combinations of the primitive vectors) of each sublattice of index n.
+
+    Lower-triangular with a positive diagonal, and each column's entries below the diagonal from 0 to less than it.
+    """
     found = []
     for a, b in itertools.product(range(1, n + 1), repeat=2):
         if n % (a * b):
             continue
         c = n // (a * b)
-        for d, e, f in itertools.product(range(b), range(c), range(c)):
+        for d, e, f in itertools.product(range(a), range(a), range(b)):
             found.append(np.array([[a, 0, 0], [d, b, 0], [e, f, c]]))
     return found
 

@@ -36,7 +36,7 @@ def test_commands_exist_and_take_these_arguments() -> None:
 
 
 def test_the_oracle_of_ones_own_runs_from_the_command_line_and_the_notebook_snippet_reads_it(tmp_path: Path) -> None:
-    oracle, notebook = blocks("python")
+    oracle, _, notebook = blocks("python")
     assert len(oracle.strip().splitlines()) <= 20
     (tmp_path / "density_oracle.py").write_text(oracle)
     config = next(text for text in blocks("yaml") if "densest" in text)
@@ -49,6 +49,10 @@ def test_the_oracle_of_ones_own_runs_from_the_command_line_and_the_notebook_snip
     script += "print(len(campaign.labels), len(campaign.rounds), len(campaign.candidates) > 30)\n"
     shown = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["30", "5", "True"]
+
+
+def test_the_conformance_kit_snippet_runs(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", blocks("python")[1]], cwd=tmp_path, check=True, capture_output=True)
 
 
 def test_quoted_figures_are_the_committed_ones() -> None:

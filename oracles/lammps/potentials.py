@@ -1,4 +1,4 @@
-"""Interatomic potentials by name: the built-in ones, the files that ship with LAMMPS, and files of the user's.
+"""Interatomic potentials by name: the built-in ones, the files that ship with LAMMPS, OpenKIM's, and files of the user's.
 
 Elements are mapped by name throughout, and read from the file: a position in a list never decides which parameters an atom gets.
 """
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
-from oracles.lammps import meam
+from oracles.lammps import kim, meam
 
 _CITATION = re.compile(r"CITATION:?\s*(.*?)\s*(?:COMMENT:.*)?$", re.MULTILINE)
 _UNITS = re.compile(r"UNITS:\s*(\w+)")
@@ -251,10 +251,13 @@ def load(choice: str | PotentialFileConfig) -> Potential:
         return from_file(choice)
     if choice in meam.builtin_names():
         return meam.builtin(choice)
+    if kim.is_id(choice):
+        return kim.load(choice)
     folder = shipped_folder()
     if folder is not None and kind_of(choice) and (folder / choice).exists():
         return from_file(_shipped_config(folder / choice))
     raise InputError(
         f"there is no potential {choice!r}",
-        hint=f"built in: {', '.join(meam.builtin_names())}; `oreloop potentials` lists the files of the installed LAMMPS too",
+        hint=f"built in: {', '.join(meam.builtin_names())}; `oreloop potentials` lists the files of the installed LAMMPS too; "
+        "an OpenKIM id is written in full, with its version",
     )

@@ -12,8 +12,10 @@ from pydantic import Field
 from campaign.types import Crystal, Fidelity, FloatArray
 from oracles.lammps import potentials
 from oracles.lammps.engine import LammpsEngine, missing
+from oracles.lammps.kim import KimPotential
 from oracles.lammps.potentials import Potential, PotentialFileConfig
-from oracles.mechanics import State
+from oracles.mechanics import Mechanics, State
+from oracles.relaxation import AseMechanics
 from oracles.static import Measured, StaticConfig, StaticOracle
 
 
@@ -84,7 +86,10 @@ class Lammps(StaticOracle):
         settings = {"potential_sha256": self.potential.sha256, "force_tolerance": self.config.force_tolerance}
         return Fidelity(f"lammps-{self.potential.style.split()[0].replace('/', '-')}", settings)
 
-    def make_mechanics(self) -> LammpsMechanics:
+    def make_mechanics(self) -> Mechanics:
+        if isinstance(self.potential, KimPotential):
+            config = self.config
+            return AseMechanics(self.potential.calculator(), force_tolerance=config.force_tolerance, max_steps=config.max_steps)
         return LammpsMechanics(self.potential, self.config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,24 @@ def test_files_that_cannot_be_used_say_why(tmp_path: Path, name: str, text: str,
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         potentials.load(PotentialFileConfig(file=tmp_path / name))
+
+
+@pytest.mark.skipif(find_spec("kimpy") is not None, reason="kimpy is installed")
+def test_an_openkim_id_says_what_is_missing() -> None:
+    with pytest.raises(InputError, match="needs kimpy") as error:
+        potentials.load("MEAM_LAMMPS_WuLeeSu_2017_NiCrFe__MO_912636107108_000")
+    assert "openkim-models" in error.value.hint
+    with pytest.raises(InputError, match="no potential") as error:
+        potentials.load("MO_912636107108")
+    assert "in full" in error.value.hint
+
+
+@pytest.mark.skipif(find_spec("kimpy") is None, reason="kimpy is not installed")
+def test_openkims_copy_of_the_built_in_potential_gives_the_same_energy() -> None:
+    theirs = Lammps(LammpsConfig(potential="MEAM_LAMMPS_WuLeeSu_2017_NiCrFe__MO_912636107108_000", relax="none"))
+    ours = Lammps(LammpsConfig(relax="none"))
+    crystal = ordered_binary("Fe", "Ni")
+    assert theirs.evaluate(crystal).value("energy_per_atom") == pytest.approx(ours.evaluate(crystal).value("energy_per_atom"), abs=1e-9)
 
 
 def test_library_labels_are_elements() -> None:
