@@ -61,7 +61,7 @@ def outcome(
         key=job.key,
         candidate=job.candidate.id,
         oracle=job.oracle,
-        fidelity=fidelity,
+        fidelity=evaluation.fidelity or fidelity,
         attempt=job.attempt,
         observations=observation_rows(evaluation.observations),
         crystal=evaluation.crystal.id if evaluation.crystal is not None else None,

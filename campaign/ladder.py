@@ -81,11 +81,6 @@ def room_at(state: CampaignState, level: LevelConfig) -> int | None:
     return level.labels - taken - sum(oracle == level.oracle for _, oracle in state.selected_pending)
 
 
-def has_climbers(state: CampaignState, config: CampaignConfig) -> bool:
-    """Whether a gate would send somebody up now."""
-    return any(row.reason == "gate" for row in climbers(state, config, before=state.sequence + 1, stream="0/peek/0/0"))
-
-
 def costs(state: CampaignState, config: CampaignConfig) -> dict[str, float]:
     """Seconds of worker time per label by oracle: as declared, or the median of the last labels and failures; unknown ones are absent."""
     declared = {level.oracle: level.cost for level in config.fidelities.levels} if config.fidelities else {}

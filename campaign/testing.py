@@ -404,7 +404,7 @@ def _clean_up(before: tuple[set[str], set[int]]) -> str:
         time.sleep(0.1)
     assert not left, f"processes {sorted(left)} are still there"
     names = sorted(name for name in _leftovers()[0] - before[0] if name.startswith("oreloop"))
-    killed = "; a worker killed at its limit leaves its folder" if names else ""
+    killed = "; that of the worker killed at its limit, which the next one removes" if names else ""
     assert len(names) <= 1, f"{tempfile.gettempdir()} still holds {', '.join(names[:5])}"
     return f"no process and {len(names)} folder left{killed}"
 

@@ -276,13 +276,17 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an oracle answers: observations of ``crystal`` (the relaxed one where it relaxes), or a failure."""
+    """What an oracle answers: observations of ``crystal`` (the relaxed one where it relaxes), or a failure.
+
+    ``fidelity`` is the key of the settings that it was made with; the worker fills it in.
+    """
 
     observations: tuple[Observation, ...] = ()
     crystal: Crystal | None = None
     failure: Failure | None = None
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    fidelity: str = ""
 
     @classmethod
     def single(cls, quantity: Quantity, value: float, *, crystal: Crystal | None = None) -> Evaluation:

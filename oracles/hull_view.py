@@ -35,7 +35,7 @@ def phases_of(state: Any, oracle: str) -> list[Phase]:
     return [
         Phase(label.candidate, state.composition(label.candidate), label.values[ENERGY_PER_ATOM.name], label.fidelity)
         for label in state.labels.values()
-        if label.oracle == oracle and ENERGY_PER_ATOM.name in label.values
+        if label.oracle == oracle and ENERGY_PER_ATOM.name in label.values and state.is_of_its_level(label)
     ]
 
 

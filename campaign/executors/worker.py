@@ -29,13 +29,13 @@ class OracleWorker:
         limit_threads(threads)
         self._spec, self._name = spec, name
         oracle: Oracle = plugins.build(spec.plugin)
-        self._oracles: dict[str, Oracle] = {"": oracle}
         found = plugins.fidelity_of(oracle, spec.plugin).key
         if spec.fidelity and found != spec.fidelity:
             raise SurroundingsError(
                 f"oracle {spec.name} measures {found} in its worker, the campaign's labels are {spec.fidelity}",
                 hint="a file or package that the labels depend on differs from when the driver started, or between machines",
             )
+        self._oracles: dict[str, tuple[Oracle, str]] = {"": (oracle, found)}
 
     def is_ready(self) -> bool:
         return True
@@ -45,10 +45,10 @@ class OracleWorker:
         started, cpu = time.time(), time.process_time()
         try:
             crystal = job.candidate.crystal
-            oracle = self._oracle(job)
+            oracle, fidelity = self._oracle(job)
             with library_seeds(int(seed_sequence(f"{self._spec.seed}/{job.key}").generate_state(1)[0])):
                 answer: object = oracle.evaluate(crystal)
-            evaluation = self._believed(answer, crystal, oracle)
+            evaluation = replace(self._believed(answer, crystal, oracle), fidelity=fidelity)
         except MemoryError:
             evaluation = Evaluation.failed(FailureKind.OUT_OF_MEMORY, "the oracle ran out of memory")
         except Exception as error:
@@ -65,12 +65,15 @@ class OracleWorker:
         failure = sanity.check(answer, crystal, oracle.quantities, self._spec.sanity)
         return answer if failure is None else Evaluation(failure=failure)
 
-    def _oracle(self, job: EvaluationJob) -> Oracle:
+    def _oracle(self, job: EvaluationJob) -> tuple[Oracle, str]:
+        """The oracle with this attempt's softer settings, and its fidelity: some of them change what its label means."""
         plugin = self._spec.plugin
         softer = plugins.known_settings(plugin, job.softer)
         which = repr(sorted(softer.items())) if softer else ""
         if which not in self._oracles:
-            self._oracles[which] = plugins.build(replace(plugin, params={**plugin.params, **softer}))
+            changed = replace(plugin, params={**plugin.params, **softer})
+            oracle: Oracle = plugins.build(changed)
+            self._oracles[which] = oracle, plugins.fidelity_of(oracle, changed).key
         return self._oracles[which]
 
 

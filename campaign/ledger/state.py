@@ -265,9 +265,12 @@ class CampaignState:
         )
 
     def _derive(self, record: LabelRecord) -> None:
-        """Formation energies are functions of the labels: of this one, and of all where it lowers an element's reference."""
+        """Formation energies are functions of the labels: of this one, and of all where it lowers an element's reference.
+
+        A label made with softer settings that change its meaning has none.
+        """
         energy = record.values.get(ENERGY_PER_ATOM.name)
-        if energy is None:
+        if energy is None or not self.is_of_its_level(record):
             return
         composition = self.composition(record.candidate)
         known = self.elemental[record.oracle]
@@ -280,10 +283,15 @@ class CampaignState:
                 self.extremes.pop((record.oracle, FORMATION_ENERGY.name), None)
         for label in affected:
             value = formation_energy(label.values.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
-            if value is not None:
+            if value is not None and self.is_of_its_level(label):
                 label.values[FORMATION_ENERGY.name] = value
                 if label is not record:
                     self._note_extremes(label, FORMATION_ENERGY.name)
+
+    def is_of_its_level(self, label: LabelRecord) -> bool:
+        """Whether a label was made with its oracle's own settings."""
+        known = self.config.fidelities if self.config is not None else {}
+        return label.fidelity == known.get(label.oracle, label.fidelity)
 
     def composition(self, candidate: str) -> dict[str, float]:
         """Atomic fraction by element; empty where the candidate's cell was too broken to be described."""

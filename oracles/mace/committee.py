@@ -9,6 +9,7 @@ members are used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class CommitteeConfig(BaseModel):
     foundation: ConfigPath | None = Field(None, description="A MACE file to fine-tune, in place of architecture.")
     held_out: float = Field(0.1, gt=0, lt=0.5, description="Share of the labels (1) that are kept for the error that decides.")
     least_labels: int = Field(20, ge=5, description="Labels from which on the committee is trained.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the networks are trained and asked.")
     from_scratch: bool = Field(False, description="Begin each training with new weights, not with the last committee's.")
 
 
@@ -61,7 +63,7 @@ class MaceCommittee:
         else:
             origin = self._origin(frames, context)
             members = [origin.blank(int(seed)) for seed in rng.integers(2**31, size=self.config.members)]
-        trained = [train(member, frames, self.config.training, rng=rng) for member in members]
+        trained = [train(member, frames, self.config.training, rng=rng, device=self.config.device) for member in members]
         found = self._errors(trained, labelled)
         return to_checkpoint(trained, origin, {"trained_on": float(len(frames)), **found})
 
@@ -76,7 +78,8 @@ class MaceCommittee:
 
     def disagreement(self, crystals: Sequence[Crystal], checkpoint: Checkpoint) -> FloatArray:
         """(n,) largest standard deviation of the force on an atom (eV/angstrom) over the members, batched."""
-        found = [networks.predict(member, crystals) for member in members_of(checkpoint)]
+        device = self.config.device
+        found = [networks.predict(member.to(device), crystals, device=device) for member in members_of(checkpoint)]
         return np.array([force_disagreement([member[i].forces for member in found]) for i in range(len(crystals))])
 
     def _origin(self, frames: Sequence[Frame], context: GenerationContext) -> Origin:
@@ -97,7 +100,7 @@ class MaceCommittee:
         frames = frames_of([item for item in labelled if is_held_out(item, self.config.held_out)])
         if not frames:
             return {"held_out": 0.0, "held_out_forces": float("inf"), "held_out_energy_mev": float("inf")}
-        found: list[Errors] = [errors(member, frames) for member in members]
+        found: list[Errors] = [errors(member.to(self.config.device), frames, device=self.config.device) for member in members]
         return {
             "held_out": float(len(frames)),
             "held_out_forces": float(np.mean([error.forces for error in found])),

@@ -89,6 +89,12 @@ def elements_of(path: Path) -> frozenset[str]:
     """The elements that a model knows. MACE's own files are pickles, so they are read in a process of their own."""
     from ase.data import chemical_symbols
 
+    if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        scales = json.loads(json.loads(header["__metadata__"]["facts"])["scales"])
+        if scales is not None:
+            return frozenset(chemical_symbols[number] for number in scales["numbers"])
     code = (
         "import json, sys; from pathlib import Path; from oracles.mace import store; print(json.dumps(store.numbers_in(Path(sys.argv[1]))))"
     )

@@ -70,9 +70,11 @@ def train(
     config: TrainingConfig,
     *,
     rng: np.random.Generator,
+    device: str = "cpu",
     progress: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> torch.nn.Module:
     """The network with averaged weights after ``config.epochs`` passes; ``progress`` is called with epoch and mean loss after each."""
+    network = network.to(device)
     dtype = next(network.parameters()).dtype
     with networks.default_dtype(dtype):
         graphs = graphs_of(frames, networks.numbers_of(network), networks.cutoff_of(network), getattr(network, "heads", ["Default"])[-1])
@@ -85,6 +87,7 @@ def train(
     for epoch in range(config.epochs):
         total = 0.0
         for batch in networks.batches(graphs, config.batch_size, order=rng.permutation(len(graphs))):
+            batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
             output = network(batch, training=True, compute_force=True, compute_stress=True)
             loss = loss_of(pred=output, ref=_Reference(batch))
             optimiser.zero_grad(set_to_none=True)
@@ -109,9 +112,9 @@ class _Reference(dict[str, torch.Tensor]):
         return self[name]
 
 
-def errors(network: torch.nn.Module, frames: Sequence[Frame], *, batch_size: int = 32) -> Errors:
+def errors(network: torch.nn.Module, frames: Sequence[Frame], *, batch_size: int = 32, device: str = "cpu") -> Errors:
     """Root mean square errors of a network on labelled crystals."""
-    found = networks.predict(network, [frame.crystal for frame in frames], batch_size=batch_size)
+    found = networks.predict(network, [frame.crystal for frame in frames], batch_size=batch_size, device=device)
     energy = [(p.energy - frame.energy) / len(frame.crystal) for p, frame in zip(found, frames, strict=True)]
     forces = np.concatenate([(p.forces - frame.forces).ravel() for p, frame in zip(found, frames, strict=True)])
     stress = [(p.stress - frame.stress).ravel() for p, frame in zip(found, frames, strict=True) if frame.stress is not None]

@@ -148,3 +148,34 @@ def test_answers_may_be_failures_or_wrong(tmp_path: Path) -> None:
     assert failure.message == "sample broke"
     with pytest.raises(InputError, match=r"answers.csv, id .*: no number"):
         ask(tmp_path).evaluate(other)
+
+
+def test_a_label_names_the_settings_that_it_was_made_with() -> None:
+    worker = OracleWorker(spec("lennard_jones"), "w", 1)
+    plain, softer, foreign = (
+        worker.evaluate(EvaluationJob(key="k", oracle="lj", candidate=Candidate(CRYSTAL), softer=softer))
+        for softer in ({}, {"cutoff": 8.0}, {"mixing": 0.1})
+    )
+    assert plain.fidelity.startswith("lennard-jones-")
+    assert softer.fidelity != plain.fidelity, "another cutoff is another level"
+    assert softer.value("energy_per_atom") != plain.value("energy_per_atom")
+    assert foreign.fidelity == plain.fidelity, "a setting for another oracle's failures is not this one's"
+    assert foreign.failure is None
+
+
+def test_random_numbers_in_an_oracle_come_from_the_campaigns_seed_and_the_job(tmp_path: Path) -> None:
+    (tmp_path / "drawing.py").write_text(
+        "import numpy as np\n"
+        "from campaign.types import ENERGY_PER_ATOM, Evaluation\n"
+        "class Drawing:\n"
+        "    quantities = (ENERGY_PER_ATOM,)\n"
+        "    def evaluate(self, crystal): return Evaluation.single(ENERGY_PER_ATOM, np.random.random())\n"
+    )
+    plugin = PluginSpec(group="oracles", use="drawing:Drawing", module_folder=str(tmp_path))
+
+    def draw(seed: int, key: str) -> float:
+        worker = OracleWorker(OracleSpec(name="d", plugin=plugin, seed=seed), "w", 1)
+        return worker.evaluate(EvaluationJob(key=key, oracle="d", candidate=Candidate(CRYSTAL))).value("energy_per_atom")
+
+    assert draw(1, "a") == draw(1, "a")
+    assert len({draw(1, "a"), draw(2, "a"), draw(1, "b")}) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from ase.units import Ry
 from campaign import plugins
 from campaign.crystals.references import elemental, ordered_binary
 from campaign.errors import InputError
-from campaign.protocols import PluginSpec
-from campaign.types import Crystal, Evaluation, FailureKind
+from campaign.executors.serial import SerialExecutor
+from campaign.protocols import EvaluationJob, OracleSpec, PluginSpec
+from campaign.types import Candidate, Crystal, Evaluation, FailureKind
 from oracles.dft import engines
 from oracles.dft.oracle import Espresso, EspressoConfig, Gpaw, ScratchConfig
 from oracles.dft.settings import DftConfig, kpoints, starting_moments
@@ -82,6 +84,38 @@ def test_a_second_attempt_goes_on_from_the_last_geometry(tmp_path: Path) -> None
     assert second.crystal is not None
     apart = second.crystal.fractional[1] - second.crystal.fractional[0]
     assert np.allclose(apart - np.round(apart), 0.25, atol=0.005) or np.allclose(apart % 1, 0.75, atol=0.005)
+
+
+@needs_gpaw
+@pytest.mark.dft
+def test_a_worker_that_is_killed_takes_its_calculation_with_it(tmp_path: Path) -> None:
+    params = {**NICKEL, "cutoff": 600, "kpoint_density": 5.0, "scratch": str(tmp_path)}
+    executor = SerialExecutor()
+    executor.start([OracleSpec(name="gpaw", plugin=PluginSpec(group="oracles", use="gpaw", params=params), wall_limit=4.0)])
+    executor.submit(EvaluationJob(key="k", oracle="gpaw", candidate=Candidate(elemental("Ni"))))
+    while not (finished := executor.wait(1.0)):
+        pass
+    failure = finished[0].evaluation.failure
+    executor.shutdown()
+    assert failure is not None
+    assert failure.kind is FailureKind.TIMEOUT
+    deadline = time.monotonic() + 5
+    while (left := _tasks_in(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def _tasks_in(folder: Path) -> list[str]:
+    """Command lines of calculations below a folder that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split(chr(0))
+        except OSError:
+            continue
+        if "oracles.dft.task" in words and any(word.startswith(str(folder)) for word in words):
+            found.append(" ".join(words))
+    return found
 
 
 @needs_gpaw

@@ -93,6 +93,21 @@ LADDER: dict[str, Any] = {
 }
 
 
+def test_a_ternary_has_a_figure_for_each_pair_and_one_for_all(small: Callable[..., Campaign]) -> None:
+    campaign = small(
+        generators=[{"use": "ordered_alloy", "count": 60, "params": {"atoms": [2, 3]}}],
+        space={"elements": ["Ni", "Fe", "Cr"], "max_fraction": 0.8},
+        surrogate=None,
+        acquisition={"use": "random", "initial_labels": 30, "batch_size": 10},
+        references={},
+        budget={"labels": 30},
+    )
+    campaign.run()
+    titles = [title.split(" at ")[0] for title, _ in figures(campaign.state())]
+    assert "Formation energies of Cr-Fe-Ni" in titles
+    assert {"Hull of Cr-Fe", "Hull of Cr-Ni", "Hull of Fe-Ni"} <= set(titles)
+
+
 def test_table_and_figures_from_a_campaigns_ledger(small: Callable[..., Campaign], tmp_path: Path) -> None:
     campaign = small(**LADDER)
     campaign.run()
