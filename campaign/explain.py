@@ -44,7 +44,9 @@ def story(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator
     yield from _decisions(state, reader, identity)
     for (candidate, oracle), round_index in state.pending.items():
         if candidate == identity:
-            yield "waiting", f"selected for {oracle} in round {round_index}, not labelled yet"
+            purpose = state.requested.get((identity, oracle))
+            wanted = f"wanted as {purpose}" if purpose else f"selected for {oracle} in round {round_index}"
+            yield "waiting", f"{wanted}, not labelled yet"
     for _, time, failed in state.failures:
         if failed.candidate == identity:
             end = "; not tried again" if failed.is_quarantined else ""

@@ -21,7 +21,7 @@ def labels(state: CampaignState) -> pd.DataFrame:
             "oracle": label.oracle,
             "fidelity": label.fidelity,
             "round": label.round,
-            "source": label.source or "campaign",
+            "source": label.source or label.purpose or "campaign",
             "worker": label.worker,
             "attempt": label.attempt + 1,
             "started": label.started,

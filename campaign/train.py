@@ -39,12 +39,16 @@ def train(spec: PluginSpec, stream: str, space: SearchSpace, objective: Objectiv
 
 
 def checkpoints_to_drop(state: CampaignState) -> set[str]:
-    """Hashes of checkpoints that nothing needs: not the last two of a generator, nor its last two published, nor an ancestor of a label."""
+    """Hashes of checkpoints that nothing needs.
+
+    Needed are the last two of each learner, its last two published, every ancestor of a label, and what a decision was made with.
+    """
     events = [event for trained in state.checkpoints.values() for event in trained]
     wanted: set[str] = set()
     for trained in state.checkpoints.values():
         wanted.update(event.checkpoint for event in trained[-2:])
         wanted.update([event.checkpoint for event in trained if event.is_published][-2:])
+    wanted.update(record.decided.model for record in state.rounds if record.decided is not None and record.decided.model is not None)
     parents = {event.checkpoint: event.parent for event in events}
     for candidate, _ in [*state.labels, *state.pending]:
         for proposed, _row in state.candidates[candidate].proposals:

@@ -31,6 +31,7 @@ _STATED = (
     re.compile(r"pair_coeff\s+\*\s+\*\s+\S+((?:\s+'?[A-Z][A-Za-z0-9]*'?)+)\s+\S+\.meam"),
     re.compile(r"use with((?:\s+'?[A-Z][A-Za-z0-9]*'?)+)\s+from", re.IGNORECASE),
 )
+_SYMBOL = re.compile(r"[A-Z][a-z]?")
 _TOLERANCE = 2e-3
 
 
@@ -130,43 +131,51 @@ def read_library(text: str, file: str) -> dict[str, LibraryEntry]:
 
 
 def index_order(parameters: str, library: Mapping[str, LibraryEntry], file: str, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """The library labels that indices 1.. of a parameter file stand for, as the file itself says.
+    """The library labels that indices 1.. of a parameter file stand for, as the file itself says: its comment, its name, or its values.
 
-    ``given``: an order of elements or labels from elsewhere (a config), which must agree. Raises InputError where the file contradicts
-    its comment or the given order, or where it does not say and nothing is given.
+    ``given``: an order of elements or labels from elsewhere (a config), which must agree and is never believed alone. Raises InputError
+    where the file contradicts itself or the given order, or does not say.
     """
-    stated = _stated(parameters, library)
-    orders = [(order, source) for order, source in ((stated, "its own comment"), (_labels(given, library), "the config")) if order]
+    statements = [
+        (order, source)
+        for order, source in (
+            (_stated(parameters, library), "its own comment"),
+            (_named(file, library), "its own name"),
+            (_labels(given, library), "the config"),
+        )
+        if order
+    ]
     evidence = _diagonal(parameters)
-    for order, source in orders:
-        for index, values in evidence.items():
-            if index > len(order):
-                raise InputError(f"{file} has parameters for index {index}, but {source} names {len(order)} elements: {' '.join(order)}")
-            entry = library[order[index - 1]]
-            if not _agrees(entry, values):
-                fits = [label for label in dict.fromkeys(order) if _agrees(library[label], values)]
-                raise InputError(
-                    f"{file}: index {index} has {_tell(values)}, but {source} calls it {entry.label}, "
-                    f"whose library entry has cohesive energy {entry.cohesive_energy:g} eV and alpha {entry.alpha:g}"
-                    + (f"; the values are those of {' or '.join(fits)}" if fits else ""),
-                    hint="two species are swapped: correct the order of the elements or the indices in the file",
-                )
-    if len(orders) == 2 and [library[a].element for a in orders[0][0]] != [library[b].element for b in orders[1][0]]:
-        raise InputError(f"{file} says that its indices are {' '.join(orders[0][0])}, the config says {' '.join(orders[1][0])}")
-    if orders:
-        return orders[0][0]
-    deduced = _deduced(parameters, evidence, library, file)
-    if deduced:
-        return deduced
-    raise InputError(
-        f"{file} does not say which element each index is",
-        hint="give elements: in the order of the file's indices; they are checked against the library where the file repeats its values",
-    )
+    for order, source in statements:
+        _check_evidence(order, source, evidence, library, file)
+    of_file = next((order for order, source in statements if source != "the config"), ()) or _deduced(parameters, evidence, library)
+    if not of_file:
+        raise InputError(
+            f"{file} does not say which element each index is",
+            hint=f"write it into the file's first line, as in `# use with {' '.join(given) or 'Ni Fe'} from library.meam`",
+        )
+    asked = [library[label].element for label in _labels(given, library)]
+    if asked and asked != [library[label].element for label in of_file]:
+        raise InputError(f"{file} says that its indices are {' '.join(of_file)}, the config says {' '.join(given)}")
+    return of_file
 
 
-def states_order(parameters: str) -> bool:
-    """Whether a parameter file's comment or its values on the diagonal tell which element an index is."""
-    return bool(any(pattern.search(parameters) for pattern in _STATED) or any("Ec" in values for values in _diagonal(parameters).values()))
+def _check_evidence(
+    order: Sequence[str], source: str, evidence: Mapping[int, Mapping[str, float]], library: Mapping[str, LibraryEntry], file: str
+) -> None:
+    """Raises InputError where the values under an index are not the library's of the element that the order calls it."""
+    for index, values in evidence.items():
+        if index > len(order):
+            raise InputError(f"{file} has parameters for index {index}, but {source} names {len(order)} elements: {' '.join(order)}")
+        entry = library[order[index - 1]]
+        if not _agrees(entry, values):
+            fits = [label for label in dict.fromkeys(order) if _agrees(library[label], values)]
+            raise InputError(
+                f"{file}: index {index} has {_tell(values)}, but {source} calls it {entry.label}, "
+                f"whose library entry has cohesive energy {entry.cohesive_energy:g} eV and alpha {entry.alpha:g}"
+                + (f"; the values are those of {' or '.join(fits)}" if fits else ""),
+                hint="two species are swapped: correct the order of the elements or the indices in the file",
+            )
 
 
 def _labels(given: Sequence[str], library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
@@ -189,6 +198,13 @@ def _stated(parameters: str, library: Mapping[str, LibraryEntry]) -> tuple[str, 
     return ()
 
 
+def _named(file: str, library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
+    """The elements that a file's name is made of, such as SiC.meam or MoCoNiVFeAlCr_2nn.meam; empty where it is another word."""
+    stem = file.removesuffix(".meam").removesuffix("_2nn")
+    words = tuple(_SYMBOL.findall(stem))
+    return words if "".join(words) == stem and all(word in library for word in words) else ()
+
+
 def _diagonal(parameters: str) -> dict[int, dict[str, float]]:
     evidence: dict[int, dict[str, float]] = {}
     for key, i, j, value in _DIAGONAL.findall(parameters):
@@ -207,9 +223,8 @@ def _tell(values: Mapping[str, float]) -> str:
     return " and ".join(names[key].format(value) for key, value in sorted(values.items()))
 
 
-def _deduced(
-    parameters: str, evidence: Mapping[int, Mapping[str, float]], library: Mapping[str, LibraryEntry], file: str
-) -> tuple[str, ...]:
+def _deduced(parameters: str, evidence: Mapping[int, Mapping[str, float]], library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
+    """The order that the values on the diagonal leave; empty where they leave several."""
     indices = {int(i) for group in _INDEX.findall(parameters) for i in group.split(",")}
     order = []
     for index in range(1, max(indices, default=0) + 1):

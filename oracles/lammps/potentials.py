@@ -24,7 +24,6 @@ from oracles.lammps import kim, meam
 
 _CITATION = re.compile(r"CITATION:?\s*(.*?)\s*(?:COMMENT:.*)?$", re.MULTILINE)
 _UNITS = re.compile(r"UNITS:\s*(\w+)")
-_SYMBOL = re.compile(r"[A-Z][a-z]?")
 
 
 class PotentialFileConfig(BaseModel):
@@ -217,14 +216,8 @@ def shipped_folder() -> Path | None:
 
 
 def _shipped_config(path: Path) -> PotentialFileConfig:
-    kind = kind_of(path.name)
-    library, elements = None, None
-    if kind == "meam":
-        library = path.parent / ("library_2nn.meam" if "_2nn" in path.name else "library.meam")
-        text = path.read_text(errors="replace")
-        if not meam.states_order(text):
-            elements = tuple(_SYMBOL.findall(path.name.removesuffix(".meam")))
-    return PotentialFileConfig(file=path, library=library, elements=elements)
+    library = path.parent / ("library_2nn.meam" if "_2nn" in path.name else "library.meam")
+    return PotentialFileConfig(file=path, library=library if kind_of(path.name) == "meam" else None)
 
 
 @cache

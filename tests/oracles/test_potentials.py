@@ -108,9 +108,19 @@ def test_an_order_in_the_config_is_checked_against_the_file(tmp_path: Path) -> N
     assert potentials.from_file(config(("Ni", "Fe"))).order == ("Ni", "Fe")
     with pytest.raises(InputError, match="the values are those of Ni"):
         potentials.from_file(config(("Fe", "Ni")))
-    (tmp_path / "NiFe.meam").write_text("rc = 4.5\nEc(1,2) = 4.4\n")
-    with pytest.raises(InputError, match="does not say which element"):
-        potentials.from_file(config(None))
+    mixture = tmp_path / "mixture.meam"
+    mixture.write_text((tmp_path / "NiFe.meam").read_text())
+    values = PotentialFileConfig(file=mixture, library=tmp_path / "library.meam")
+    assert potentials.from_file(values).elements == ("Ni", "Fe"), "deduced from the values under each index"
+    mixture.write_text("rc = 4.5\nEc(1,2) = 4.4\n")
+    for elements in (None, ("Ni", "Fe")):
+        with pytest.raises(InputError, match="does not say which element") as error:
+            potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam", elements=elements))
+        assert "use with Ni Fe from" in error.value.hint
+    mixture.write_text("# use with Ni Fe from library.meam\nrc = 4.5\nEc(1,2) = 4.4\n")
+    assert potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam")).order == ("Ni", "Fe")
+    with pytest.raises(InputError, match="its indices are Ni Fe, the config says Fe Ni"):
+        potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam", elements=("Fe", "Ni")))
 
 
 @pytest.mark.parametrize(
