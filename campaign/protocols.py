@@ -75,8 +75,11 @@ class Committee(Trainable, Protocol):
         """Whether there are labels enough to train on."""
         ...
 
-    def disagreement(self, crystals: Sequence[Crystal], checkpoint: Checkpoint) -> FloatArray:
-        """(n,) how much the members disagree on each crystal, in the unit of the thresholds of ``query_by_committee``."""
+    def disagreement(self, crystals: Sequence[Crystal], checkpoint: Checkpoint) -> tuple[FloatArray, FloatArray]:
+        """How much the members disagree on each crystal, in the unit of the thresholds of ``query_by_committee``.
+
+        (n,) the largest of any of its atoms, which the thresholds are for; (n,) over the whole crystal, which ranks what is worth a label.
+        """
         ...
 
 

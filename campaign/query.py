@@ -1,7 +1,8 @@
 """Query by committee: label what the members of a committee disagree on. Runs on the compute worker.
 
 Each crystal of the pool has one of three outcomes: accurate (the members agree already), worth labelling, or too strange (they disagree so
-much that its label would teach little about crystals of interest). Of those worth a label the most disputed are chosen.
+much that its label would teach little about crystals of interest). The largest disagreement on an atom decides which. Of those worth a
+label the ones with the largest disagreement over the whole crystal are chosen: a label costs the same whatever part of it is new.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ def outcome_of(disagreement: float, config: AcquisitionConfig) -> str:
 
 
 def query(spec: PluginSpec, weights: bytes, config: AcquisitionConfig, n: int, pool: Sequence[Candidate]) -> Selection:
-    """Up to n of those worth labelling, the most disputed first."""
+    """Up to n of those worth labelling, the most disputed first; the table holds total disagreement as score, the largest as deviation."""
     started = time.perf_counter()
     committee = plugins.build(spec)
-    disagreement = committee.disagreement([candidate.crystal for candidate in pool], checkpoint_from_bytes(weights))
-    outcomes = [outcome_of(float(value), config) for value in disagreement]
-    worth = [row for row in np.argsort(-disagreement, kind="stable") if outcomes[row] == OUTCOMES[1]][:n]
-    choices = tuple(Choice(pool[row].id, float(disagreement[row])) for row in worth)
+    largest, total = committee.disagreement([candidate.crystal for candidate in pool], checkpoint_from_bytes(weights))
+    outcomes = [outcome_of(float(value), config) for value in largest]
+    worth = [row for row in np.argsort(-total, kind="stable") if outcomes[row] == OUTCOMES[1]][:n]
+    choices = tuple(Choice(pool[row].id, float(total[row]), deviation=float(largest[row])) for row in worth)
     unknown = np.full(len(pool), np.nan)
-    table = encode_table([candidate.id for candidate in pool], disagreement, unknown, unknown)
+    table = encode_table([candidate.id for candidate in pool], total, unknown, largest)
     counts = {name: outcomes.count(name) for name in OUTCOMES}
     return Selection(config.use, choices, table, time.perf_counter() - started, counts)

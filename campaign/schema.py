@@ -133,7 +133,7 @@ class AcquisitionConfig(Frame):
         0.05, ge=0, description="query_by_committee: disagreement on a force (eV/angstrom) below which a crystal is accurate already."
     )
     strange_above: float = Field(
-        5.0, gt=0, description="query_by_committee: disagreement (eV/angstrom) above which a crystal is too strange to be worth a label."
+        2.0, gt=0, description="query_by_committee: disagreement (eV/angstrom) above which a crystal is too strange to be worth a label."
     )
     shortlist: int = Field(100, ge=1, description="Candidates that enter the joint selection, the best by their own value.")
 

@@ -1,9 +1,9 @@
 """The committee ``mace_committee``: MACE networks trained in the loop on the campaign's own energies, forces and stresses.
 
-Members differ by their first weights and the order of their data. How much they disagree on a crystal is the largest, over its atoms, of
-the standard deviation of the force vector over the members: the error indicator of DP-GEN (Zhang et al., Phys. Rev. Mater. 3, 023804
-(2019), eq. 4). A fixed part of the labels, chosen by a hash of the crystal alone, is never trained on; its force error decides whether new
-members are used.
+Members differ by their first weights and the order of their data. How much they disagree on a crystal is told by the standard deviation
+of the force vector of an atom over the members: its largest value over the atoms, the error indicator of DP-GEN (Zhang et al., Phys. Rev.
+Mater. 3, 023804 (2019), eq. 4), and the root of its squares' sum over the atoms, the error that a label would show. A fixed part of the
+labels, chosen by a hash of the crystal alone, is never trained on; its force error decides whether new members are used.
 """
 
 from __future__ import annotations
@@ -76,11 +76,12 @@ class MaceCommittee:
         before = self._errors(members_of(old), labelled)["held_out_forces"]
         return bool(new.metrics.get("held_out_forces", 0.0) <= before), {"held_out_forces_before": before}
 
-    def disagreement(self, crystals: Sequence[Crystal], checkpoint: Checkpoint) -> FloatArray:
-        """(n,) largest standard deviation of the force on an atom (eV/angstrom) over the members, batched."""
+    def disagreement(self, crystals: Sequence[Crystal], checkpoint: Checkpoint) -> tuple[FloatArray, FloatArray]:
+        """(n,) largest standard deviation of the force on an atom over the members, and (n,) over all atoms; eV/angstrom, batched."""
         device = self.config.device
         found = [networks.predict(member.to(device), crystals, device=device) for member in members_of(checkpoint)]
-        return np.array([force_disagreement([member[i].forces for member in found]) for i in range(len(crystals))])
+        pairs = np.array([force_disagreement([member[i].forces for member in found]) for i in range(len(crystals))])
+        return pairs[:, 0], pairs[:, 1]
 
     def _origin(self, frames: Sequence[Frame], context: GenerationContext) -> Origin:
         if self.config.foundation is not None:
@@ -128,8 +129,8 @@ def frames_of(labelled: Sequence[LabelledCandidate]) -> list[Frame]:
     return frames
 
 
-def force_disagreement(forces: Sequence[FloatArray]) -> float:
-    """max over atoms of sqrt(mean over members |F - <F>|^2), for one (n, 3) array a member."""
+def force_disagreement(forces: Sequence[FloatArray]) -> tuple[float, float]:
+    """For one (n, 3) array a member: s_i = sqrt(mean over members |F_i - <F_i>|^2), its largest value and sqrt(sum over atoms s_i^2)."""
     stacked = np.stack(list(forces))
-    deviation = np.sqrt(((stacked - stacked.mean(0)) ** 2).sum(-1).mean(0))
-    return float(deviation.max())
+    variance = ((stacked - stacked.mean(0)) ** 2).sum(-1).mean(0)
+    return float(np.sqrt(variance.max())), float(np.sqrt(variance.sum()))

@@ -227,10 +227,11 @@ def test_a_model_that_is_none_says_so(tmp_path: Path) -> None:
 
 
 def test_disagreement_by_hand() -> None:
-    """Two members, two atoms: forces +-(3, 4, 0) on the second give a deviation of 5."""
-    first = np.array([[1.0, 0, 0], [3.0, 4.0, 0.0]])
-    assert force_disagreement([first, first * [[1.0], [-1.0]]]) == pytest.approx(5.0)
-    assert force_disagreement([first, first]) == 0.0
+    """Two members, two atoms: forces +-(3, 4, 0) on the second give a deviation of 5, +-12 on the first besides 13 in all."""
+    first = np.array([[12.0, 0, 0], [3.0, 4.0, 0.0]])
+    assert force_disagreement([first, first * [[1.0], [-1.0]]]) == pytest.approx((5.0, 5.0))
+    assert force_disagreement([first, -first]) == pytest.approx((12.0, 13.0))
+    assert force_disagreement([first, first]) == (0.0, 0.0)
 
 
 def test_a_committee_learns_and_its_gate_keeps_what_is_better() -> None:
@@ -249,18 +250,18 @@ def test_a_committee_learns_and_its_gate_keeps_what_is_better() -> None:
     worse, _ = committee.is_improvement(first, second, known[:30], context=later)
     assert not worse
     crystals = [item.candidate.crystal for item in known[:6]]
-    values = committee.disagreement(crystals, second)
+    largest, total = committee.disagreement(crystals, second)
     members = store.members_of(second)
     expected = force_disagreement([networks.predict(member, [crystals[2]])[0].forces for member in members])
-    assert values[2] == pytest.approx(expected, rel=1e-2)
+    assert (largest[2], total[2]) == pytest.approx(expected, rel=1e-2)
     with pytest.raises(InputError, match="measure: \\[forces\\]"):
         frames_of([LabelledCandidate(candidate=known[0].candidate, values={"energy_per_atom": -4.0})])
     assert frames_of(known)[0].stress == pytest.approx(known[0].arrays["stress"] * GPa)
 
 
 class _Fixed:
-    def disagreement(self, crystals: list[Crystal], checkpoint: Any) -> np.ndarray:
-        return np.array([0.01, 0.5, 9.0, 0.2, np.nan, 0.04])
+    def disagreement(self, crystals: list[Crystal], checkpoint: Any) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([0.01, 0.5, 9.0, 0.2, np.nan, 0.04]), np.array([0.02, 0.6, 20.0, 0.8, np.nan, 0.1])
 
 
 def test_three_outcomes_and_the_most_disputed_first(monkeypatch: pytest.MonkeyPatch, trained: tuple[store.Origin, torch.nn.Module]) -> None:
@@ -269,7 +270,7 @@ def test_three_outcomes_and_the_most_disputed_first(monkeypatch: pytest.MonkeyPa
     pool = [item.candidate for item in labelled(6, seed=9)]
     config = AcquisitionConfig(use="query_by_committee", accurate_below=0.05, strange_above=5.0)
     selection = query.query(PluginSpec(group="committees", use="x"), weights, config, 5, pool)
-    assert [choice.candidate for choice in selection.choices] == [pool[1].id, pool[3].id]
+    assert [choice.candidate for choice in selection.choices] == [pool[3].id, pool[1].id], "by the whole crystal's disagreement"
     assert selection.outcomes == {"accurate": 2, "worth labelling": 2, "too strange": 2}
 
 
