@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from oracles.dft.settings import DftConfig, starting_moments
 from oracles.relaxation import AseMechanics
 
 _DIE_WITH_PARENT = 1
+_SCANS = 4
 
 
 def crystal_to_json(crystal: Crystal) -> dict[str, Any]:
@@ -53,24 +55,22 @@ def run(folder: Path) -> dict[str, Any]:
     mechanics.load(crystal)
     mechanics.atoms.set_initial_magnetic_moments(starting_moments(crystal, config))
     mechanics.on_step = lambda atoms: write_json(last, crystal_to_json(Crystal.from_atoms(atoms)))
+    atoms, force, modulus = mechanics.atoms, 0.0, None
     if config.relax in ("cell", "ions"):
         mechanics.relax(cell=config.relax == "cell")
-    atoms = mechanics.atoms
-    energy = float(atoms.get_potential_energy())
-    moment = engines.espresso_moment(folder) if job["engine"] == "espresso" else _moment(atoms)
-    ground, modulus = Crystal.from_atoms(atoms), None
-    volume, force = ground.volume, 0.0
-    if config.relax in ("cell", "ions"):
         force = float(np.abs(atoms.get_forces()).max())
+    if config.relax != "volume":
+        energy, moment = float(atoms.get_potential_energy()), _moment(atoms, job["engine"], folder)
+        ground = Crystal.from_atoms(atoms)
     if config.relax == "volume" or config.bulk_modulus:
-        curve = _scan(mechanics, config)
+        curve, moment_there = _scan(mechanics, config, lambda: _moment(atoms, job["engine"], folder))
         modulus = curve.bulk_modulus
         if config.relax == "volume":
-            energy, volume = curve.energy, curve.volume
-            ground = Crystal(ground.lattice * (volume / ground.volume) ** (1 / 3), ground.fractional, ground.numbers)
+            energy, moment, now = curve.energy, moment_there, Crystal.from_atoms(atoms)
+            ground = Crystal(now.lattice * (curve.volume / now.volume) ** (1 / 3), now.fractional, now.numbers)
     return {
         "energy": energy,
-        "volume": volume,
+        "volume": ground.volume,
         "bulk_modulus": modulus if config.bulk_modulus else None,
         "moment": moment,
         "largest_force": force,
@@ -78,29 +78,35 @@ def run(folder: Path) -> dict[str, Any]:
     }
 
 
-def _moment(atoms: Any) -> float:
+def _moment(atoms: Any, engine: str, folder: Path) -> float:
+    """Bohr magnetons of the cell; 0 where nothing is polarised."""
+    if engine == "espresso":
+        return engines.espresso_moment(folder)
     try:
         return float(atoms.get_magnetic_moment())
     except Exception:
         return 0.0
 
 
-def _scan(mechanics: AseMechanics, config: DftConfig) -> eos.Curve:
-    """Energies around the cell; where the minimum lies outside, the window moves to the lower end and the scan is done again."""
+def _scan(mechanics: AseMechanics, config: DftConfig, moment: Callable[[], float]) -> tuple[eos.Curve, float]:
+    """Energies around the cell, and the moment at the lowest; where the minimum lies outside, the window moves to the lower end."""
     start = Crystal.from_atoms(mechanics.atoms)
-    for _ in range(4):
-        volumes, energies = [], []
+    for attempt in range(_SCANS):
+        volumes, energies, moments = [], [], []
         for strain in eos.strains(config.window, config.points):
             cell = Crystal(start.lattice * (1 + strain), start.fractional, start.numbers)
             mechanics.atoms.set_cell(cell.lattice, scale_atoms=True)
             volumes.append(cell.volume)
             energies.append(float(mechanics.atoms.get_potential_energy()))
+            moments.append(moment())
+        lowest = int(np.argmin(energies))
         try:
-            return eos.fit(volumes, energies)
+            return eos.fit(volumes, energies), moments[lowest]
         except ValueError:
-            lowest = volumes[int(np.argmin(energies))]
-            start = Crystal(start.lattice * (lowest / start.volume) ** (1 / 3), start.fractional, start.numbers)
-    return eos.fit(volumes, energies)
+            if attempt == _SCANS - 1:
+                raise
+        start = Crystal(start.lattice * (volumes[lowest] / start.volume) ** (1 / 3), start.fractional, start.numbers)
+    raise AssertionError
 
 
 def main() -> None:
