@@ -88,25 +88,23 @@ def _moment(atoms: Any, engine: str, folder: Path) -> float:
         return 0.0
 
 
-def _scan(mechanics: AseMechanics, config: DftConfig, moment: Callable[[], float]) -> tuple[eos.Curve, float]:
+def _scan(mechanics: AseMechanics, config: DftConfig, moment: Callable[[], float], scans: int = _SCANS) -> tuple[eos.Curve, float]:
     """Energies around the cell, and the moment at the lowest; where the minimum lies outside, the window moves to the lower end."""
-    start = Crystal.from_atoms(mechanics.atoms)
-    for attempt in range(_SCANS):
-        volumes, energies, moments = [], [], []
-        for strain in eos.strains(config.window, config.points):
-            cell = Crystal(start.lattice * (1 + strain), start.fractional, start.numbers)
-            mechanics.atoms.set_cell(cell.lattice, scale_atoms=True)
-            volumes.append(cell.volume)
-            energies.append(float(mechanics.atoms.get_potential_energy()))
-            moments.append(moment())
-        lowest = int(np.argmin(energies))
-        try:
-            return eos.fit(volumes, energies), moments[lowest]
-        except ValueError:
-            if attempt == _SCANS - 1:
-                raise
-        start = Crystal(start.lattice * (volumes[lowest] / start.volume) ** (1 / 3), start.fractional, start.numbers)
-    raise AssertionError
+    start = mechanics.atoms.cell.array.copy()
+    volumes, energies, moments, cells = [], [], [], [start * (1 + strain) for strain in eos.strains(config.window, config.points)]
+    for cell in cells:
+        mechanics.atoms.set_cell(cell, scale_atoms=True)
+        volumes.append(float(mechanics.atoms.get_volume()))
+        energies.append(float(mechanics.atoms.get_potential_energy()))
+        moments.append(moment())
+    lowest = int(np.argmin(energies))
+    try:
+        return eos.fit(volumes, energies), moments[lowest]
+    except ValueError:
+        if scans == 1:
+            raise
+    mechanics.atoms.set_cell(cells[lowest], scale_atoms=True)
+    return _scan(mechanics, config, moment, scans - 1)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase.calculators.emt import EMT
 from ase.units import Ry
 
 from campaign import plugins
@@ -17,10 +18,11 @@ from campaign.errors import InputError
 from campaign.executors.serial import SerialExecutor
 from campaign.protocols import EvaluationJob, OracleSpec, PluginSpec
 from campaign.types import Candidate, Crystal, Evaluation, FailureKind
-from oracles.dft import engines
+from oracles.dft import engines, task
 from oracles.dft.oracle import Espresso, EspressoConfig, Gpaw, ScratchConfig
 from oracles.dft.settings import DftConfig, kpoints, starting_moments
 from oracles.dft.vasp import Vasp, VaspConfig
+from oracles.relaxation import AseMechanics
 
 needs_gpaw = pytest.mark.skipif(find_spec("gpaw") is None, reason=engines.missing_gpaw())
 NICKEL: dict[str, Any] = {"moments": {"Ni": 0.7}, "kpoint_density": 2.5, "setups": {"Ni": "10"}, "cutoff": 350}
@@ -156,6 +158,21 @@ def test_antiferromagnetic_chromium_starts_and_stays_without_a_net_moment(tmp_pa
     settings: dict[str, Any] = {"moments": {"Cr": 1.5}, "antiferromagnetic": ("Cr",), "cutoff": 350, "kpoint_density": 2.0}
     evaluation = evaluate(cell, tmp_path, relax="none", bulk_modulus=False, **settings)
     assert abs(evaluation.value("magnetic_moment_per_atom")) < 0.05
+
+
+def test_an_equation_of_state_that_misses_the_minimum_moves_its_window() -> None:
+    """With ASE's effective-medium forces in place of an engine: three windows away, the same curve; ten per cent away, a failure."""
+    nickel, curves = elemental("Ni"), []
+    for factor in (1.0, 1.05, 0.9):
+        mechanics = AseMechanics(EMT(), force_tolerance=0.01, max_steps=10)
+        mechanics.load(Crystal(nickel.lattice * factor, nickel.fractional, nickel.numbers))
+        if factor == 0.9:
+            with pytest.raises(ValueError, match="no minimum"):
+                task._scan(mechanics, DftConfig(), lambda: 0.0)
+        else:
+            curves.append(task._scan(mechanics, DftConfig(), lambda: 0.0)[0])
+    assert curves[0].volume == pytest.approx(curves[1].volume, rel=1e-3)
+    assert curves[0].bulk_modulus == pytest.approx(curves[1].bulk_modulus, rel=0.02)
 
 
 def test_the_settings_become_meshes_and_moments() -> None:
