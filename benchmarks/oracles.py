@@ -40,6 +40,8 @@ from oracles.lammps import potentials
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (100, 101, 102)
 MEAM, LIBRARY, ORDER = "MoCoNiVFeAlCr_2nn.meam", "library_2nn.meam", "Mo Co Ni V Fe Al Cr"
+COPY = "alloy.meam"
+"""The name of changed copies: one that tells no elements, so that it contradicts nothing."""
 ELEMENTS = ("Ni", "Fe", "Cr")
 
 
@@ -192,8 +194,8 @@ def swapped_files(folder: Path, one: str, other: str) -> dict[str, str]:
         library = library.replace(f"'{one}'", "'@'").replace(f"'{other}'", f"'{one}'").replace("'@'", f"'{other}'")
     (folder / LIBRARY).write_text(library)
     order = " ".join(exchange.get(name, name) for name in ORDER.split())
-    (folder / MEAM).write_text((shipped / MEAM).read_text().replace(ORDER, order))
-    return {"file": str(folder / MEAM), "library": str(folder / LIBRARY)}
+    (folder / COPY).write_text((shipped / MEAM).read_text().replace(ORDER, order))
+    return {"file": str(folder / COPY), "library": str(folder / LIBRARY)}
 
 
 def contradicting_files(folder: Path, one: str, other: str) -> dict[str, str]:
@@ -201,7 +203,7 @@ def contradicting_files(folder: Path, one: str, other: str) -> dict[str, str]:
     files = swapped_files(folder, one, other)
     shipped = potentials.shipped_folder()
     assert shipped is not None
-    shutil.copy(shipped / MEAM, folder / MEAM)
+    shutil.copy(shipped / MEAM, folder / COPY)
     return files
 
 

@@ -49,7 +49,7 @@ def test_a_copy_of_an_oracle_with_two_species_swapped_is_caught() -> None:
 
 
 def swapped_files(folder: Path) -> dict[str, str]:
-    """The MEAM files with the names of Ni and Fe exchanged everywhere, so that they do not contradict themselves."""
+    """The MEAM files with the names of Ni and Fe exchanged everywhere, under a name that tells no elements: nothing contradicts itself."""
     shipped = potentials.shipped_folder()
     assert shipped is not None
     library = (shipped / LIBRARY).read_text()
@@ -57,8 +57,8 @@ def swapped_files(folder: Path) -> dict[str, str]:
     text = (shipped / MEAM).read_text()
     order = "Mo Co Ni V Fe Al Cr"
     assert order in text
-    (folder / MEAM).write_text(text.replace(order, "Mo Co Fe V Ni Al Cr"))
-    return {"file": str(folder / MEAM), "library": str(folder / LIBRARY)}
+    (folder / "alloy.meam").write_text(text.replace(order, "Mo Co Fe V Ni Al Cr"))
+    return {"file": str(folder / "alloy.meam"), "library": str(folder / LIBRARY)}
 
 
 def test_swapped_species_in_files_that_agree_with_themselves_are_caught(tmp_path: Path) -> None:
