@@ -26,6 +26,25 @@ QUOTED = {
         "fold of 10^5 candidates (s)",
         "append, candidates per second",
     ),
+    "oracles": (
+        "LAMMPS, 54 atoms: elastic tensor: labels per second and core",
+        "LAMMPS, 54 atoms: bulk modulus at 300 K: labels per second and core",
+        "MACE, 32 channels, 2 layers, 16 atoms, as oracle: labels per second and core",
+        "GPAW: Ni primitive, volume and bulk modulus: labels per second and core",
+        "swaps found by oracle check, share",
+        "swaps found by a sentinel, share",
+        "false alarms without a swap",
+    ),
+    "mace_active": (
+        "force error at 280 by committee over 400 at random, median",
+        "minutes for all seeds",
+        "200 crystals near their sites: energy error (meV/atom)",
+        "200 crystals near their sites: force error (meV/angstrom)",
+    ),
+    "feni_ladder": (
+        "minutes of running time",
+        "gpaw: highest formation energy of L1_0 and L1_2 (eV/atom)",
+    ),
 }
 
 
