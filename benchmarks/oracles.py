@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks.record import Row, goal, middle, show, write
 from campaign import config as configs
 from campaign.api import Campaign
+from campaign.checkpoints import checkpoint_to_bytes
 from campaign.crystals.lattice import supercell
 from campaign.crystals.references import elemental
 from campaign.errors import OracleDriftedError
@@ -146,7 +147,7 @@ def mace_rows(seed: int) -> list[Row]:
             rows.append({"oracle": f"MACE, {name}, 16 atoms", "seed": seed, "batch": batch, "seconds": seconds})
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.safetensors"
-            path.write_bytes(store.to_bytes(store.to_checkpoint([network], origin, {})))
+            path.write_bytes(checkpoint_to_bytes(store.to_checkpoint([network], origin, {})))
             oracle = Mace(MaceConfig(model=path, relax="none", measure=("forces",)))
             oracle.evaluate(crystals[0])
             spent = [0.0]

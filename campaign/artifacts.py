@@ -1,15 +1,13 @@
-"""Files named by the SHA-256 of their content, written whole or not at all; and checkpoints in safetensors."""
+"""Files named by the SHA-256 of their content, written whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from pathlib import Path
 
 from campaign.errors import LedgerDamagedError, SurroundingsError
-from campaign.types import Checkpoint
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -61,23 +59,3 @@ class ArtifactStore:
     def discard(self, hashes: set[str]) -> None:
         for sha256 in hashes:
             self.path(sha256).unlink(missing_ok=True)
-
-
-def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
-    import numpy as np
-    from safetensors.numpy import save
-
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}
-    metadata = {
-        "metrics": json.dumps(dict(checkpoint.metrics), sort_keys=True),
-        "facts": json.dumps(dict(checkpoint.facts), sort_keys=True),
-    }
-    return bytes(save(tensors, metadata=metadata))
-
-
-def checkpoint_from_bytes(data: bytes) -> Checkpoint:
-    from safetensors.numpy import load
-
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return Checkpoint(tensors=load(data), metrics=json.loads(metadata.get("metrics", "{}")), facts=json.loads(metadata.get("facts", "{}")))

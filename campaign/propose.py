@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from campaign import plugins
-from campaign.artifacts import checkpoint_from_bytes
+from campaign.checkpoints import checkpoint_from_bytes
 from campaign.crystals.matching import equivalence_key
 from campaign.dataset import Dataset
 from campaign.fit import Fit

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from campaign import plugins
-from campaign.artifacts import checkpoint_from_bytes
+from campaign.checkpoints import checkpoint_from_bytes
 from campaign.protocols import PluginSpec
 from campaign.schema import AcquisitionConfig
 from campaign.select import Choice, Selection, encode_table

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from campaign import plugins
-from campaign.artifacts import checkpoint_from_bytes, checkpoint_to_bytes
+from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from campaign.dataset import Dataset
 from campaign.ledger import CampaignState
 from campaign.protocols import GenerationContext, PluginSpec

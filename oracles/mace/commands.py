@@ -32,9 +32,11 @@ def train(
     import torch
 
     from campaign.artifacts import write_whole
+    from campaign.checkpoints import checkpoint_to_bytes
     from oracles.mace import network as networks
+    from oracles.mace.files import sha256_of
     from oracles.mace.network import ArchitectureConfig
-    from oracles.mace.store import SUFFIX, Origin, to_bytes, to_checkpoint
+    from oracles.mace.store import SUFFIX, Origin, to_checkpoint
     from oracles.mace.training import TrainingConfig, errors
     from oracles.mace.training import train as fit
 
@@ -50,7 +52,7 @@ def train(
         raise InputError(f"{data} holds {len(frames)} labelled crystals, too few to train on")
     kept, known = [frames[i] for i in order[:n_kept]], [frames[i] for i in order[n_kept:]]
     if foundation is not None:
-        origin = Origin(foundation=str(foundation.resolve()), foundation_sha256=networks.sha256_of(foundation))
+        origin = Origin(foundation=str(foundation.resolve()), foundation_sha256=sha256_of(foundation))
     else:
         numbers = sorted({int(number) for frame in frames for number in frame.crystal.numbers})
         energies = np.array([frame.energy for frame in known])
@@ -71,7 +73,7 @@ def train(
         "held_out_energy_mev": 1000 * float(np.mean([error.energy for error in found])),
     }
     if target.suffix == SUFFIX:
-        write_whole(target, to_bytes(to_checkpoint(trained, origin, metrics)))
+        write_whole(target, checkpoint_to_bytes(to_checkpoint(trained, origin, metrics)))
     else:
         part = target.with_name(f".{target.name}.part")
         torch.save(trained[0], part)

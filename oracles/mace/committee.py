@@ -22,6 +22,7 @@ from campaign.parameters import ConfigPath
 from campaign.protocols import GenerationContext
 from campaign.types import ENERGY_PER_ATOM, FORCES, STRESS, Checkpoint, Crystal, FloatArray, LabelledCandidate
 from oracles.mace import network as networks
+from oracles.mace.files import sha256_of
 from oracles.mace.network import ArchitectureConfig
 from oracles.mace.store import Origin, members_of, origin_of, to_checkpoint
 from oracles.mace.training import Errors, Frame, TrainingConfig, errors, train
@@ -47,7 +48,7 @@ class MaceCommittee:
 
     def __init__(self, config: CommitteeConfig) -> None:
         self.config = config
-        self.foundation_sha256 = networks.sha256_of(config.foundation) if config.foundation else ""
+        self.foundation_sha256 = sha256_of(config.foundation) if config.foundation else ""
 
     def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
         """Whether there are labels enough to train on."""

@@ -6,13 +6,11 @@ MACE: Batatia, Kovacs, Simm, Ortner, Csanyi, NeurIPS 2022, arXiv:2206.07697.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,6 @@ with warnings.catch_warnings():
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from campaign.errors import InputError
 from campaign.types import Crystal, FloatArray
 
 Batch = Mapping[str, torch.Tensor]
@@ -102,13 +99,6 @@ def read(data: bytes, device: str) -> torch.nn.Module:
     """A network from the bytes of a MACE file. Such files are pickles: only read in a MACE worker, after their hash is recorded."""
     network: torch.nn.Module = torch.load(io.BytesIO(data), map_location=device, weights_only=False)
     return network
-
-
-def sha256_of(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read the MACE model {path}: {error.strerror}", hint="give the path of a MACE file") from error
 
 
 def numbers_of(network: torch.nn.Module) -> tuple[int, ...]:

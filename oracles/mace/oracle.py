@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
 from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, Fidelity
+from oracles.mace.files import sha256_of
 from oracles.relaxation import AseMechanics
 from oracles.static import StaticConfig, StaticOracle
 
@@ -119,7 +120,7 @@ class Mace(StaticOracle):
         else:
             assert config.foundation is not None
             self.paths = (foundation_path(config.foundation),)
-        self._sha256 = [_sha256(path) for path in self.paths]
+        self._sha256 = [sha256_of(path) for path in self.paths]
 
     @cached_property
     def members(self) -> list[Any]:
@@ -169,12 +170,3 @@ class Mace(StaticOracle):
             replace(found, noise=noise) if found.quantity == ENERGY_PER_ATOM.name else found for found in evaluation.observations
         )
         return replace(evaluation, observations=observations)
-
-
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read the MACE model {path}: {error.strerror}", hint="give the path of a MACE file") from error

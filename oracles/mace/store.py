@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
+from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import InputError
 from campaign.types import Checkpoint
 from oracles.mace import network as networks
+from oracles.mace.files import sha256_of
 from oracles.mace.network import ArchitectureConfig, Scales
 
 SUFFIX = ".safetensors"
@@ -35,7 +35,7 @@ class Origin:
         if self.architecture is not None and self.scales is not None:
             return networks.build(self.architecture, self.scales, seed)
         path = Path(self.foundation)
-        if networks.sha256_of(path) != self.foundation_sha256:
+        if sha256_of(path) != self.foundation_sha256:
             raise InputError(f"the foundation model {path} is not the one that this model was trained from", hint="restore the file")
         return networks.read(path.read_bytes(), "cpu")
 
@@ -91,25 +91,12 @@ def members_of(checkpoint: Checkpoint) -> list[torch.nn.Module]:
     return found
 
 
-def to_bytes(checkpoint: Checkpoint) -> bytes:
-    metadata = {"metrics": json.dumps(dict(checkpoint.metrics)), "facts": json.dumps(dict(checkpoint.facts))}
-    return bytes(save_tensors(dict(checkpoint.tensors), metadata=metadata))
-
-
-def from_bytes(data: bytes) -> Checkpoint:
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return Checkpoint(
-        tensors=load_tensors(data), metrics=json.loads(metadata.get("metrics", "{}")), facts=json.loads(metadata.get("facts", "{}"))
-    )
-
-
 def read_models(path: Path, device: str) -> tuple[list[torch.nn.Module], str]:
     """The networks in a file, MACE's own kind or a committee of ours, and its SHA-256. Raises InputError where it cannot be read."""
-    sha256 = networks.sha256_of(path)
+    sha256 = sha256_of(path)
     data = path.read_bytes()
     try:
-        members = members_of(from_bytes(data)) if path.suffix == SUFFIX else [networks.read(data, device)]
+        members = members_of(checkpoint_from_bytes(data)) if path.suffix == SUFFIX else [networks.read(data, device)]
     except InputError:
         raise
     except Exception as error:

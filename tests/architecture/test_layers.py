@@ -19,6 +19,7 @@ WORDS = (
     "campaign.units",
     "campaign.parameters",
     "campaign.plugins",
+    "campaign.checkpoints",
     "campaign.crystals",
 )
 ONLY_IN = {

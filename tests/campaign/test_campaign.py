@@ -14,7 +14,8 @@ from support import HELPERS, label_set
 
 from campaign import metrics
 from campaign.api import STOP_REQUEST, Campaign
-from campaign.artifacts import ArtifactStore, checkpoint_from_bytes
+from campaign.artifacts import ArtifactStore
+from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import InputError, LedgerDamagedError, SurroundingsError
 from campaign.explain import resolve, story
 from campaign.export import export

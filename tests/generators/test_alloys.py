@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from campaign.artifacts import checkpoint_from_bytes, checkpoint_to_bytes
+from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from campaign.crystals.lattice import supercell
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from campaign import plugins, query
 from campaign.api import Campaign
-from campaign.artifacts import checkpoint_to_bytes
+from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from campaign.cli import app
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext, PluginSpec
@@ -69,7 +69,7 @@ def model(trained: tuple[store.Origin, torch.nn.Module], tmp_path_factory: pytes
     """One network as a file of ours."""
     path = tmp_path_factory.mktemp("mace") / "one.safetensors"
     origin, network = trained
-    path.write_bytes(store.to_bytes(store.to_checkpoint([network], origin, {})))
+    path.write_bytes(checkpoint_to_bytes(store.to_checkpoint([network], origin, {})))
     return path
 
 
@@ -105,8 +105,8 @@ def test_many_at_once_are_the_same_as_one_by_one(frames: list[Frame], trained: t
 
 def test_checkpoints_round_trip_without_pickles(trained: tuple[store.Origin, torch.nn.Module], frames: list[Frame]) -> None:
     origin, network = trained
-    data = store.to_bytes(store.to_checkpoint([network, origin.blank(5)], origin, {"error": 0.1}))
-    checkpoint = store.from_bytes(data)
+    data = checkpoint_to_bytes(store.to_checkpoint([network, origin.blank(5)], origin, {"error": 0.1}))
+    checkpoint = checkpoint_from_bytes(data)
     members = store.members_of(checkpoint)
     assert checkpoint.metrics == {"error": 0.1}
     assert store.origin_of(checkpoint) == origin
@@ -154,10 +154,10 @@ def test_the_oracle_relaxes_and_its_modulus_has_two_routes(model: Path, frames: 
 def test_a_committee_states_its_spread_as_noise(trained: tuple[store.Origin, torch.nn.Module], frames: list[Frame], tmp_path: Path) -> None:
     origin, network = trained
     path = tmp_path / "two.safetensors"
-    path.write_bytes(store.to_bytes(store.to_checkpoint([network, origin.blank(7)], origin, {})))
+    path.write_bytes(checkpoint_to_bytes(store.to_checkpoint([network, origin.blank(7)], origin, {})))
     evaluation = Mace(MaceConfig(model=path, relax="none")).evaluate(frames[0].crystal)
     noise = evaluation.observations[0].noise
-    energies = [networks.predict(m, [frames[0].crystal])[0].energy for m in store.members_of(store.from_bytes(path.read_bytes()))]
+    energies = [networks.predict(m, [frames[0].crystal])[0].energy for m in store.members_of(checkpoint_from_bytes(path.read_bytes()))]
     assert noise == pytest.approx(abs(energies[0] - energies[1]) / np.sqrt(2) / len(frames[0].crystal), rel=1e-3)
 
 
@@ -177,7 +177,7 @@ def test_maces_own_files_are_read_and_fine_tuned(
     assert result.exit_code == 0, result.output
     members, _ = store.read_models(target, "cpu")
     assert networks.numbers_of(members[0]) == (24, 26, 28)
-    torch.save(store.members_of(store.from_bytes(target.read_bytes()))[0], path)
+    torch.save(store.members_of(checkpoint_from_bytes(target.read_bytes()))[0], path)
     with pytest.raises(InputError, match="not the one that this model was trained from"):
         store.read_models(target, "cpu")
 

@@ -1,0 +1,27 @@
+"""Checkpoints as safetensors: named arrays, with metrics and facts as JSON in the header. Nothing in them is a pickle."""
+
+from __future__ import annotations
+
+import json
+
+from campaign.types import Checkpoint
+
+
+def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
+    import numpy as np
+    from safetensors.numpy import save
+
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}
+    metadata = {
+        "metrics": json.dumps(dict(checkpoint.metrics), sort_keys=True),
+        "facts": json.dumps(dict(checkpoint.facts), sort_keys=True),
+    }
+    return bytes(save(tensors, metadata=metadata))
+
+
+def checkpoint_from_bytes(data: bytes) -> Checkpoint:
+    from safetensors.numpy import load
+
+    length = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return Checkpoint(tensors=load(data), metrics=json.loads(metadata.get("metrics", "{}")), facts=json.loads(metadata.get("facts", "{}")))
