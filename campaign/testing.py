@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -53,10 +54,10 @@ class Finding:
 
 
 class _Bench:
-    """Evaluates crystals in a worker process and counts what it leaves behind."""
+    """Evaluates crystals in a worker process whose temporary files go to a folder."""
 
-    def __init__(self, spec: OracleSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: OracleSpec, folder: Path) -> None:
+        self.spec, self._folder = spec, folder
         self._executor = SerialExecutor()
         self._executor.start([spec])
         self._count = 0
@@ -67,7 +68,8 @@ class _Bench:
         if not again and crystal.id in self._known:
             return self._known[crystal.id]
         self._count += 1
-        self._executor.submit(EvaluationJob(key=f"check/{self._count}", oracle=self.spec.name, candidate=Candidate(crystal)))
+        with _temporary_folder(self._folder):
+            self._executor.submit(EvaluationJob(key=f"check/{self._count}", oracle=self.spec.name, candidate=Candidate(crystal)))
         while not (finished := self._executor.wait(1.0)):
             pass
         self._known[crystal.id] = finished[0].evaluation
@@ -75,6 +77,20 @@ class _Bench:
 
     def close(self) -> None:
         self._executor.shutdown()
+
+
+@contextmanager
+def _temporary_folder(folder: Path) -> Iterator[None]:
+    """Processes started within put their temporary files there."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def examine(spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float = 2e-3) -> Iterator[Finding]:
@@ -86,17 +102,19 @@ def examine(spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float 
     oracle: Oracle = plugins.build(spec.plugin)
     known = sorted(oracle.elements) if isinstance(oracle, HasElements) else list(_DEFAULT_ELEMENTS)
     symbols = (list(elements) or [symbol for symbol in _DEFAULT_ELEMENTS if symbol in known] or known)[:_MOST_ELEMENTS]
-    before = _leftovers()
-    bench = _Bench(spec)
-    try:
-        yield from _quantities(oracle)
-        checks = _Checks(bench, oracle, symbols, tolerance)
-        for name, check in checks.all().items():
-            yield _finding(name, check)
-    finally:
-        bench.close()
-    yield _finding("time limit", lambda: _time_limit(spec, symbols))
-    yield _finding("clean-up", lambda: _clean_up(before))
+    before = _children()
+    with tempfile.TemporaryDirectory(prefix="oreloop-check-") as name:
+        folder = Path(name)
+        bench = _Bench(spec, folder)
+        try:
+            yield from _quantities(oracle)
+            checks = _Checks(bench, oracle, symbols, tolerance)
+            for check, function in checks.all().items():
+                yield _finding(check, function)
+        finally:
+            bench.close()
+        yield _finding("time limit", lambda: _time_limit(spec, symbols, folder))
+        yield _finding("clean-up", lambda: _clean_up(before, folder))
 
 
 def _finding(name: str, check: Callable[[], str | None]) -> Finding:
@@ -369,9 +387,9 @@ def _tell(symbol: str, figures: Mapping[str, float]) -> str:
     return f"{symbol}: " + ", ".join(f"{name} {value:.4g} {units[name]}" for name, value in figures.items())
 
 
-def _time_limit(spec: OracleSpec, symbols: Sequence[str]) -> str:
+def _time_limit(spec: OracleSpec, symbols: Sequence[str], folder: Path) -> str:
     """A worker that takes longer than its limit is killed, and the next evaluation works."""
-    bench = _Bench(replace(spec, wall_limit=_SHORT_LIMIT))
+    bench = _Bench(replace(spec, wall_limit=_SHORT_LIMIT), folder)
     try:
         crystal = Crystal.from_atoms(_probe(symbols[0], symbols[-1]).atoms.repeat((2, 2, 2)))
         began = time.monotonic()
@@ -385,28 +403,28 @@ def _time_limit(spec: OracleSpec, symbols: Sequence[str]) -> str:
     return f"stopped {max(0.0, seconds - _SHORT_LIMIT):.2f} s after a limit of {_SHORT_LIMIT:g} s, start included"
 
 
-def _leftovers() -> tuple[set[str], set[int]]:
-    """Entries of the temporary folder, and processes whose parent this process is."""
-    children = set()
+def _children() -> set[int]:
+    """Processes whose parent this process is."""
+    found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[1]) == os.getpid() and fields[0] != "Z":
-            children.add(int(folder.name))
-    return set(os.listdir(tempfile.gettempdir())), children
+            found.add(int(folder.name))
+    return found
 
 
-def _clean_up(before: tuple[set[str], set[int]]) -> str:
+def _clean_up(before: set[int], folder: Path) -> str:
+    """No process is left, and no more temporary files than those of the one worker that was killed at its limit."""
     deadline = time.monotonic() + 5
-    while (left := _leftovers()[1] - before[1]) and time.monotonic() < deadline:
+    while (left := _children() - before) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, f"processes {sorted(left)} are still there"
-    names = sorted(name for name in _leftovers()[0] - before[0] if name.startswith("oreloop"))
-    killed = "; that of the worker killed at its limit, which the next one removes" if names else ""
-    assert len(names) <= 1, f"{tempfile.gettempdir()} still holds {', '.join(names[:5])}"
-    return f"no process and {len(names)} folder left{killed}"
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) <= 1, f"temporary files are left: {', '.join(names[:5])}"
+    return "no process left" + (f"; the worker that was killed at its limit left {names[0]}" if names else ", no file left")
 
 
 def check_oracle(
