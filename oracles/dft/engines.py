@@ -14,7 +14,7 @@ from ase.units import Ry
 from campaign.types import Crystal
 from oracles.dft.settings import DftConfig, kpoints
 
-GPAW_HINT = "run `make dft` in a checkout, or install gpaw and gpaw-data as docs and README say (a C++ compiler is needed)"
+GPAW_HINT = "run `make dft` in a checkout (a C++ compiler is needed)"
 ESPRESSO_HINT = "install it (Debian: quantum-espresso, quantum-espresso-data), or set command: and pseudopotentials:"
 _PSEUDOPOTENTIALS = ("/usr/share/espresso/pseudo", "/usr/local/share/espresso/pseudo")
 _CUTOFFS = re.compile(r"Suggested minimum cutoff for (wavefunctions|charge density):\s*([\d.]+)\s*Ry")

@@ -8,6 +8,7 @@ Energies refer to the engine's own reference atoms: only differences at the same
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -142,4 +143,8 @@ class Espresso(DftOracle):
         return {"command": self.config.command, "pseudopotentials": self.config.pseudopotentials}
 
     def version(self) -> dict[str, str]:
-        return {"pseudopotentials": self.config.pseudopotentials}
+        """The pseudopotential files by name and size, wherever they lie."""
+        folder = engines.pseudopotential_folder(self.config.pseudopotentials)
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".upf") if folder is not None else []
+        listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
+        return {"pseudopotentials": hashlib.sha256(listing.encode()).hexdigest()}
