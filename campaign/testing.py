@@ -62,6 +62,8 @@ class _Bench:
         self._executor.start([spec])
         self._count = 0
         self._known: dict[str, Evaluation] = {}
+        self.left: dict[int, str] = {}
+        """Processes of the worker, and when each was started, as they were when it was told to end."""
 
     def evaluate(self, crystal: Crystal, *, again: bool = False) -> Evaluation:
         """The answer; asked once for each crystal unless ``again``."""
@@ -76,6 +78,7 @@ class _Bench:
         return finished[0].evaluation
 
     def close(self) -> None:
+        self.left = _with_descendants(self._executor.processes)
         self._executor.shutdown()
 
 
@@ -102,7 +105,6 @@ def examine(spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float 
     oracle: Oracle = plugins.build(spec.plugin)
     known = sorted(oracle.elements) if isinstance(oracle, HasElements) else list(_DEFAULT_ELEMENTS)
     symbols = (list(elements) or [symbol for symbol in _DEFAULT_ELEMENTS if symbol in known] or known)[:_MOST_ELEMENTS]
-    before = _children()
     with tempfile.TemporaryDirectory(prefix="oreloop-check-") as name:
         folder = Path(name)
         bench = _Bench(spec, folder)
@@ -114,7 +116,7 @@ def examine(spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float 
         finally:
             bench.close()
         yield _finding("time limit", lambda: _time_limit(spec, symbols, folder))
-        yield _finding("clean-up", lambda: _clean_up(before, folder))
+        yield _finding("clean-up", lambda: _clean_up(bench.left, folder))
 
 
 def _finding(name: str, check: Callable[[], str | None]) -> Finding:
@@ -403,28 +405,37 @@ def _time_limit(spec: OracleSpec, symbols: Sequence[str], folder: Path) -> str:
     return f"stopped {max(0.0, seconds - _SHORT_LIMIT):.2f} s after a limit of {_SHORT_LIMIT:g} s, start included"
 
 
-def _children() -> set[int]:
-    """Processes whose parent this process is."""
-    found = set()
+def _processes() -> dict[int, tuple[int, str]]:
+    """The parent of each living process, and when it was started."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[1]) == os.getpid() and fields[0] != "Z":
-            found.add(int(folder.name))
+        if fields[0] != "Z":
+            found[int(folder.name)] = (int(fields[1]), fields[19])
     return found
 
 
-def _clean_up(before: set[int], folder: Path) -> str:
-    """No process is left, and no more temporary files than those of the one worker that was killed at its limit."""
+def _with_descendants(roots: Sequence[int]) -> dict[int, str]:
+    """These processes and all that they started, with when each was started."""
+    processes = _processes()
+    found = {root: processes[root][1] for root in roots if root in processes}
+    while more := {number: began for number, (parent, began) in processes.items() if parent in found and number not in found}:
+        found |= more
+    return found
+
+
+def _clean_up(before: Mapping[int, str], folder: Path) -> str:
+    """No process of the worker is left, and no temporary file."""
     deadline = time.monotonic() + 5
-    while (left := _children() - before) and time.monotonic() < deadline:
+    while (left := {number for number, (_, began) in _processes().items() if before.get(number) == began}) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, f"processes {sorted(left)} are still there"
     names = sorted(path.name for path in folder.iterdir())
-    assert len(names) <= 1, f"temporary files are left: {', '.join(names[:5])}"
-    return "no process left" + (f"; the worker that was killed at its limit left {names[0]}" if names else ", no file left")
+    assert not names, f"temporary files are left: {', '.join(names[:5])}"
+    return "no process left, no file left"
 
 
 def check_oracle(

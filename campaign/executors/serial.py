@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ class Done:
 class _Child:
     process: subprocess.Popen[bytes]
     connection: Connection
+    folder: tempfile.TemporaryDirectory[str]
+    """Where it puts its temporary files: a worker that is killed cannot tidy up."""
 
 
 class SerialExecutor:
@@ -52,6 +56,11 @@ class SerialExecutor:
     def start(self, oracles: Sequence[OracleSpec]) -> None:
         self._specs = {spec.name: spec for spec in oracles}
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The process ids of the workers."""
+        return tuple(child.process.pid for child in self._children.values())
+
     def free_workers(self, oracle: str) -> int:
         return 0 if self._job is not None else 1
 
@@ -63,7 +72,9 @@ class SerialExecutor:
     def _start_child(self, spec: OracleSpec) -> _Child:
         ours, theirs = Pipe()
         command = [sys.executable, "-m", "campaign.executors.child", str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+        folder = tempfile.TemporaryDirectory(prefix="oreloop-worker-", ignore_cleanup_errors=True)
+        surroundings = os.environ | {"TMPDIR": folder.name}
+        process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, env=surroundings)
         theirs.close()
         ours.send((spec, self._threads))
         try:
@@ -75,7 +86,7 @@ class SerialExecutor:
             raise SurroundingsError(f"the worker of oracle {spec.name} died while it started (exit code {process.wait()})") from ended
         if error is not None:
             raise error
-        child = self._children[spec.name] = _Child(process, ours)
+        child = self._children[spec.name] = _Child(process, ours, folder)
         return child
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
@@ -112,6 +123,7 @@ class SerialExecutor:
         child.process.kill()
         child.process.wait()
         child.connection.close()
+        child.folder.cleanup()
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         values = [argument.value if isinstance(argument, Done) else argument for argument in arguments]

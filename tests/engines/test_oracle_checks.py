@@ -43,7 +43,7 @@ def test_forces_are_checked_too() -> None:
 
 def test_a_copy_of_an_oracle_with_two_species_swapped_is_caught() -> None:
     found = findings("swapped_oracle:Swapped")
-    assert [name for name, finding in found.items() if finding.status == "failed"] == ["elements by name"]
+    assert {name: finding.detail for name, finding in found.items() if finding.status == "failed"}.keys() == {"elements by name"}
     assert "Two species are swapped" in found["elements by name"].detail
     assert "Cr" in found["elements by name"].detail
 
@@ -71,7 +71,7 @@ def test_swapped_species_in_files_that_agree_with_themselves_are_caught(tmp_path
 
 
 BROKEN = """
-import os, time
+import os, subprocess, time
 from campaign.types import ENERGY_PER_ATOM, Evaluation, Quantity
 from oracles.analytic import LennardJones, LennardJonesConfig
 
@@ -82,6 +82,8 @@ class Broken:
         self.quantities = (Quantity("energy_per_atom", "kJ/mol"),) if how == "units" else self.quantities
     def evaluate(self, crystal):
         if self.how == "hangs": time.sleep(1000)
+        if self.how == "leaves processes" and self.calls == 0:
+            self.calls = subprocess.Popen(["sleep", "15"], start_new_session=True).pid
         if self.how == "dies" and len(crystal) == 0: os._exit(3)
         energy = self.model.evaluate(crystal).value("energy_per_atom")
         if self.how == "noise":
@@ -108,6 +110,7 @@ class Broken:
         ("ignores overlap", "overlapping atoms"),
         ("dies", "empty cell"),
         ("hangs", "gives what it promises"),
+        ("leaves processes", "clean-up"),
     ],
 )
 def test_each_way_to_be_wrong_is_found(tmp_path: Path, how: str, check: str) -> None:
