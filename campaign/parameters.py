@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+
+from campaign.protocols import PluginSpec
 
 
 def _from_config_folder(path: Path, info: ValidationInfo) -> Path:
@@ -15,3 +17,21 @@ def _from_config_folder(path: Path, info: ValidationInfo) -> Path:
 
 ConfigPath = Annotated[Path, AfterValidator(_from_config_folder)]
 """A file or folder; a relative path starts at the config's folder."""
+
+
+class PluginParameter(BaseModel):
+    """A plug-in that another plug-in's parameters name, such as the descriptors of a surrogate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    use: str = Field(description="Name of an installed plug-in, or my_package.module:MyClass.")
+    params: dict[str, Any] = Field(default_factory=dict, description="The plug-in's own settings.")
+    _folder: str | None = PrivateAttr(None)
+
+    @model_validator(mode="after")
+    def _remember_folder(self, info: ValidationInfo) -> PluginParameter:
+        self._folder = (info.context or {}).get("folder")
+        return self
+
+    def spec(self, group: str) -> PluginSpec:
+        return PluginSpec(group=group, use=self.use, params=self.params, module_folder=self._folder)

@@ -89,6 +89,27 @@ class Screen(Protocol):
     def judge(self, candidate: Candidate, space: SearchSpace) -> Verdict: ...
 
 
+@runtime_checkable
+class Embedder(Protocol):
+    """Descriptor columns of crystals, for surrogates: from a formula, or from a model's weights."""
+
+    is_worth_keeping: bool
+    """Whether rows are kept by candidate id, as they take longer to make than to find."""
+
+    @property
+    def version(self) -> str:
+        """A name for all that the columns depend on beside the crystal: settings, and the hash of a model's weights."""
+        ...
+
+    def columns(self, elements: Sequence[str]) -> list[str]:
+        """Names of the columns for crystals of these elements, in their fixed order."""
+        ...
+
+    def embed(self, crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
+        """(n, d), one row per crystal."""
+        ...
+
+
 class FittedSurrogate(Protocol):
     """A trained model. ``model`` works on the columns of ``features``, in the quantity's own unit."""
 

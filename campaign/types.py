@@ -325,6 +325,13 @@ class SearchSpace:
     def bounds(self, element: str) -> tuple[float, float]:
         return self.minimum.get(element, 0.0), self.maximum.get(element, 1.0)
 
+    def holds(self, numbers: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """(m,): which of m occupations (m, atoms) lie inside the bounds; ``kinds`` are the atomic numbers of ``elements``."""
+        share = (numbers[:, :, None] == kinds).mean(1)
+        bounds = np.array([self.bounds(element) for element in self.elements])
+        inside = (share >= bounds[:, 0] - 1e-9) & (share <= bounds[:, 1] + 1e-9)
+        return np.asarray(inside.all(1) & (share.sum(1) > 1 - 1e-9))
+
     def violation(self, symbols: Sequence[str]) -> str:
         """Why a list of atoms lies outside the space; empty where it lies inside."""
         foreign = sorted(set(symbols) - set(self.elements))

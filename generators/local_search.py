@@ -86,11 +86,8 @@ class LocalSearch:
         kinds = np.array([atomic_numbers[element] for element in context.space.elements], dtype=np.uint8)
         n_mutated = int(rng.binomial(n, self.config.mutation)) if len(kinds) > 1 else 0
         moves = (("mutation", mutate(base.numbers, n_mutated, kinds, rng)), ("swap", swap_unlike(base.numbers, n - n_mutated, rng)))
-        bounds = np.array([context.space.bounds(element) for element in context.space.elements])
         for move, children in moves:
-            share = (children[:, :, None] == kinds).mean(1)
-            inside = ((share >= bounds[:, 0] - 1e-9) & (share <= bounds[:, 1] + 1e-9)).all(1) & (share.sum(1) > 1 - 1e-9)
-            for numbers in children[inside & (children != base.numbers).any(1)]:
+            for numbers in children[context.space.holds(children, kinds) & (children != base.numbers).any(1)]:
                 yield base.with_numbers(numbers), move
 
     def _most_promising(

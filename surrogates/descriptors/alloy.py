@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from campaign.crystals.neighbours import geometry_key, nearest
@@ -55,10 +55,19 @@ def _geometry(crystal: Crystal, key: bytes) -> _Geometry:
     return geometry
 
 
-def elements_of(crystals: Sequence[Crystal]) -> tuple[str, ...]:
-    """All elements of the crystals in alphabetical order."""
-    numbers = set(itertools.chain.from_iterable(np.unique(crystal.numbers).tolist() for crystal in crystals))
-    return tuple(sorted(chemical_symbols[number] for number in numbers))
+class AlloyEmbedder:
+    """The embedder ``alloy``."""
+
+    is_worth_keeping = False
+    version = "alloy"
+
+    @staticmethod
+    def columns(elements: Sequence[str]) -> list[str]:
+        return column_names(elements)
+
+    @staticmethod
+    def embed(crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
+        return describe(crystals, elements)
 
 
 def column_names(elements: Sequence[str]) -> list[str]:
