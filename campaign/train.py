@@ -12,6 +12,7 @@ from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from campaign.dataset import Dataset
 from campaign.ledger import CampaignState
 from campaign.protocols import GenerationContext, PluginSpec
+from campaign.schema import CampaignConfig
 from campaign.seeds import generator, library_seeds, seed_sequence
 from campaign.types import Objective, SearchSpace
 
@@ -41,7 +42,8 @@ def train(spec: PluginSpec, stream: str, space: SearchSpace, objective: Objectiv
 def checkpoints_to_drop(state: CampaignState) -> set[str]:
     """Hashes of checkpoints that nothing needs.
 
-    Needed are the last two of each learner, its last two published, every ancestor of a label, and what a decision was made with.
+    Needed are the last two of each learner, its last two published, every ancestor of a label or of what may still be selected, and what
+    a decision was made with.
     """
     events = [event for trained in state.checkpoints.values() for event in trained]
     wanted: set[str] = set()
@@ -50,7 +52,8 @@ def checkpoints_to_drop(state: CampaignState) -> set[str]:
         wanted.update([event.checkpoint for event in trained if event.is_published][-2:])
     wanted.update(record.decided.model for record in state.rounds if record.decided is not None and record.decided.model is not None)
     parents = {event.checkpoint: event.parent for event in events}
-    for candidate, _ in [*state.labels, *state.pending]:
+    selectable = state.pool(CampaignConfig.model_validate(state.config.config).acquisition.pool_size) if state.config is not None else []
+    for candidate in {*selectable, *(candidate for candidate, _ in (*state.labels, *state.pending))}:
         for proposed, _row in state.candidates[candidate].proposals:
             ancestor = proposed.checkpoint
             while ancestor is not None and ancestor not in wanted:
