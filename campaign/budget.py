@@ -14,7 +14,7 @@ def best_labels(state: CampaignState, objective: Objective, oracle: str, n: int)
         for label in state.labels.values()
         if label.oracle == oracle and objective.quantity in label.values
     ]
-    return sorted(known, key=lambda pair: (-objective.sign * pair[1], pair[0]))[:n]
+    return sorted(known, key=lambda pair: (-objective.gain(pair[1]), pair[0]))[:n]
 
 
 def labels_left(state: CampaignState, config: CampaignConfig) -> int | None:
@@ -32,9 +32,10 @@ def labels_per_candidate(config: CampaignConfig) -> int:
 def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> str:
     """Why nothing more is to be selected; empty while there is no reason."""
     budget, objective = config.budget, config.objective.objective
-    best = state.best(oracle, objective.quantity, objective.sign)
+    best = state.best(oracle, objective)
     if best is not None and objective.is_reached(best.values[objective.quantity]):
-        return f"target reached: {objective.quantity} {best.values[objective.quantity]:.6g}, wanted {objective.target:g}"
+        wanted = f"{objective.value:g} within {objective.target:g}" if objective.direction == "match" else f"{objective.target:g}"
+        return f"target reached: {objective.quantity} {best.values[objective.quantity]:.6g}, wanted {wanted}"
     left = labels_left(state, config)
     is_short = left is not None and not state.pending and left < labels_per_candidate(config)
     if is_short or (budget.labels is not None and len(state.own_labels) >= budget.labels):
@@ -67,7 +68,7 @@ def empty_rounds(state: CampaignState) -> int:
 
 def rounds_without_gain(state: CampaignState, objective: Objective, oracle: str) -> int:
     """Finished rounds since the best label came in."""
-    best = state.best(oracle, objective.quantity, objective.sign)
+    best = state.best(oracle, objective)
     if best is None:
         return 0
     return sum(1 for record in state.rounds if record.ended is not None and record.index > best.round)

@@ -58,7 +58,7 @@ class LoadedConfig:
     def has_user_modules(self) -> bool:
         """Whether a component is a class of the user's own, whose module must reach the workers."""
         config = self.config
-        components = [*config.generators, *config.oracles, *config.screens.extra, config.surrogate, config.committee]
+        components = [*config.generators, *config.oracles, *config.screens.extra, config.surrogate, config.feasibility, config.committee]
         return any(component is not None and ":" in component.use for component in components)
 
     @cached_property
@@ -196,6 +196,8 @@ def _build_parts(loaded: LoadedConfig) -> Parts:
     generators = {g.label: build("generators", g, "generators", i) for i, g in enumerate(config.generators)}
     screens = tuple(build("screens", s, "screens", "extra", i) for i, s in enumerate(config.screens.extra))
     surrogate = build("surrogates", config.surrogate, "surrogate") if config.surrogate else None
+    if config.feasibility is not None:
+        build("classifiers", config.feasibility, "feasibility")
     oracles = {o.label: build("oracles", o, "oracles", i) for i, o in enumerate(config.oracles)}
     for i, oracle_config in enumerate(config.oracles):
         oracle = oracles[oracle_config.label]
@@ -231,17 +233,21 @@ def _build_parts(loaded: LoadedConfig) -> Parts:
                     f"{loaded.where(('fidelities', 'levels', i, 'gate'))}: {below}, the level below, does not measure {wanted}",
                     hint=f"it measures {', '.join(sorted(measured))}",
                 )
-    if config.objective.quantity not in parts.quantities():
-        raise InputError(
-            f"{loaded.where(('objective', 'quantity'))}: no oracle measures {config.objective.quantity!r}",
-            hint=f"the oracles measure {', '.join(sorted(parts.quantities()))}",
-        )
+    places: list[tuple[str, Location]] = [(config.objective.quantity, ("objective", "quantity"))]
+    places += [(item.quantity, ("further_objectives", i, "quantity")) for i, item in enumerate(config.further_objectives)]
+    places += [(item.quantity, ("constraints", i, "quantity")) for i, item in enumerate(config.constraints)]
+    for quantity, location in places:
+        if quantity not in parts.quantities():
+            raise InputError(
+                f"{loaded.where(location)}: no oracle measures {quantity!r}",
+                hint=f"the oracles measure {', '.join(sorted(parts.quantities()))}",
+            )
     return parts
 
 
 _FREE = frozenset({"budget", "stopping", "executor", "tracking", "failure_policy", "ledger"})
 _FREE_OF_ORACLE = frozenset({"workers", "cpus", "gpus", "memory", "wall_limit", "start_limit"})
-_REFUSED = frozenset({"name", "seed", "objective"})
+_REFUSED = frozenset({"name", "seed", "objective", "further_objectives"})
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
-"""The step fit: a surrogate on the labels that the round sees. Runs on the compute worker."""
+"""The step fit: surrogates on the labels that the round sees, one for each quantity. Runs on the compute worker."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from campaign import plugins
 from campaign.dataset import Dataset
-from campaign.protocols import FittedSurrogate, PluginSpec
+from campaign.protocols import Classifier, FittedClassifier, FittedSurrogate, MultiQuantity, PluginSpec, Surrogate
 from campaign.seeds import content_hash, library_seeds, seed_sequence
+
+_FURTHER, _FEASIBILITY = "further", "feasibility"
+_LEAST_FAILURES = 2
 
 
 @dataclass(frozen=True)
@@ -26,21 +29,57 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class Fit:
-    fitted: FittedSurrogate
+    """Models by quantity, the objective's first, and of the chance of success where failures have taught it."""
+
+    by_quantity: Mapping[str, FittedSurrogate]
     summary: FitSummary
+    feasibility: FittedClassifier | None = field(default=None)
+
+    @property
+    def fitted(self) -> FittedSurrogate:
+        """The model of the objective's quantity."""
+        return next(iter(self.by_quantity.values()))
 
 
-def fit(spec: PluginSpec, dataset: Dataset, quantity: str, previous: Mapping[str, Any] | None, stream: str) -> Fit:
+def fit(
+    spec: PluginSpec,
+    classifier: PluginSpec | None,
+    dataset: Dataset,
+    quantities: Sequence[str],
+    previous: Mapping[str, Any] | None,
+    stream: str,
+) -> Fit:
+    """``previous`` are the hyperparameters that the last fit recorded."""
     started, cpu = time.perf_counter(), time.process_time()
-    candidates, values = dataset.of(quantity)
+    before = dict(previous or {})
+    further = before.pop(_FURTHER, {})
+    before.pop(_FEASIBILITY, None)
+    known = {quantities[0]: before or None} | {name: further.get(name) for name in quantities[1:]}
     with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
-        fitted = plugins.build(spec).fit(candidates, values, previous=previous)
-    hyperparameters = dict(fitted.hyperparameters)
+        surrogate: Surrogate = plugins.build(spec)
+        if len(quantities) > 1 and isinstance(surrogate, MultiQuantity):
+            models = dict(surrogate.fit_quantities({name: dataset.of(name) for name in quantities}, previous=known[quantities[0]]))
+        else:
+            models = {name: surrogate.fit(*dataset.of(name), previous=known[name]) for name in quantities}
+        feasibility = _feasibility(classifier, dataset)
+    hyperparameters = dict(models[quantities[0]].hyperparameters)
+    if len(quantities) > 1:
+        hyperparameters[_FURTHER] = {name: dict(models[name].hyperparameters) for name in quantities[1:]}
+    if feasibility is not None:
+        hyperparameters[_FEASIBILITY] = dict(feasibility.hyperparameters)
     model = content_hash([spec.use, dict(spec.params), dataset.key, hyperparameters])[:32]
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    return Fit(fitted, FitSummary(model, len(values), hyperparameters, seconds, cpu_seconds))
+    n = len(dataset.of(quantities[0])[0])
+    return Fit(models, FitSummary(model, n, hyperparameters, seconds, cpu_seconds), feasibility)
+
+
+def _feasibility(classifier: PluginSpec | None, dataset: Dataset) -> FittedClassifier | None:
+    if classifier is None or len(dataset.failed) < _LEAST_FAILURES or not dataset.labelled:
+        return None
+    learner: Classifier = plugins.build(classifier)
+    return learner.fit_outcomes([item.candidate for item in dataset.labelled], dataset.failed)
 
 
 def summary_of(result: Fit) -> FitSummary:
-    """The part of a fit that the driver needs; the model stays with the worker."""
+    """The part of a fit that the driver needs; the models stay with the worker."""
     return result.summary

@@ -58,14 +58,14 @@ def ranking(state: CampaignState, oracle: str, gate: GateConfig, objective: Obje
         for label in state.labels.values()
         if label.oracle == oracle and label.sequence < before and quantity in label.values and label.purpose != "reference"
     ]
-    return sorted(known, key=lambda pair: (-objective.sign * pair[1], pair[0]))
+    return sorted(known, key=lambda pair: (-objective.gain(pair[1]), pair[0]))
 
 
 def _passing(ranked: Sequence[tuple[str, float]], gate: GateConfig, objective: Objective) -> list[tuple[str, float]]:
     n = math.ceil(gate.best_fraction * len(ranked)) if gate.best_fraction is not None else len(ranked)
     if gate.threshold is None:
         return list(ranked[:n])
-    return [pair for pair in ranked[:n] if objective.sign * pair[1] >= objective.sign * gate.threshold]
+    return [pair for pair in ranked[:n] if objective.gain(pair[1]) >= objective.gain(gate.threshold)]
 
 
 def _is_new(state: CampaignState, candidate: str, oracle: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from campaign import budget, fit, ladder, plugins, propose, query, screen, select, train
+from campaign import budget, calibration, fit, ladder, plugins, propose, query, screen, select, shares, train
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.dataset import Dataset, dataset_before
@@ -169,8 +169,9 @@ class Loop:
             fitted = yield from self._fit(record, data)
 
         batches: list[Handle] = []
+        asked = shares.counts(self.state, self.config, self.search_oracle, record.sequence)
         for generator in self.config.generators:
-            handle = yield from self._propose(record, generator, data, fitted, pending)
+            handle = yield from self._propose(record, generator, asked[generator.label], data, fitted, pending)
             batches.append(handle)
         yield from self._screen(record, batches)
         yield from self._select(record, data, fitted, pending)
@@ -221,7 +222,8 @@ class Loop:
         last = next((r.fitted for r in reversed(self.state.rounds[: record.index]) if r.fitted is not None), None)
         stream = stream_key(self.config.seed, "fit", record.index)
         previous = last.hyperparameters if last is not None else None
-        handle = self.executor.compute(fit.fit, spec, data, self.objective.quantity, previous, stream)
+        classifier = self.loaded.spec("classifiers", self.config.feasibility) if self.config.feasibility is not None else None
+        handle = self.executor.compute(fit.fit, spec, classifier, data, self.config.modelled, previous, stream)
         summary_handle = self.executor.compute(fit.summary_of, handle)
         yield summary_handle
         summary: fit.FitSummary = summary_handle.result()
@@ -238,7 +240,7 @@ class Loop:
         return handle
 
     def _propose(
-        self, record: RoundRecord, generator: GeneratorConfig, data: Handle, fitted: Handle | None, pending: tuple[Candidate, ...]
+        self, record: RoundRecord, generator: GeneratorConfig, n: int, data: Handle, fitted: Handle | None, pending: tuple[Candidate, ...]
     ) -> Generator[Handle, None, Handle]:
         name = generator.label
         known = next((event for event in record.proposed if event.generator == name), None)
@@ -250,7 +252,7 @@ class Loop:
         stream = stream_key(self.config.seed, f"generate:{name}", record.index)
         spec = self.loaded.spec("generators", generator)
         handle = self.executor.compute(
-            propose.propose, spec, generator.count, stream, self.space, self.objective, checkpoint, pending, data, fitted
+            propose.propose, spec, n, stream, self.config, generator.oversampling, checkpoint, pending, data, fitted
         )
         yield handle
         proposals: propose.Proposals = handle.result()
@@ -262,6 +264,7 @@ class Loop:
             stream=stream,
             seconds=proposals.seconds,
             proposals=proposals.rows,
+            asked=n,
         )
         self.ledger.append([event], proposals.blobs)
         return handle
@@ -307,13 +310,14 @@ class Loop:
         n = min(wanted, len(pool_ids))
         pool = [Candidate(crystal) for crystal in self.ledger.crystals(pool_ids)]
         published = self.state.published(COMMITTEE)
+        scales = calibration.scales(self.state, self.config, self.search_oracle, record.sequence)
         if acquisition.use == "query_by_committee" and self.config.committee is not None and published is not None:
             spec = self.loaded.spec("committees", self.config.committee)
             weights = self.artifacts.read(published.checkpoint)
             handle = self.executor.compute(query.query, spec, weights, acquisition, n, pool)
         else:
             published = None
-            handle = self.executor.compute(select.select, acquisition, self.objective, n, stream, pool, pending, data, fitted)
+            handle = self.executor.compute(select.select, self.config, n, stream, pool, pending, data, fitted, scales)
         yield handle
         selection: select.Selection = handle.result()
         table_id = f"table-{content_hash(selection.table.hex())[:32]}" if selection.table is not None else None
@@ -321,7 +325,7 @@ class Loop:
         choices = (
             *climbing,
             *(
-                ev.ChoiceRow(choice.candidate, oracle, choice.score, choice.mean, choice.deviation)
+                ev.ChoiceRow(choice.candidate, oracle, choice.score, choice.mean, choice.deviation, choice.reason)
                 for choice in selection.choices
                 for oracle in oracles
             ),
@@ -347,6 +351,7 @@ class Loop:
             labels_at_decision=len(self.state.labels),
             outcomes=dict(selection.outcomes),
             costs=ladder.costs(self.state, self.config),
+            scales=scales if fitted is not None else {},
         )
         self.ledger.append([event], {table_id: selection.table} if table_id is not None and selection.table is not None else {})
         self.dispatcher.add((choice.candidate, choice.oracle) for choice in choices)

@@ -4,58 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from campaign.calibration import calibration, predictions
 from campaign.ledger import CampaignState
+from campaign.ledger import events as ev
 from campaign.ledger.state import LabelRecord, RoundRecord
 from campaign.types import Objective
-
-_Z90 = 1.6448536269514722
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A label that the deciding model had not seen, beside what it predicted."""
-
-    round: int
-    candidate: str
-    mean: float
-    deviation: float
-    value: float
-
-
-def predictions(record: RoundRecord, state: CampaignState, objective: Objective, oracle: str) -> list[Prediction]:
-    """Of the candidates that a round selected by a model: those that are labelled, at the level that the model is of."""
-    found = []
-    choices = record.decided.choices if record.decided else ()
-    chosen = {(choice.candidate, choice.oracle) for choice in choices}
-    for choice in choices:
-        label = state.labels.get((choice.candidate, choice.oracle))
-        if choice.oracle != oracle and (choice.candidate, oracle) in chosen:
-            continue
-        if label is None or choice.mean is None or choice.deviation is None:
-            continue
-        if objective.quantity in label.values:
-            value = label.values[objective.quantity]
-            found.append(Prediction(record.index, choice.candidate, choice.mean, choice.deviation, value))
-    return found
-
-
-def calibration(found: Sequence[Prediction]) -> dict[str, float]:
-    """Root mean square error, share of labels inside the central 90 % interval, mean negative log likelihood."""
-    if not found:
-        return {}
-    error = np.array([item.value - item.mean for item in found])
-    deviation = np.maximum([item.deviation for item in found], 1e-12)
-    z = error / deviation
-    return {
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "coverage_90": float(np.mean(np.abs(z) <= _Z90)),
-        "negative_log_likelihood": float(np.mean(0.5 * z**2 + np.log(deviation) + 0.5 * math.log(2 * math.pi))),
-    }
 
 
 def best_so_far(state: CampaignState, objective: Objective, oracle: str) -> list[tuple[LabelRecord, float]]:
@@ -111,12 +67,14 @@ def round_figures(state: CampaignState, record: RoundRecord, objective: Objectiv
         figures[f"worker_seconds/{name}"] = sum(seconds for oracle, seconds in attempts if oracle == name)
     values = [label.values[objective.quantity] for label in own if label.oracle == oracle and objective.quantity in label.values]
     if values:
-        figures["best_of_round"] = max(values) if objective.sign > 0 else min(values)
+        figures["best_of_round"] = max(values, key=objective.gain)
     if record.decided is not None:
         figures["labels_unseen_by_model"] = record.decided.labels_at_decision - record.decided.model_labels
         figures |= {f"committee/{name.replace(' ', '_')}": count for name, count in record.decided.outcomes.items()}
-        climbing = Counter(f"{choice.reason}/{choice.oracle}" for choice in record.decided.choices if choice.reason)
+        climbing = Counter(f"{choice.reason}/{choice.oracle}" for choice in record.decided.choices if choice.reason in ev.CLIMBING)
         figures |= {f"climbed/{name}": count for name, count in climbing.items()}
+        figures |= {f"model/scale/{name}": value for name, value in record.decided.scales.items()}
+    figures |= {f"share/{event.generator}": event.asked for event in record.proposed if event.asked}
     for event in record.trained:
         figures |= {f"training/{event.generator}/{name}": value for name, value in event.metrics.items()}
     figures |= {f"model/{name}": value for name, value in calibration(predictions(record, state, objective, oracle)).items()}
@@ -124,6 +82,6 @@ def round_figures(state: CampaignState, record: RoundRecord, objective: Objectiv
     so_far = [label for label in state.labels.values() if label.oracle == oracle and label.finished <= ended]
     known = [label.values[objective.quantity] for label in so_far if objective.quantity in label.values]
     if known:
-        figures["best_so_far"] = max(known) if objective.sign > 0 else min(known)
+        figures["best_so_far"] = max(known, key=objective.gain)
     figures["labels_so_far"] = sum(1 for label in so_far if not label.source)
     return figures

@@ -54,9 +54,7 @@ def measure(loaded: LoadedConfig, n: int = 3) -> Plan:
     crystals: list[Crystal] = []
     for generator in config.generators:
         stream = stream_key(config.seed, f"plan:{generator.label}", 0)
-        found = propose(
-            loaded.spec("generators", generator), n, stream, config.space.space, config.objective.objective, None, (), Dataset(()), None
-        )
+        found = propose(loaded.spec("generators", generator), n, stream, config, 1, None, (), Dataset(()), None)
         crystals += [Crystal.from_bytes(data) for data in found.blobs.values()]
     crystals = crystals[:n]
     labels = expected_labels(loaded)

@@ -59,7 +59,7 @@ def duration(seconds: float | None) -> str:
 def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) -> dict[str, str]:
     """The lines of a status: what stands where."""
     objective = config.objective.objective
-    best = state.best(oracle, objective.quantity, objective.sign)
+    best = state.best(oracle, objective)
     limit = f" of {config.budget.labels}" if config.budget.labels is not None else ""
     rounds = f" of {config.budget.rounds}" if config.budget.rounds is not None else ""
     kinds: dict[str, int] = {}

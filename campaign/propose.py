@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from campaign import plugins
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.crystals.matching import equivalence_key
@@ -13,8 +15,11 @@ from campaign.dataset import Dataset
 from campaign.fit import Fit
 from campaign.ledger.events import ProposalRow
 from campaign.protocols import GenerationContext, PluginSpec
+from campaign.schema import CampaignConfig
 from campaign.seeds import generator, library_seeds, seed_sequence
-from campaign.types import Candidate, Crystal, Objective, SearchSpace
+from campaign.types import Candidate, Crystal, Proposal
+
+_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -30,29 +35,48 @@ def propose(
     spec: PluginSpec,
     n: int,
     stream: str,
-    space: SearchSpace,
-    objective: Objective,
+    config: CampaignConfig,
+    oversampling: int,
     checkpoint: bytes | None,
     pending: tuple[Candidate, ...],
     dataset: Dataset,
     fitted: Fit | None,
 ) -> Proposals:
+    """``oversampling``: crystals generated for each one proposed, where a model chooses among them."""
     started = time.perf_counter()
+    models = fitted.by_quantity if fitted is not None else {}
     context = GenerationContext(
-        space=space,
-        objective=objective,
+        space=config.space.space,
+        objective=config.objective.objective,
         labelled=dataset.labelled,
         pending=pending,
         surrogate=fitted.fitted if fitted is not None else None,
+        further=tuple((objective, models[objective.quantity]) for objective in config.objectives[1:] if models),
+        feasibility=fitted.feasibility if fitted is not None else None,
         checkpoint=checkpoint_from_bytes(checkpoint) if checkpoint is not None else None,
     )
     rows: list[ProposalRow] = []
     blobs: dict[str, bytes] = {}
     with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
-        for crystal, proposal in plugins.build(spec).generate(n, rng=generator(stream), context=context):
+        n_drawn = n * oversampling if fitted is not None else n
+        drawn = list(plugins.build(spec).generate(n_drawn, rng=generator(stream), context=context))
+        for crystal, proposal in _most_promising(drawn, n, context):
             rows.append(ProposalRow(crystal.id, _key(crystal), tuple(proposal.parents), dict(proposal.condition)))
             blobs[crystal.id] = crystal.to_bytes()
     return Proposals(tuple(rows), blobs, time.perf_counter() - started)
+
+
+def _most_promising(drawn: list[tuple[Crystal, Proposal]], n: int, context: GenerationContext) -> list[tuple[Crystal, Proposal]]:
+    """The n with the largest mean + standard deviation of gain under the objective's model; all where there are no more."""
+    if len(drawn) <= n or context.surrogate is None:
+        return drawn
+    value = np.empty(len(drawn))
+    for start in range(0, len(drawn), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        posterior = context.surrogate.posterior([Candidate(crystal) for crystal, _ in drawn[part]])
+        mean, variance = posterior.mean.reshape(-1).numpy(), posterior.variance.clamp_min(0).reshape(-1).numpy()
+        value[part] = context.objective.gain(mean) + np.sqrt(variance)
+    return [drawn[row] for row in sorted(np.argsort(-value, kind="stable")[:n].tolist())]
 
 
 def _key(crystal: Crystal) -> str:

@@ -41,6 +41,9 @@ class GenerationContext:
     labelled: Sequence[LabelledCandidate] = ()
     pending: Sequence[Candidate] = ()
     surrogate: FittedSurrogate | None = None
+    further: tuple[tuple[Objective, FittedSurrogate], ...] = ()
+    """Further objectives with their models."""
+    feasibility: FittedClassifier | None = None
     checkpoint: Checkpoint | None = None
 
 
@@ -133,6 +136,34 @@ class Surrogate(Protocol):
     def fit(self, candidates: Sequence[Candidate], values: FloatArray, *, previous: Mapping[str, Any] | None = None) -> FittedSurrogate:
         """Fit to values (n,) of n candidates, starting from the hyperparameters of an earlier fit where given."""
         ...
+
+
+@runtime_checkable
+class MultiQuantity(Protocol):
+    """A surrogate that models several quantities together."""
+
+    def fit_quantities(
+        self, labels: Mapping[str, tuple[Sequence[Candidate], FloatArray]], *, previous: Mapping[str, Any] | None = None
+    ) -> Mapping[str, FittedSurrogate]:
+        """Fit to the labels (candidates, values (n,)) of each quantity; a model for each, the first with what the ledger records."""
+        ...
+
+
+class FittedClassifier(Protocol):
+    """A trained model of the chance that an oracle succeeds."""
+
+    def probability(self, candidates: Sequence[Candidate]) -> FloatArray:
+        """(n,) between 0 and 1."""
+        ...
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Any]: ...
+
+
+class Classifier(Protocol):
+    """Learns from successes and failures."""
+
+    def fit_outcomes(self, succeeded: Sequence[Candidate], failed: Sequence[Candidate]) -> FittedClassifier: ...
 
 
 @runtime_checkable

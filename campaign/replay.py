@@ -28,7 +28,6 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
         assert state.config is not None
         before = reader.fold(until=sequence - 1)
         config = CampaignConfig.model_validate(state.config.config)
-        objective = config.objective.objective
         search = ladder.search_level(config, objective_oracle(campaign.loaded))
         known = reader.fold(until=record.sequence)
         dataset = dataset_before(reader, known, record.sequence, search)
@@ -38,11 +37,12 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
             last = next((r.fitted for r in reversed(state.rounds[:round_index]) if r.fitted is not None), None)
             previous = last.hyperparameters if last is not None else None
             spec = campaign.loaded.spec("surrogates", config.surrogate)
-            fitted = fit.fit(spec, dataset, objective.quantity, previous, stream_key(config.seed, "fit", round_index))
+            classifier = campaign.loaded.spec("classifiers", config.feasibility) if config.feasibility is not None else None
+            fitted = fit.fit(spec, classifier, dataset, config.modelled, previous, stream_key(config.seed, "fit", round_index))
         pool = [Candidate(crystal) for crystal in reader.crystals(before.pool(config.acquisition.pool_size))]
         pending = [Candidate(crystal) for crystal in reader.crystals(decided.pending)]
         climbing = ladder.climbers(before, config, before=record.sequence, stream=f"{decided.stream}/climb")[
-            : sum(bool(choice.reason) for choice in decided.choices)
+            : sum(choice.reason in ev.CLIMBING for choice in decided.choices)
         ]
         oracles = [search] if config.fidelities is not None else [oracle.label for oracle in config.oracles]
         n = (len(decided.choices) - len(climbing)) // len(oracles)
@@ -52,11 +52,11 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
             spec = campaign.loaded.spec("committees", config.committee)
             selection = query.query(spec, ArtifactStore(campaign.folder).read(decided.model), config.acquisition, n, pool)
         else:
-            selection = select.select(config.acquisition, objective, n, decided.stream, pool, pending, dataset, fitted)
+            selection = select.select(config, n, decided.stream, pool, pending, dataset, fitted, decided.scales)
     finally:
         reader.close()
     return *climbing, *(
-        ev.ChoiceRow(choice.candidate, oracle, choice.score, choice.mean, choice.deviation)
+        ev.ChoiceRow(choice.candidate, oracle, choice.score, choice.mean, choice.deviation, choice.reason)
         for choice in selection.choices
         for oracle in oracles
     )

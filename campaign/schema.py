@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from campaign.types import FailureKind, Objective, SearchSpace
+from campaign.types import Direction, FailureKind, Objective, SearchSpace, Together
 
 
 class Frame(BaseModel):
@@ -31,10 +31,19 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionByElement = Fraction | dict[Element, Fraction]
 
 
+class TogetherConfig(Frame):
+    """Bounds of what the fractions of some elements add up to."""
+
+    elements: tuple[Element, ...] = Field(min_length=1)
+    min_fraction: Fraction = Field(0.0, description="Least sum (1) of their atomic fractions.")
+    max_fraction: Fraction = Field(1.0, description="Largest sum (1) of their atomic fractions.")
+
+
 class SpaceConfig(Frame):
     elements: tuple[Element, ...] = Field(min_length=1, description="Elements that candidates may hold.")
     min_fraction: FractionByElement = Field(0.0, description="Least atomic fraction (1) of every element, or a mapping by element.")
     max_fraction: FractionByElement = Field(1.0, description="Largest atomic fraction (1) of every element, or a mapping by element.")
+    together: tuple[TogetherConfig, ...] = Field((), description="Bounds of sums of fractions, such as Ni + Fe at least 0.5.")
 
     @model_validator(mode="after")
     def _feasible(self) -> SpaceConfig:
@@ -43,6 +52,10 @@ class SpaceConfig(Frame):
         high = sum(space.bounds(element)[1] for element in self.elements)
         if low > 1 or high < 1:
             raise ValueError(f"no composition fits: the least fractions add up to {low:g}, the largest to {high:g}")
+        for group in self.together:
+            foreign = sorted(set(group.elements) - set(self.elements))
+            if foreign or group.min_fraction > group.max_fraction:
+                raise ValueError(f"together: {', '.join(foreign) or 'the least sum is larger than the largest'}: no composition fits")
         return self
 
     @property
@@ -50,17 +63,39 @@ class SpaceConfig(Frame):
         def by_element(value: float | dict[str, float]) -> dict[str, float]:
             return dict(value) if isinstance(value, dict) else dict.fromkeys(self.elements, value)
 
-        return SearchSpace(self.elements, by_element(self.min_fraction), by_element(self.max_fraction))
+        together = tuple(Together(group.elements, group.min_fraction, group.max_fraction) for group in self.together)
+        return SearchSpace(self.elements, by_element(self.min_fraction), by_element(self.max_fraction), together)
 
 
 class ObjectiveConfig(Frame):
     quantity: str = Field(description="Name of a quantity that one of the oracles measures, or formation_energy_per_atom.")
-    direction: Literal["maximize", "minimize"] = "maximize"
-    target: float | None = Field(None, description="Value, in the quantity's unit, at which the campaign stops.")
+    direction: Direction = "maximize"
+    value: float | None = Field(None, description="match: the value wanted, in the quantity's unit.")
+    target: float | None = Field(None, description="Value at which the campaign stops, in the quantity's unit; match: distance.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ObjectiveConfig:
+        if (self.direction == "match") != (self.value is not None):
+            raise ValueError("value belongs to direction match, and match needs it")
+        return self
 
     @property
     def objective(self) -> Objective:
-        return Objective(self.quantity, self.direction, self.target)
+        return Objective(self.quantity, self.direction, self.target, self.value)
+
+
+class ConstraintConfig(Frame):
+    """A bound on a quantity that candidates have to hold; it is modelled like an objective."""
+
+    quantity: str = Field(description="Name of a quantity that the objective's oracle measures, or formation_energy_per_atom.")
+    at_least: float | None = Field(None, description="Least value, in the quantity's unit.")
+    at_most: float | None = Field(None, description="Largest value, in the quantity's unit.")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> ConstraintConfig:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"constraint on {self.quantity}: give either at_least or at_most")
+        return self
 
 
 class BudgetConfig(Frame):
@@ -94,6 +129,7 @@ class Component(Frame):
 class GeneratorConfig(Component):
     name: str | None = Field(None, description="Name in the ledger; the plug-in's name by default.")
     count: int = Field(100, ge=1, description="Candidates asked for in each round.")
+    oversampling: int = Field(1, ge=1, description="Crystals generated for each one proposed; the model keeps the most promising.")
 
     @property
     def label(self) -> str:
@@ -114,6 +150,10 @@ AcquisitionName = Literal[
     "log_noisy_expected_improvement",
     "upper_confidence_bound",
     "thompson",
+    "max_value_entropy",
+    "knowledge_gradient",
+    "log_expected_hypervolume_improvement",
+    "straddle",
     "greedy_mean",
     "uncertainty",
     "query_by_committee",
@@ -123,10 +163,16 @@ AcquisitionName = Literal[
 
 
 class AcquisitionConfig(Frame):
-    use: AcquisitionName = "log_expected_improvement"
-    batch_size: int = Field(10, ge=1, description="Candidates selected together.")
+    use: AcquisitionName = "log_noisy_expected_improvement"
+    batch_size: int = Field(5, ge=1, description="Candidates selected together.")
     initial_labels: int = Field(10, ge=1, description="Labels chosen at random before a model is asked.")
     beta: float = Field(2.0, gt=0, description="upper_confidence_bound: weight of the posterior's standard deviation.")
+    weights: tuple[float, ...] = Field((), description="Several objectives in a weighted sum: weight of each; all 1 by default.")
+    exploration: float = Field(0.0, ge=0, le=1, description="Share (1) of each batch that is drawn at random from the pool.")
+    least_distance: float = Field(
+        1e-6, ge=0, description="Least distance in a batch: root mean square over descriptor columns scaled to a range of 1."
+    )
+    recalibrate: bool = Field(False, description="Scale the model's standard deviations where its last predictions were off.")
     samples: int = Field(64, ge=1, description="Quasi Monte Carlo samples of the joint acquisition values.")
     pool_size: int = Field(2000, ge=1, description="Unlabelled candidates kept for selection, the latest first.")
     accurate_below: float = Field(
@@ -136,6 +182,17 @@ class AcquisitionConfig(Frame):
         2.0, gt=0, description="query_by_committee: disagreement (eV/angstrom) above which a crystal is too strange to be worth a label."
     )
     shortlist: int = Field(100, ge=1, description="Candidates that enter the joint selection, the best by their own value.")
+
+
+_ASKS_NO_SURROGATE = ("random", "all", "query_by_committee")
+_ONE_OBJECTIVE = ("max_value_entropy", "knowledge_gradient", "straddle", "uncertainty")
+
+
+class GeneratorSharesConfig(Frame):
+    """A bandit over the generators: who brought more per second is asked for more."""
+
+    floor: float = Field(0.1, gt=0, le=1, description="Least share (1) of the proposals that each generator keeps.")
+    memory: float = Field(0.9, gt=0, le=1, description="Weight (1) of a round against the one after it.")
 
 
 class OracleConfig(Component):
@@ -273,6 +330,8 @@ class CampaignConfig(Frame):
     seed: int = Field(0, ge=0)
     space: SpaceConfig
     objective: ObjectiveConfig
+    further_objectives: tuple[ObjectiveConfig, ...] = Field((), description="More quantities that the same oracle measures.")
+    constraints: tuple[ConstraintConfig, ...] = ()
     mode: Literal["rounds", "streaming"] = Field(
         "streaming", description="rounds: a round begins when the last is labelled; streaming: as soon as a worker could run dry."
     )
@@ -282,7 +341,9 @@ class CampaignConfig(Frame):
     candidate_pools: tuple[SourceConfig, ...] = ()
     generators: tuple[GeneratorConfig, ...] = ()
     screens: ScreensConfig = ScreensConfig()
+    generator_shares: GeneratorSharesConfig | None = None
     surrogate: Component | None = None
+    feasibility: Component | None = Field(None, description="Classifier of the chance that the oracle succeeds, learned from failures.")
     acquisition: AcquisitionConfig = AcquisitionConfig()
     train_every: int = Field(1, ge=1, description="Rounds between trainings of the generators that learn.")
     committee: Component | None = Field(None, description="Models trained in the loop that query_by_committee asks.")
@@ -295,6 +356,34 @@ class CampaignConfig(Frame):
     tracking: TrackingConfig = TrackingConfig()
     ledger: LedgerConfig = LedgerConfig()
 
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        return tuple(item.objective for item in (self.objective, *self.further_objectives))
+
+    @property
+    def modelled(self) -> tuple[str, ...]:
+        """The quantities that models are fitted to: of the objectives, then of the constraints."""
+        return tuple(dict.fromkeys([*(item.quantity for item in self.objectives), *(item.quantity for item in self.constraints)]))
+
+    def _check_acquisition(self) -> None:
+        use, n = self.acquisition.use, len(self.objectives)
+        if self.surrogate is None and use not in _ASKS_NO_SURROGATE:
+            raise ValueError(f"acquisition {use} asks a model: add surrogate, or use random or all")
+        if len({item.quantity for item in self.objectives}) != n:
+            raise ValueError("objective and further_objectives name a quantity twice")
+        if use == "log_expected_hypervolume_improvement" and n < 2:
+            raise ValueError(f"acquisition {use} weighs several objectives: add further_objectives")
+        if use in _ONE_OBJECTIVE and (n > 1 or self.constraints):
+            raise ValueError(f"acquisition {use} takes one objective and no constraints")
+        if (use == "straddle") > (self.objective.direction == "match"):
+            raise ValueError("acquisition straddle looks for a level: objective.direction: match, with value: the level")
+        if use in ("max_value_entropy", "knowledge_gradient") and self.objective.direction == "match":
+            raise ValueError(f"acquisition {use} maximizes or minimizes; to match a value take log_expected_improvement")
+        if self.acquisition.weights and len(self.acquisition.weights) != n:
+            raise ValueError(f"acquisition.weights: {n} objectives, but {len(self.acquisition.weights)} weights")
+        if self.generator_shares is not None and self.generator_shares.floor * len(self.generators) > 1:
+            raise ValueError(f"generator_shares.floor: {len(self.generators)} generators cannot each keep {self.generator_shares.floor:g}")
+
     @model_validator(mode="after")
     def _consistent(self) -> CampaignConfig:
         for kind, labels in (("generators", [g.label for g in self.generators]), ("oracles", [o.label for o in self.oracles])):
@@ -305,8 +394,7 @@ class CampaignConfig(Frame):
             raise ValueError("nothing proposes candidates: add generators or candidate_pools")
         if self.acquisition.use == "query_by_committee" and self.committee is None:
             raise ValueError("acquisition query_by_committee asks a committee: add committee, such as use: mace_committee")
-        if self.surrogate is None and self.acquisition.use not in ("random", "all", "query_by_committee"):
-            raise ValueError(f"acquisition {self.acquisition.use} asks a model: add surrogate, or use random or all")
+        self._check_acquisition()
         names = {oracle.label for oracle in self.oracles}
         levels = [level.oracle for level in self.fidelities.levels] if self.fidelities else []
         left_out = sorted(names - set(levels)) if levels else []

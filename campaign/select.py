@@ -6,24 +6,32 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from campaign.dataset import Dataset
 from campaign.fit import Fit
-from campaign.schema import AcquisitionConfig
+from campaign.ledger.events import EXPLORATION
+from campaign.schema import CampaignConfig
 from campaign.seeds import content_hash, generator, library_seeds, seed_sequence
-from campaign.types import Candidate, FloatArray, Objective
+from campaign.types import Candidate, FloatArray
+
+if TYPE_CHECKING:
+    from campaign.acquisition import Scores
 
 _TABLE = np.dtype([("id", "S32"), ("score", "<f8"), ("mean", "<f8"), ("deviation", "<f8")])
 
 
 @dataclass(frozen=True)
 class Choice:
+    """A chosen candidate with what the model said of it; ``reason`` as in the ledger's rows."""
+
     candidate: str
     score: float | None = None
     mean: float | None = None
     deviation: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,47 +49,84 @@ class Selection:
 
 
 def select(
-    config: AcquisitionConfig,
-    objective: Objective,
+    config: CampaignConfig,
     n: int,
     stream: str,
     pool: Sequence[Candidate],
     pending: Sequence[Candidate],
     dataset: Dataset,
     fitted: Fit | None,
+    scales: Mapping[str, float],
 ) -> Selection:
-    """Select up to n of the pool: by the model where there is one, otherwise at random from the stream (``all``: in order)."""
+    """Select up to n of the pool: by the model where there is one, otherwise at random from the stream (``all``: in order).
+
+    ``scales`` of the models' standard deviations by quantity.
+    """
     started = time.perf_counter()
-    if config.use == "all":
+    acquisition = config.acquisition
+    if acquisition.use == "all":
         return Selection("all", tuple(Choice(candidate.id) for candidate in pool[:n]), None, time.perf_counter() - started)
     if fitted is None:
         rows = generator(stream).permutation(len(pool))[:n]
         return Selection("random", tuple(Choice(pool[row].id) for row in rows), None, time.perf_counter() - started)
+    explorers = _explorers(acquisition.exploration, n, len(pool), stream)
+    scores = _by_model(config, n - len(explorers), stream, pool, pending, dataset, fitted, scales)
+    left = [row for row in explorers if row not in scores.chosen]
+    rows_and_reasons = [(row, "") for row in scores.chosen] + [(row, EXPLORATION) for row in left]
+    choices = tuple(
+        Choice(pool[row].id, float(scores.score[row]), float(scores.mean[row]), float(scores.deviation[row]), reason)
+        for row, reason in rows_and_reasons
+    )
+    table = encode_table([candidate.id for candidate in pool], scores.score, scores.mean, scores.deviation)
+    return Selection(acquisition.use, choices, table, time.perf_counter() - started)
 
+
+def _explorers(share: float, n: int, n_pool: int, stream: str) -> list[int]:
+    """Rows drawn at random, ``share`` of n on average."""
+    if not share:
+        return []
+    rng = generator(f"{stream}/exploration")
+    count = min(n, int(share * n + rng.random()), n_pool)
+    return [int(row) for row in rng.choice(n_pool, size=count, replace=False)]
+
+
+def _by_model(
+    config: CampaignConfig,
+    n: int,
+    stream: str,
+    pool: Sequence[Candidate],
+    pending: Sequence[Candidate],
+    dataset: Dataset,
+    fitted: Fit,
+    scales: Mapping[str, float],
+) -> Scores:
     import torch
 
     from campaign import acquisition
 
-    model = fitted.fitted
-    labelled, values = dataset.of(objective.quantity)
+    quantities = config.modelled
+    labelled, _ = dataset.of(config.objective.quantity)
+    outputs = []
+    for name in quantities:
+        model = fitted.by_quantity[name]
+        waiting = model.features(pending) if pending else None
+        values = torch.from_numpy(dataset.values_of(labelled, name))
+        outputs.append(
+            acquisition.Output(model.model, model.features(pool), model.features(labelled), values, waiting, scales.get(name, 1.0))
+        )
+    bounds = [
+        acquisition.Bound(quantities.index(item.quantity), 1 if item.at_least is not None else -1, value)
+        for item in config.constraints
+        if (value := item.at_least if item.at_least is not None else item.at_most) is not None
+    ]
+    known = [output.values[~output.values.isnan()] for output in outputs]
+    aims = acquisition.Aims.of(config.objectives, known, bounds, config.acquisition.weights)
+    weights = None
+    if fitted.feasibility is not None:
+        weights = np.log(np.clip(fitted.feasibility.probability(pool), 1e-6, 1.0))
     seed = int(seed_sequence(stream).generate_state(1)[0])
     with library_seeds(seed):
-        scores = acquisition.select(
-            model.model,
-            model.features(pool),
-            n,
-            config=config,
-            sign=objective.sign,
-            labelled=model.features(labelled),
-            values=torch.from_numpy(values),
-            pending=model.features(pending) if pending else None,
-            seed=seed % 2**31,
-        )
-    choices = tuple(
-        Choice(pool[row].id, float(scores.score[row]), float(scores.mean[row]), float(scores.deviation[row])) for row in scores.chosen
-    )
-    table = encode_table([candidate.id for candidate in pool], scores.score, scores.mean, scores.deviation)
-    return Selection(config.use, choices, table, time.perf_counter() - started)
+        return acquisition.select(outputs, aims, n, config=config.acquisition, seed=seed % 2**31, log_weights=weights)
 
 
 def encode_table(ids: Sequence[str], score: FloatArray, mean: FloatArray, deviation: FloatArray) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -190,24 +190,44 @@ FRACTION_HCP = Quantity("fraction_hcp", "1")
 FRACTION_BCC = Quantity("fraction_bcc", "1")
 
 
+Direction = Literal["maximize", "minimize", "match"]
+
+
 @dataclass(frozen=True)
 class Objective:
-    """What is wanted of a quantity; ``target`` is the value at which the campaign may stop, in the quantity's unit."""
+    """What is wanted of a quantity: more, less, or to match ``value``.
+
+    ``target`` is where the campaign may stop: a value in the quantity's unit, with ``match`` a distance from ``value``.
+    """
 
     quantity: str
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
     target: float | None = None
+    value: float | None = None
 
     @property
     def sign(self) -> int:
-        """+1 where more is better, -1 where less is."""
-        return 1 if self.direction == "maximize" else -1
+        """-1 where less is better, +1 elsewhere."""
+        return -1 if self.direction == "minimize" else 1
+
+    @overload
+    def gain(self, value: float) -> float: ...
+    @overload
+    def gain(self, value: FloatArray) -> FloatArray: ...
+    def gain(self, value: float | FloatArray) -> float | FloatArray:
+        """A value such that larger is better, in the quantity's unit."""
+        if self.direction == "match" and self.value is not None:
+            return -np.abs(value - self.value)
+        return self.sign * value
 
     def is_better(self, value: float, other: float) -> bool:
-        return self.sign * value > self.sign * other
+        return self.gain(value) > self.gain(other)
 
     def is_reached(self, value: float) -> bool:
-        return self.target is not None and self.sign * value >= self.sign * self.target
+        if self.target is None:
+            return False
+        wanted = -self.target if self.direction == "match" else self.sign * self.target
+        return self.gain(value) >= wanted
 
 
 @dataclass(frozen=True)
@@ -315,12 +335,22 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Together:
+    """Bounds of what the atomic fractions of some elements add up to."""
+
+    elements: tuple[str, ...]
+    minimum: float = 0.0
+    maximum: float = 1.0
+
+
+@dataclass(frozen=True)
 class SearchSpace:
-    """The elements of a campaign and the bounds of each one's atomic fraction."""
+    """The elements of a campaign and the bounds of each one's atomic fraction, and of what some of them add up to."""
 
     elements: tuple[str, ...]
     minimum: Mapping[str, float] = field(default_factory=dict)
     maximum: Mapping[str, float] = field(default_factory=dict)
+    together: tuple[Together, ...] = ()
 
     def bounds(self, element: str) -> tuple[float, float]:
         return self.minimum.get(element, 0.0), self.maximum.get(element, 1.0)
@@ -328,9 +358,16 @@ class SearchSpace:
     def holds(self, numbers: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """(m,): which of m occupations (m, atoms) lie inside the bounds; ``kinds`` are the atomic numbers of ``elements``."""
         share = (numbers[:, :, None] == kinds).mean(1)
+        return np.asarray(self.holds_fractions(share) & (share.sum(1) > 1 - 1e-9))
+
+    def holds_fractions(self, share: FloatArray) -> NDArray[np.bool_]:
+        """(m,): which of m compositions (m, elements) lie inside the bounds."""
         bounds = np.array([self.bounds(element) for element in self.elements])
-        inside = (share >= bounds[:, 0] - 1e-9) & (share <= bounds[:, 1] + 1e-9)
-        return np.asarray(inside.all(1) & (share.sum(1) > 1 - 1e-9))
+        inside = np.all((share >= bounds[:, 0] - 1e-9) & (share <= bounds[:, 1] + 1e-9), axis=1)
+        for together in self.together:
+            total = share[:, [element in together.elements for element in self.elements]].sum(1)
+            inside &= (total >= together.minimum - 1e-9) & (total <= together.maximum + 1e-9)
+        return np.asarray(inside)
 
     def violation(self, symbols: Sequence[str]) -> str:
         """Why a list of atoms lies outside the space; empty where it lies inside."""
@@ -342,6 +379,11 @@ class SearchSpace:
             low, high = self.bounds(element)
             if not low - 1e-9 <= fraction <= high + 1e-9:
                 return f"{element} at {100 * fraction:.1f} at%, allowed {100 * low:g} to {100 * high:g} at%"
+        for group in self.together:
+            fraction = sum(symbols.count(element) for element in group.elements) / len(symbols)
+            if not group.minimum - 1e-9 <= fraction <= group.maximum + 1e-9:
+                names, allowed = " + ".join(group.elements), f"{100 * group.minimum:g} to {100 * group.maximum:g} at%"
+                return f"{names} at {100 * fraction:.1f} at%, allowed {allowed}"
         return ""
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.crystals.lattice import atomic_volume
 from campaign.protocols import FittedSurrogate, GenerationContext
-from campaign.types import Candidate, Crystal, FloatArray, LabelledCandidate, Proposal, SearchSpace
+from campaign.types import Candidate, Crystal, FloatArray, LabelledCandidate, Proposal
 from generators.local_search import mutate, swap_unlike
 from generators.random_alloy import draw_counts
 
@@ -51,12 +51,10 @@ class GuidedSearch:
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         """What the lineages passed through; none before there is a model."""
-        quantity, sign = context.objective.quantity, context.objective.sign
-        known = [item for item in context.labelled if quantity in item.values]
+        known = [item for item in context.labelled if context.objective.quantity in item.values]
         if context.surrogate is None or not known:
             return
-        search = _Search(self.config, context.surrogate, sign, context.space, rng)
-        lineages = search.run(_starts(known, quantity, sign, self.config, context.space, rng))
+        lineages = _Search(self.config, context, rng).run(_starts(known, self.config, context, rng))
         found = {crystal.id: (value, start, crystal) for value, start, crystal in lineages}
         labelled = {item.candidate.id for item in context.labelled} | {candidate.id for candidate in context.pending}
         ranked = sorted((item for identity, item in found.items() if identity not in labelled), key=lambda item: -item[0])
@@ -65,15 +63,11 @@ class GuidedSearch:
 
 
 def _starts(
-    known: Sequence[LabelledCandidate],
-    quantity: str,
-    sign: int,
-    config: GuidedSearchConfig,
-    space: SearchSpace,
-    rng: np.random.Generator,
+    known: Sequence[LabelledCandidate], config: GuidedSearchConfig, context: GenerationContext, rng: np.random.Generator
 ) -> list[tuple[str, Crystal]]:
     """The id of a labelled candidate, and the crystal that its lineage begins with: itself, or a random occupation of its sites."""
-    ranked = sorted(known, key=lambda item: (-sign * item.values[quantity], item.candidate.id))
+    objective, space = context.objective, context.space
+    ranked = sorted(known, key=lambda item: (-objective.gain(item.values[objective.quantity]), item.candidate.id))
     n_random = round(config.random_starts * config.starts)
     found = [(item.candidate.id, item.candidate.crystal) for item in ranked[: config.starts - n_random]]
     for _ in range(config.starts - len(found)):
@@ -95,20 +89,30 @@ def _vegard(numbers: NDArray[np.uint8]) -> float:
 
 
 class _Search:
-    """Hill climbs side by side on the posterior."""
+    """Hill climbs side by side on the posterior.
 
-    def __init__(
-        self, config: GuidedSearchConfig, surrogate: FittedSurrogate, sign: int, space: SearchSpace, rng: np.random.Generator
-    ) -> None:
-        self.config, self.surrogate, self.sign, self.space, self.rng = config, surrogate, sign, space, rng
-        self.kinds = np.array([atomic_numbers[element] for element in space.elements], dtype=np.uint8)
+    With several objectives each lineage has random weights of its own, so that together they walk along the whole Pareto front.
+    """
+
+    def __init__(self, config: GuidedSearchConfig, context: GenerationContext, rng: np.random.Generator) -> None:
+        assert context.surrogate is not None
+        self.config, self.space, self.rng = config, context.space, rng
+        self.kinds = np.array([atomic_numbers[element] for element in context.space.elements], dtype=np.uint8)
+        self.feasibility = context.feasibility
+        self.aims = [(context.objective, context.surrogate), *context.further]
+        known = [
+            [item.values[objective.quantity] for item in context.labelled if objective.quantity in item.values]
+            for objective, _ in self.aims
+        ]
+        self.spreads = [max(float(np.std(values)), 1e-9) for values in known]
+        self.weights = rng.dirichlet(np.ones(len(self.aims)), size=config.starts)
 
     def run(self, starts: Sequence[tuple[str, Crystal]]) -> list[tuple[float, str, Crystal]]:
-        """What each lineage moved to: mean + deviation, the id that it began with, and the crystal."""
+        """What each lineage moved to: its promise (upper bound with weight 1), the id that it began with, and the crystal."""
         beta = np.resize(np.array(self.config.betas), len(starts))
         bases = [crystal for _, crystal in starts]
         occupied = [crystal.numbers for crystal in bases]
-        mean, deviation = self._posterior(bases)
+        mean, deviation = self._posterior(bases, np.arange(len(starts)))
         best = mean + beta * deviation
         found: list[tuple[float, str, Crystal]] = []
         for _ in range(self.config.steps):
@@ -117,7 +121,7 @@ class _Search:
             if not len(owner):
                 break
             crystals = [bases[i].with_numbers(row) for i, rows in enumerate(children) for row in rows]
-            mean, deviation = self._posterior(crystals)
+            mean, deviation = self._posterior(crystals, owner)
             value = mean + beta[owner] * deviation
             for i in range(len(starts)):
                 rows = np.flatnonzero(owner == i)
@@ -134,14 +138,24 @@ class _Search:
         inside: NDArray[np.uint8] = drawn[self.space.holds(drawn, self.kinds) & (drawn != numbers).any(1)]
         return inside
 
-    def _posterior(self, crystals: Sequence[Crystal]) -> tuple[FloatArray, FloatArray]:
-        """Mean (n,), larger is better, and standard deviation (n,), crystal by crystal."""
-        means, deviations = [], []
-        for start in range(0, len(crystals), _CHUNK):
-            mean, deviation = _marginal(self.surrogate, crystals[start : start + _CHUNK])
-            means.append(mean)
-            deviations.append(deviation)
-        return self.sign * np.concatenate(means), np.concatenate(deviations)
+    def _posterior(self, crystals: Sequence[Crystal], owner: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        """Mean (n,) and standard deviation (n,) of the gain, in standard deviations of the labels, as the lineages weigh the objectives."""
+        mean, variance = np.zeros(len(crystals)), np.zeros(len(crystals))
+        for k, (objective, surrogate) in enumerate(self.aims):
+            weight = self.weights[owner, k] / self.spreads[k]
+            for start in range(0, len(crystals), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                found, deviation = _marginal(surrogate, crystals[part])
+                mean[part] += weight[part] * objective.gain(found)
+                variance[part] += (weight[part] * deviation) ** 2
+        if self.feasibility is not None:
+            mean += np.log(np.clip(self.feasibility.probability([Candidate(crystal) for crystal in crystals]), 1e-6, 1.0))
+        return mean, np.sqrt(variance)
+
+
+def _spread(labelled: Sequence[LabelledCandidate], quantity: str) -> float:
+    values = [item.values[quantity] for item in labelled if quantity in item.values]
+    return max(float(np.std(values)), 1e-9) if values else 1.0
 
 
 def _marginal(surrogate: FittedSurrogate, crystals: Sequence[Crystal]) -> tuple[FloatArray, FloatArray]:

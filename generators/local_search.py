@@ -75,9 +75,9 @@ class LocalSearch:
         yield from children
 
     def _parents(self, context: GenerationContext) -> list[LabelledCandidate]:
-        quantity, sign = context.objective.quantity, context.objective.sign
+        objective, quantity = context.objective, context.objective.quantity
         known = [item for item in context.labelled if quantity in item.values]
-        return sorted(known, key=lambda item: (-sign * item.values[quantity], item.candidate.id))[: self.config.parents]
+        return sorted(known, key=lambda item: (-objective.gain(item.values[quantity]), item.candidate.id))[: self.config.parents]
 
     def _neighbours(
         self, parent: LabelledCandidate, n: int, rng: np.random.Generator, context: GenerationContext
@@ -96,5 +96,5 @@ class LocalSearch:
         assert context.surrogate is not None
         posterior = context.surrogate.posterior([Candidate(crystal) for crystal, _ in children])
         mean, deviation = posterior.mean.reshape(-1).numpy(), posterior.variance.clamp_min(0).sqrt().reshape(-1).numpy()
-        bound = context.objective.sign * mean + self.config.beta * deviation
+        bound = context.objective.gain(mean) + self.config.beta * deviation
         return [children[row] for row in np.argsort(-bound, kind="stable")[:n]]

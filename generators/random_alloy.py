@@ -43,9 +43,7 @@ def round_counts(fractions: FloatArray, n: int) -> NDArray[np.int64]:
 
 
 def is_inside(counts: NDArray[np.int64], space: SearchSpace) -> bool:
-    share = counts / counts.sum()
-    bounds = np.array([space.bounds(element) for element in space.elements])
-    return bool(np.all(share >= bounds[:, 0] - 1e-9) and np.all(share <= bounds[:, 1] + 1e-9))
+    return bool(space.holds_fractions(counts[None] / counts.sum())[0])
 
 
 def draw_counts(space: SearchSpace, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -174,9 +172,9 @@ class CrossEntropyAlloy(RandomAlloy):
 
     def _elites(self, labelled: Sequence[LabelledCandidate], context: GenerationContext) -> list[list[tuple[FloatArray, bool]]]:
         """By lattice: the one-hot site occupations (i, a) of the best labels, and whether each is held out (by its id)."""
-        quantity, sign = context.objective.quantity, context.objective.sign
+        objective, quantity = context.objective, context.objective.quantity
         known = [item for item in labelled if quantity in item.values and self._lattice_of(item.candidate.crystal) is not None]
-        known.sort(key=lambda item: (-sign * item.values[quantity], item.candidate.id))
+        known.sort(key=lambda item: (-objective.gain(item.values[quantity]), item.candidate.id))
         n_best = min(len(known), max(self.config.min_elites, round(self.config.elite_fraction * len(known))))
         kinds = np.array([atomic_numbers[element] for element in context.space.elements])
         best: list[list[tuple[FloatArray, bool]]] = [[] for _ in self.config.lattices]

@@ -115,12 +115,15 @@ class ProposalRow(Row, frozen=True):
 
 
 class Proposed(Event, frozen=True, kw_only=True):
+    """What a generator proposed; ``asked`` is for how many, 0 where the ledger is older than that."""
+
     round: int
     generator: str
     checkpoint: str | None
     stream: str
     seconds: float
     proposals: tuple[ProposalRow, ...]
+    asked: int = 0
 
 
 class VerdictRow(Row, frozen=True):
@@ -135,10 +138,15 @@ class Judged(Event, frozen=True, kw_only=True):
     verdicts: tuple[VerdictRow, ...]
 
 
+CLIMBING = ("gate", "audit")
+EXPLORATION = "exploration"
+
+
 class ChoiceRow(Row, frozen=True):
     """A chosen candidate with its score and the model's mean and standard deviation, where a model was asked.
 
-    ``reason`` tells why it climbs to a dearer level: ``gate`` (score: its label below) or ``audit``; empty where it is new.
+    ``reason`` tells why it climbs to a dearer level, ``gate`` (score: its label below) or ``audit``, or that it was drawn at random for
+    ``exploration``; empty where acquisition chose it.
     """
 
     candidate: str
@@ -153,7 +161,7 @@ class Decided(Event, frozen=True, kw_only=True):
     """A batch was selected. ``table`` is the blob with the scores of the whole pool; ``pending`` was taken into account.
 
     ``outcomes``: how many of the pool a committee found accurate, worth labelling and too strange. ``costs``: seconds per label by oracle
-    as known then.
+    as known then. ``scales``: factors on the model's standard deviations by quantity.
     """
 
     round: int
@@ -170,6 +178,7 @@ class Decided(Event, frozen=True, kw_only=True):
     labels_at_decision: int
     outcomes: dict[str, int] = {}
     costs: dict[str, float] = {}
+    scales: dict[str, float] = {}
 
 
 class RequestRow(Row, frozen=True):

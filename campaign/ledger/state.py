@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from campaign.ledger import events as ev
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, Objective
 
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+)")
 
@@ -315,10 +315,14 @@ class CampaignState:
         """What rounds selected and is not labelled yet."""
         return [pair for pair, index in self.pending.items() if index != _OUTSIDE]
 
-    def best(self, oracle: str, quantity: str, sign: int) -> LabelRecord | None:
-        """The label of an oracle with the largest (sign +1) or smallest (-1) value of a quantity."""
+    def best(self, oracle: str, objective: Objective) -> LabelRecord | None:
+        """The best label of an oracle."""
+        quantity = objective.quantity
+        if objective.direction == "match":
+            known = [label for label in self.labels.values() if label.oracle == oracle and quantity in label.values]
+            return min(known, key=lambda label: (-objective.gain(label.values[quantity]), label.candidate), default=None)
         pair = self.extremes.get((oracle, quantity))
-        return None if pair is None else pair[1 if sign > 0 else 0]
+        return None if pair is None else pair[1 if objective.sign > 0 else 0]
 
     def pool(self, size: int) -> list[str]:
         """Accepted candidates that nobody selected yet, at most the latest ``size``."""

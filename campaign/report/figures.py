@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from campaign import metrics
+from campaign import calibration, metrics
 from campaign.ledger import CampaignState
 from campaign.types import Objective
 
@@ -45,7 +45,7 @@ def best_so_far(state: CampaignState, objective: Objective, oracle: str, axis: s
 
 
 def parity(state: CampaignState, objective: Objective, oracle: str, axis: str) -> go.Figure | None:
-    found = [item for record in state.rounds for item in metrics.predictions(record, state, objective, oracle)]
+    found = [item for record in state.rounds for item in calibration.predictions(record, state, objective, oracle)]
     if not found:
         return None
     figure = go.Figure(layout=_LAYOUT)

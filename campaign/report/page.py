@@ -97,7 +97,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
 
 def _summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) -> dict[str, str]:
     objective = loaded.config.objective.objective
-    best = state.best(oracle, objective.quantity, objective.sign)
+    best = state.best(oracle, objective)
     first = [label for label in state.labels.values() if label.oracle == oracle and (label.source or label.round == 0)]
     found: dict[str, str] = {"objective": f"{objective.direction} {objective.quantity} ({unit})"}
     if best is not None:
@@ -105,7 +105,7 @@ def _summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str)
         found["best"] = f"{value:.6g} {unit}, candidate {best.candidate}"
         starts = [label.values[objective.quantity] for label in first if objective.quantity in label.values]
         if starts:
-            start = max(starts) if objective.sign > 0 else min(starts)
+            start = max(starts, key=objective.gain)
             found["gain over the start"] = f"{value - start:+.4g} {unit} (best of the first {len(starts)} labels: {start:.6g})"
     cost = sum(label.wall_seconds for label in state.own_labels)
     found["labels"] = (

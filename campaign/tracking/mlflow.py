@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import ladder, metrics, versions
+from campaign import calibration, ladder, metrics, versions
 from campaign.budget import best_labels
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
@@ -122,7 +122,7 @@ class MlflowTracker:
         state, objective, oracle = self._ledger.state, self._objective, self._oracle
         series = metrics.best_so_far(state, objective, oracle)
         unit = next((o.unit for label, _ in series[:1] for o in label.observations if o.quantity == objective.quantity), "")
-        found = [item for record in state.rounds for item in metrics.predictions(record, state, objective, oracle)]
+        found = [item for record in state.rounds for item in calibration.predictions(record, state, objective, oracle)]
         best = best_labels(state, objective, oracle, _BEST)
         relaxed = [state.labels[candidate, oracle].crystal or candidate for candidate, _ in best]
         crystals = self._ledger.crystals(relaxed)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from campaign.acquisition import FinitePoolModel, MarginalModel, select
 from campaign.crystals.lattice import supercell
 from campaign.protocols import GenerationContext
-from campaign.schema import AcquisitionConfig
 from campaign.types import Candidate, Crystal, Objective, SearchSpace
 from generators.random_alloy import RandomAlloy, RandomAlloyConfig
 from surrogates.described import Fitted
@@ -109,75 +106,3 @@ def test_one_label_value_and_one_element_are_no_trouble() -> None:
     same = [Candidate(supercell("bcc", (2, 2, 2), ["Fe"] * 16)) for _ in range(4)]
     posterior = GaussianProcess(GaussianProcessConfig()).fit(same, np.full(4, 3.0)).posterior(same)
     assert posterior.mean.reshape(-1).numpy() == pytest.approx(np.full(4, 3.0), abs=0.1)
-
-
-def test_row_models_look_up_the_posterior_of_the_model_behind_them() -> None:
-    model, _, _ = fitted()
-    points = model.features(candidates(12, seed=4))
-    finite, marginal = FinitePoolModel.of(model.model, points), MarginalModel.of(model.model, points)
-    rows = torch.tensor([[3.0], [7.0], [1.0]], dtype=torch.float64)
-    exact = model.model.posterior(points[[3, 7, 1]])
-    looked_up = finite.posterior(rows)
-    assert torch.allclose(looked_up.mean, exact.mean)
-    assert torch.allclose(looked_up.distribution.covariance_matrix, exact.distribution.covariance_matrix, atol=1e-5)
-    assert torch.allclose(marginal.posterior(rows[:, None]).variance.reshape(-1), exact.variance.reshape(-1))
-
-
-def choose(use: str, sign: int = 1, n: int = 6, *, labels: int = 60, again: list[int] | None = None) -> list[int]:
-    """Rows of a pool of 80 that are chosen after some labels; ``again`` are rows that wait for their labels."""
-    model, points, values = fitted(labels, "rbf")
-    pool = model.features(candidates(80, seed=6))
-    scores = select(
-        model.model,
-        pool,
-        n,
-        config=AcquisitionConfig(use=use, shortlist=40),  # type: ignore[arg-type]
-        sign=sign,
-        labelled=model.features(points),
-        values=torch.from_numpy(values),
-        pending=pool[again] if again else None,
-        seed=1,
-    )
-    assert scores.score.shape == scores.mean.shape == scores.deviation.shape == (80,)
-    return list(scores.chosen)
-
-
-USES = ["log_expected_improvement", "log_noisy_expected_improvement", "upper_confidence_bound", "thompson", "greedy_mean", "uncertainty"]
-
-
-@pytest.mark.parametrize("use", USES)
-def test_batches_hold_distinct_candidates_and_repeat_with_the_seed(use: str) -> None:
-    chosen = choose(use)
-    assert len(set(chosen)) == 6
-    assert use == "thompson" or choose(use) == chosen
-
-
-@pytest.mark.parametrize("use", [use for use in USES if use != "uncertainty"])
-def test_choices_follow_the_direction(use: str) -> None:
-    values = known(candidates(80, seed=6))
-    assert values[choose(use, 1)].mean() > values.mean() + 0.5 * values.std()
-    assert values[choose(use, -1)].mean() < values.mean() - 0.5 * values.std()
-
-
-@pytest.mark.parametrize("use", ["log_expected_improvement", "log_noisy_expected_improvement", "upper_confidence_bound", "uncertainty"])
-def test_pending_work_is_not_chosen_again(use: str) -> None:
-    first = choose(use, n=1, labels=12)
-    assert not set(choose(use, n=1, labels=12, again=first)) & set(first)
-
-
-def test_the_first_choice_of_the_joint_selection_is_the_analytic_best() -> None:
-    """With one candidate and no pending work the Monte Carlo form agrees with the analytic one."""
-    model, points, values = fitted()
-    pool = model.features(candidates(80, seed=6))
-    scores = select(
-        model.model,
-        pool,
-        1,
-        config=AcquisitionConfig(use="log_expected_improvement", samples=2048),
-        sign=1,
-        labelled=model.features(points),
-        values=torch.from_numpy(values),
-        pending=None,
-        seed=1,
-    )
-    assert scores.score[scores.chosen[0]] >= np.sort(scores.score)[-2]

@@ -1,0 +1,118 @@
+"""Posteriors over finitely many points as BoTorch models whose inputs are row numbers: X (..., q, 1).
+
+A model with several outputs treats them as independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from botorch.acquisition.objective import PosteriorTransform
+from botorch.models.model import Model
+from botorch.posteriors import GPyTorchPosterior, Posterior
+from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
+from linear_operator import to_linear_operator
+from torch import Tensor
+
+_CHUNK = 1024
+_JITTER = 1e-7
+
+
+class RowModel(Model):  # type: ignore[misc]
+    """Base of models of rows."""
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self._num_outputs = num_outputs
+
+    @property
+    def num_outputs(self) -> int:
+        return self._num_outputs
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def joint(self, rows: Tensor, output: int) -> MultivariateNormal:
+        """The joint distribution of rows (..., q) in one output."""
+        raise TypeError("a model of rows says how they vary together")
+
+    def forward(self, X: Tensor) -> MultivariateNormal:
+        parts = [self.joint(X[..., 0].long(), output) for output in range(self.num_outputs)]
+        return parts[0] if len(parts) == 1 else MultitaskMultivariateNormal.from_independent_mvns(parts)
+
+    def posterior(
+        self,
+        X: Tensor,
+        output_indices: list[int] | None = None,
+        observation_noise: bool | Tensor = False,
+        posterior_transform: PosteriorTransform | None = None,
+    ) -> Posterior:
+        posterior = GPyTorchPosterior(self.forward(X))
+        return posterior if posterior_transform is None else posterior_transform(posterior)
+
+
+def marginal_of(model: Model, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (n,) and variance (n,) of points (n, d), in chunks that bound the memory."""
+    means, variances = [], []
+    with torch.no_grad():
+        for chunk in torch.split(points, _CHUNK):
+            posterior = model.posterior(chunk)
+            means.append(posterior.mean.reshape(-1))
+            variances.append(posterior.variance.reshape(-1))
+    return torch.cat(means), torch.cat(variances).clamp_min(0)
+
+
+class MarginalModel(RowModel):
+    """The points one by one: means (n, m) and variances (n, m) of m outputs."""
+
+    def __init__(self, mean: Tensor, variance: Tensor) -> None:
+        super().__init__(mean.shape[1])
+        self.mean, self.variance = mean, variance
+
+    @classmethod
+    def of(cls, models: Sequence[Model], points: Sequence[Tensor], scales: Sequence[float] = ()) -> MarginalModel:
+        """The marginal posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations."""
+        found = [marginal_of(model, rows) for model, rows in zip(models, points, strict=True)]
+        factor = torch.tensor(list(scales) or [1.0] * len(models), dtype=found[0][1].dtype) ** 2
+        return cls(torch.stack([mean for mean, _ in found], 1), torch.stack([variance for _, variance in found], 1) * factor)
+
+    def joint(self, rows: Tensor, output: int) -> MultivariateNormal:
+        return MultivariateNormal(self.mean[rows, output], to_linear_operator(self.variance[rows, output][..., None]))
+
+
+class FinitePoolModel(RowModel):
+    """The points together: means (n, m) and covariances (m, n, n) of m outputs."""
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        super().__init__(mean.shape[1])
+        self.mean, self.covariance = mean, covariance
+
+    @classmethod
+    def of(cls, models: Sequence[Model], points: Sequence[Tensor], scales: Sequence[float] = ()) -> FinitePoolModel:
+        """The joint posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations."""
+        means, covariances = [], []
+        for model, rows, scale in zip(models, points, list(scales) or [1.0] * len(models), strict=True):
+            with torch.no_grad():
+                joint = model.posterior(rows).distribution
+            covariance = joint.covariance_matrix * scale**2
+            covariance = (covariance + covariance.mT) / 2
+            jitter = _JITTER * covariance.diagonal().max().clamp_min(1e-12)
+            means.append(joint.mean)
+            covariances.append(covariance + jitter * torch.eye(len(rows), dtype=covariance.dtype))
+        return cls(torch.stack(means, 1), torch.stack(covariances))
+
+    def joint(self, rows: Tensor, output: int) -> MultivariateNormal:
+        covariance = self.covariance[output][rows[..., :, None], rows[..., None, :]]
+        return MultivariateNormal(self.mean[rows, output], to_linear_operator(covariance))
+
+    def scaled(self, factor: Tensor) -> FinitePoolModel:
+        """The first output times a factor."""
+        return FinitePoolModel(self.mean[:, :1] * factor, self.covariance[:1] * factor**2)
+
+    def observing(self, row: int) -> FinitePoolModel:
+        """As if a row had been observed without noise, at its own mean: means stay, covariances shrink."""
+        column = self.covariance[:, :, row]
+        variance = column[:, row].clamp_min(1e-18)
+        return FinitePoolModel(self.mean, self.covariance - column[:, :, None] * column[:, None, :] / variance[:, None, None])

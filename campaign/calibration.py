@@ -1,0 +1,96 @@
+"""How far a model's predictions can be believed, from labels that it had not seen when it chose them.
+
+They are the chosen ones, so the figures are of where the campaign looks, not of the whole space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from campaign.ledger import CampaignState
+from campaign.ledger.state import RoundRecord
+from campaign.schema import CampaignConfig
+from campaign.types import Objective
+
+_LEVELS = (50, 90, 95)
+_RECENT, _LEAST = 60, 15
+_BELIEVED = 1.5
+_LARGEST_SCALE = 5.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A label that the deciding model had not seen, beside what it predicted."""
+
+    round: int
+    candidate: str
+    mean: float
+    deviation: float
+    value: float
+
+
+def predictions(record: RoundRecord, state: CampaignState, objective: Objective, oracle: str) -> list[Prediction]:
+    """Of the candidates that a round selected by a model: those that are labelled, at the level that the model is of."""
+    found = []
+    choices = record.decided.choices if record.decided else ()
+    chosen = {(choice.candidate, choice.oracle) for choice in choices}
+    for choice in choices:
+        label = state.labels.get((choice.candidate, choice.oracle))
+        if choice.oracle != oracle and (choice.candidate, oracle) in chosen:
+            continue
+        if label is None or choice.mean is None or choice.deviation is None:
+            continue
+        if objective.quantity in label.values:
+            value = label.values[objective.quantity]
+            found.append(Prediction(record.index, choice.candidate, choice.mean, choice.deviation, value))
+    return found
+
+
+def calibration(found: Sequence[Prediction]) -> dict[str, float]:
+    """Root mean square error, sharpness (mean standard deviation), mean negative log likelihood, and coverage: the share of labels
+    inside the central 50, 90 and 95 % intervals."""
+    if not found:
+        return {}
+    error = np.array([item.value - item.mean for item in found])
+    deviation = np.maximum([item.deviation for item in found], 1e-12)
+    z = error / deviation
+    figures = {
+        "rmse": float(np.sqrt(np.mean(error**2))),
+        "sharpness": float(deviation.mean()),
+        "negative_log_likelihood": float(np.mean(0.5 * z**2 + np.log(deviation) + 0.5 * math.log(2 * math.pi))),
+    }
+    return figures | {f"coverage_{level}": float(np.mean(np.abs(z) <= ndtri(0.5 + level / 200))) for level in _LEVELS}
+
+
+def scale(state: CampaignState, objective: Objective, oracle: str, before: int) -> float:
+    """The factor on the model's standard deviations that its last predictions ask for, from labels that stand before an event.
+
+    Root mean square of (label - mean) / deviation over the last labels, the deviations as the model gave them; 1 while it lies within a
+    factor of 1.5, or while there are fewer than 15.
+    """
+    scores: list[float] = []
+    for record in reversed(state.rounds):
+        if record.decided is None or len(scores) >= _RECENT:
+            continue
+        applied = record.decided.scales.get(objective.quantity, 1.0)
+        for item in predictions(record, state, objective, oracle):
+            if state.labels[item.candidate, oracle].sequence < before and item.deviation > 0:
+                scores.append(applied * (item.value - item.mean) / item.deviation)
+    if len(scores) < _LEAST:
+        return 1.0
+    found = float(np.clip(np.sqrt(np.mean(np.square(scores))), 1 / _LARGEST_SCALE, _LARGEST_SCALE))
+    return 1.0 if 1 / _BELIEVED <= found <= _BELIEVED else found
+
+
+def scales(state: CampaignState, config: CampaignConfig, oracle: str, before: int) -> dict[str, float]:
+    """By quantity, the objective's alone: what the ledger records and the decision uses; empty where nothing is to be scaled."""
+    if not config.acquisition.recalibrate:
+        return {}
+    objective = config.objective.objective
+    found = scale(state, objective, oracle, before)
+    return {} if found == 1.0 else {objective.quantity: found}
