@@ -332,6 +332,38 @@ def schema() -> None:
 
 @app.command()
 @command
+def backtest(
+    config: Annotated[Path, typer.Argument(help="The backtest's YAML.")],
+    folder: Annotated[Path | None, typer.Option(help="Where runs and figures go; backtests/NAME by default.")] = None,
+    tracking: Annotated[str | None, typer.Option(help="MLflow tracking URI; a SQLite file in the folder by default; `none`.")] = None,
+) -> None:
+    """Replay strategies on a table of labels or a cheap oracle, in virtual time; again after an interruption: it goes on."""
+    from rich.progress import Progress
+
+    from campaign.backtest import config as backtests
+    from campaign.backtest import replay, show
+    from campaign.tracking import backtest as tracker
+
+    found = backtests.read(config)
+    place = folder or Path("backtests") / found.config.name
+    with Progress(console=errors, transient=True) as progress:
+        task = progress.add_task(found.config.name, total=len(found.runs))
+
+        def on_done(strategy: str, seed: int) -> None:
+            progress.update(task, advance=1, description=f"{strategy}, seed {seed}")
+
+        outcome = replay.run_all(found, place, on_done)
+    console.print(show.table(found, outcome))
+    files = show.write(found, outcome, place)
+    if tracking != "none":
+        uri = tracking or f"sqlite:///{(place / 'mlflow.db').resolve()}"
+        figures = {item.strategy: show.numbers(item) for item in outcome.summaries}
+        tracker.log(uri, f"backtest {found.config.name}", outcome.objective, outcome.runs, figures, files)
+    console.print(f"figures in {place}: {', '.join(path.name for path in files)}")
+
+
+@app.command()
+@command
 def doctor() -> None:
     """What is installed and works, and what each missing part would give."""
     from campaign.doctor import examine

@@ -303,8 +303,17 @@ class FailurePolicyConfig(Frame):
         return policy
 
 
+class VirtualConfig(Frame):
+    """Replays: what evaluations take on a clock of their own, and how often they fail."""
+
+    seconds: dict[str, float] = Field(default_factory=dict, description="Duration (s) of an evaluation by oracle; 1 where absent.")
+    spread: float = Field(0.0, ge=0, description="Standard deviation of the logarithm of durations (1).")
+    failures: dict[str, Fraction] = Field(default_factory=dict, description="Share (1) of evaluations that fail, by oracle.")
+
+
 class ExecutorConfig(Frame):
-    use: Literal["ray", "serial"] = "ray"
+    use: Literal["ray", "serial", "virtual"] = "ray"
+    virtual: VirtualConfig = Field(VirtualConfig(), description="Use virtual: for replays.")
     address: str | None = Field(None, description="Ray: address of a running cluster; a local one is started where absent.")
     cpus: int | None = Field(None, ge=1, description="Ray: cores of the local cluster; all of the machine by default.")
     object_store_bytes: int = Field(128 * 2**20, ge=80 * 2**20, description="Ray: memory of the local object store (bytes).")

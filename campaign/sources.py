@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def imported(
             raise InputError(f"{purpose} {source.path}: no oracle measures {quantity!r}", hint=f"they measure {', '.join(quantities)}")
     rows: dict[str, ev.ImportedRow] = {}
     blobs: dict[str, bytes] = {}
-    for crystal, values in _read(path, source):
+    for crystal, values in read(path, source):
         observations = tuple(ev.ObservationRow(name, value, quantities[name].unit) for name, value in values.items())
         rows[crystal.id] = ev.ImportedRow(crystal.id, equivalence_key(crystal), observations)
         blobs[crystal.id] = crystal.to_bytes()
@@ -51,11 +52,12 @@ def imported(
     return event, blobs
 
 
-def _read(path: Path, source: SourceConfig) -> Iterator[Entry]:
+def read(path: Path, source: SourceConfig, *, has_gaps: bool = False) -> Iterator[Entry]:
+    """Crystals and values of a source. ``has_gaps``: a value may be absent or not finite; otherwise that raises InputError."""
     if path.is_dir():
         yield from _from_campaign(path, source) if (path / DATABASE).exists() else _from_cif_folder(path, source)
         return
-    readers: dict[str, Callable[[Path, SourceConfig], Iterator[Entry]]] = {
+    readers: dict[str, Callable[[Path, SourceConfig, bool], Iterator[Entry]]] = {
         ".csv": _from_csv,
         ".xyz": _from_extxyz,
         ".extxyz": _from_extxyz,
@@ -67,7 +69,7 @@ def _read(path: Path, source: SourceConfig) -> Iterator[Entry]:
         raise InputError(
             f"cannot tell what {path.name} holds", hint=f"expected a campaign's or CIF folder, or a file ending in {', '.join(readers)}"
         )
-    yield from reader(path, source)
+    yield from reader(path, source, has_gaps)
 
 
 def _number(text: object, where: str) -> float:
@@ -77,7 +79,7 @@ def _number(text: object, where: str) -> float:
         raise InputError(f"{where}: expected a number, found {text!r}") from error
 
 
-def _from_csv(path: Path, source: SourceConfig) -> Iterator[Entry]:
+def _from_csv(path: Path, source: SourceConfig, has_gaps: bool) -> Iterator[Entry]:
     from pymatgen.core import Structure
 
     csv.field_size_limit(2**31 - 1)
@@ -93,11 +95,11 @@ def _from_csv(path: Path, source: SourceConfig) -> Iterator[Entry]:
                 structure = Structure.from_str(row[source.structure_column], fmt="cif")
             except ValueError as error:
                 raise InputError(f"{where}: no readable CIF: {error}") from error
-            values = {quantity: _number(row[column], where) for quantity, column in source.columns.items()}
+            values = _values(row, source, where, has_gaps)
             yield Crystal.from_structure(structure), values
 
 
-def _from_cif(path: Path, source: SourceConfig) -> Iterator[Entry]:
+def _from_cif(path: Path, source: SourceConfig, has_gaps: bool = False) -> Iterator[Entry]:
     from pymatgen.core import Structure
 
     if source.columns:
@@ -113,27 +115,28 @@ def _from_cif_folder(path: Path, source: SourceConfig) -> Iterator[Entry]:
         yield from _from_cif(item, source)
 
 
-def _from_extxyz(path: Path, source: SourceConfig) -> Iterator[Entry]:
+def _from_extxyz(path: Path, source: SourceConfig, has_gaps: bool) -> Iterator[Entry]:
     from ase.io import iread
 
     for i, atoms in enumerate(iread(path, format="extxyz"), start=1):
         results = {**atoms.info, **(atoms.calc.results if atoms.calc else {})}
-        yield Crystal.from_atoms(atoms), _values(results, source, f"{path}, structure {i}")
+        yield Crystal.from_atoms(atoms), _values(results, source, f"{path}, structure {i}", has_gaps)
 
 
-def _from_ase_database(path: Path, source: SourceConfig) -> Iterator[Entry]:
+def _from_ase_database(path: Path, source: SourceConfig, has_gaps: bool) -> Iterator[Entry]:
     from ase.db import connect
 
     for row in connect(path).select():
         known = {**row.key_value_pairs, "energy": row.get("energy")}
-        yield Crystal.from_atoms(row.toatoms()), _values(known, source, f"{path}, row {row.id}")
+        yield Crystal.from_atoms(row.toatoms()), _values(known, source, f"{path}, row {row.id}", has_gaps)
 
 
-def _values(found: Mapping[str, object], source: SourceConfig, where: str) -> dict[str, float]:
-    missing = [key for key in source.columns.values() if found.get(key) is None]
-    if missing:
+def _values(found: Mapping[str, object], source: SourceConfig, where: str, has_gaps: bool) -> dict[str, float]:
+    missing = [key for key in source.columns.values() if found.get(key) in (None, "")]
+    if missing and not has_gaps:
         raise InputError(f"{where}: there is no {missing[0]!r}", hint=f"it has {', '.join(map(str, found)) or 'no values'}")
-    return {quantity: _number(found[key], where) for quantity, key in source.columns.items()}
+    values = {quantity: _number(found[key], where) for quantity, key in source.columns.items() if key not in missing}
+    return {quantity: value for quantity, value in values.items() if math.isfinite(value) or not has_gaps}
 
 
 def _from_campaign(path: Path, source: SourceConfig) -> Iterator[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.models.model import Model
+from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
 from campaign.acquisition import functions
@@ -50,6 +52,14 @@ def select(
     outputs: Sequence[Output], aims: Aims, n_choices: int, *, config: AcquisitionConfig, seed: int, log_weights: FloatArray | None = None
 ) -> Scores:
     """Score a pool and select a batch. ``log_weights`` (n,) are added to scores and joint values: chances of success, costs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericalWarning)
+        return _select(outputs, aims, n_choices, config, seed, log_weights)
+
+
+def _select(
+    outputs: Sequence[Output], aims: Aims, n_choices: int, config: AcquisitionConfig, seed: int, log_weights: FloatArray | None
+) -> Scores:
     pool = outputs[0].pool
     n_choices = min(n_choices, len(pool))
     models, scales = [output.model for output in outputs], [output.scale for output in outputs]

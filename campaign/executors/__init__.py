@@ -14,6 +14,10 @@ def make_executor(config: ExecutorConfig, *, module_folder: Path | None = None) 
         from campaign.executors.serial import SerialExecutor
 
         return SerialExecutor(config.threads)
+    if config.use == "virtual":
+        from campaign.executors.virtual import VirtualExecutor
+
+        return VirtualExecutor(config.virtual, config.threads)
     from campaign.executors.ray import RayExecutor
 
     return RayExecutor(config, module_folder=module_folder)

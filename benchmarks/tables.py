@@ -1,0 +1,172 @@
+"""Tables of labels made by our own oracles, for replays: python -m benchmarks.tables [--only NAME ...]
+
+Each is made from a fixed seed, saved as extxyz under benchmarks/results/parts (not committed) and found there the next time.
+
+nifecr        1,200 cells of 16 atoms, half bcc and half fcc: bulk modulus (GPa) by the MEAM potential of Wu, Lee and Su.
+polymorphs    orderings of up to 6 atoms of five binary systems on fcc and bcc: formation energy (eV/atom), MEAM (MoCoNiVFeAlCr).
+carbon        1,000 random carbon crystals in random space groups (PyXtal): energy (eV/atom) after relaxation, Tersoff potential.
+thermal       cells of 54 atoms: bulk modulus (GPa) static and at 300 K.
+network       1,000 cells of 16 atoms: energy (eV/atom) by MEAM, and by a MACE network that was trained on 40 of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.record import RESULTS
+from campaign.crystals.lattice import supercell
+from campaign.types import Crystal, Evaluation, SearchSpace
+
+FOLDER = RESULTS / "parts" / "tables"
+NIFECR = SearchSpace(("Ni", "Fe", "Cr"), {}, dict.fromkeys(("Ni", "Fe", "Cr"), 0.9))
+SEVEN = "MoCoNiVFeAlCr_2nn.meam"
+BINARIES = (("Fe", "Ni"), ("Al", "Ni"), ("Cr", "Ni"), ("Al", "Fe"), ("Co", "Cr"))
+Row = tuple[Crystal, dict[str, float]]
+
+
+def path_of(name: str) -> Path:
+    """The table's file; made where it is not there."""
+    path = FOLDER / f"{name}.extxyz"
+    if not path.exists():
+        write(name, path)
+    return path
+
+
+def write(name: str, path: Path) -> None:
+    from ase.io import write as write_frames
+
+    began = time.time()
+    frames = []
+    for crystal, values in MAKERS[name]():
+        atoms = crystal.atoms
+        atoms.info.update(values)
+        frames.append(atoms)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    write_frames(part, frames, format="extxyz")
+    os.replace(part, path)
+    print(f"{name}: {len(frames)} rows, {time.time() - began:.0f} s", flush=True)
+
+
+def random_cells(lattices: tuple[str, ...], repeats: tuple[int, int, int], n: int, seed: int) -> Iterator[Crystal]:
+    from generators.random_alloy import draw_counts
+
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        counts = draw_counts(NIFECR, 2 * int(np.prod(repeats)), rng)
+        symbols = [str(symbol) for symbol in rng.permutation(np.repeat(NIFECR.elements, counts))]
+        yield supercell(lattices[i % len(lattices)], repeats, symbols)  # type: ignore[arg-type]
+
+
+def label(use: str, params: dict[str, Any], crystals: list[Crystal]) -> list[Evaluation]:
+    """Labels of crystals, on two cores."""
+    shares = [crystals[i::2] for i in range(2)]
+    with ProcessPoolExecutor(2) as pool:
+        parts = list(pool.map(_label, [use] * 2, [params] * 2, shares))
+    found: list[Evaluation] = [None] * len(crystals)  # type: ignore[list-item]
+    for i, part in enumerate(parts):
+        found[i::2] = part
+    return found
+
+
+def _label(use: str, params: dict[str, Any], crystals: list[Crystal]) -> list[Evaluation]:
+    from campaign import plugins
+    from campaign.protocols import PluginSpec
+
+    os.nice(10)
+    oracle = plugins.build(PluginSpec(group="oracles", use=use, params=params))
+    return [oracle.evaluate(crystal) for crystal in crystals]
+
+
+def rows(crystals: list[Crystal], answers: list[Evaluation], quantity: str) -> Iterator[Row]:
+    for crystal, answer in zip(crystals, answers, strict=True):
+        if answer.failure is None:
+            yield crystal, {quantity: answer.value(quantity)}
+
+
+def nifecr() -> Iterator[Row]:
+    crystals = list({crystal.id: crystal for crystal in random_cells(("bcc", "fcc"), (2, 2, 2), 1200, 1)}.values())
+    yield from rows(crystals, label("lammps_bulk_modulus", {}, crystals), "bulk_modulus")
+
+
+def polymorphs() -> Iterator[Row]:
+    """Formation energies from the elements' fcc or bcc crystal, whichever is lower."""
+    from campaign import plugins
+    from campaign.protocols import GenerationContext, PluginSpec
+    from campaign.types import Objective
+
+    settings = {"lattices": ["fcc", "bcc"], "atoms": [2, 3, 4, 5, 6]}
+    generator = plugins.build(PluginSpec(group="generators", use="ordered_alloy", params=settings))
+    found: dict[str, Crystal] = {}
+    for pair in BINARIES:
+        context = GenerationContext(space=SearchSpace(pair), objective=Objective("energy_per_atom", "minimize"))
+        drawn = generator.generate(320, rng=np.random.default_rng(2), context=context)
+        found |= {crystal.id: crystal for crystal, _ in drawn}
+    crystals = list(found.values())
+    elements = sorted({element for pair in BINARIES for element in pair})
+    pure = [supercell(lattice, (1, 1, 1), [element] * 2) for element in elements for lattice in ("bcc", "fcc")]  # type: ignore[arg-type]
+    answers = label("lammps", {"potential": SEVEN}, crystals)
+    lowest: dict[int, float] = {}
+    for crystal, answer in zip(pure, label("lammps", {"potential": SEVEN}, pure), strict=True):
+        number = int(crystal.numbers[0])
+        lowest[number] = min(lowest.get(number, np.inf), answer.value("energy_per_atom"))
+    for crystal, answer in zip(crystals, answers, strict=True):
+        if answer.failure is None:
+            reference = float(np.mean([lowest[number] for number in crystal.numbers.tolist()]))
+            yield crystal, {"formation_energy_per_atom": answer.value("energy_per_atom") - reference}
+
+
+def carbon() -> Iterator[Row]:
+    from pyxtal import pyxtal
+
+    rng = np.random.default_rng(3)
+    crystals: list[Crystal] = []
+    while len(crystals) < 1150:
+        group, n = int(rng.integers(1, 231)), int(rng.choice([4, 6, 8, 12, 16]))
+        made = pyxtal()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made.from_random(3, group, ["C"], [n], factor=float(rng.uniform(0.9, 1.6)), random_state=int(rng.integers(2**31)))
+        except Exception:
+            continue
+        if made.valid:
+            crystals.append(Crystal.from_atoms(made.to_ase()))
+    answers = label("lammps", {"potential": "SiC.tersoff", "residual_pressure": 5.0, "residual_force": 0.2}, crystals)
+    for answer in answers:
+        if answer.failure is None and answer.crystal is not None:
+            yield answer.crystal, {"energy_per_atom": answer.value("energy_per_atom")}
+
+
+def thermal() -> Iterator[Row]:
+    crystals = list(random_cells(("fcc",), (3, 3, 3), 150, 4))
+    static = label("lammps_bulk_modulus", {}, crystals)
+    warm = label("lammps_finite_temperature", {"temperature": 300.0, "equilibration": 4.0, "production": 8.0}, crystals)
+    for crystal, cold, hot in zip(crystals, static, warm, strict=True):
+        if cold.failure is None and hot.failure is None:
+            quantity = next(item.quantity for item in hot.observations if "bulk_modulus" in item.quantity)
+            seconds = {"static_seconds": cold.cost.wall_seconds, "warm_seconds": hot.cost.wall_seconds}
+            yield crystal, {"static": cold.value("bulk_modulus"), "warm": hot.value(quantity), **seconds}
+
+
+MAKERS: dict[str, Callable[[], Iterator[Row]]] = {"nifecr": nifecr, "polymorphs": polymorphs, "carbon": carbon, "thermal": thermal}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", default=list(MAKERS), choices=list(MAKERS))
+    for name in parser.parse_args().only:
+        print(name, path_of(name))
+
+
+if __name__ == "__main__":
+    main()

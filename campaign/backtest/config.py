@@ -1,0 +1,103 @@
+"""The config of a backtest: one campaign, and the strategies that are laid over it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from campaign import config as configs
+from campaign.config import LoadedConfig
+from campaign.errors import InputError
+from campaign.schema import Frame, VirtualConfig
+
+
+class BacktestConfig(Frame):
+    """Strategies replayed on one problem."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the backtest and of its folder.")
+    campaign: dict[str, Any] = Field(description="What all strategies share: space, objective, oracles, pools, generators.")
+    strategies: dict[str, dict[str, Any]] = Field(min_length=1, description="Name: settings laid over the campaign's.")
+    baseline: str = Field("random", description="Strategy that the others are compared with.")
+    labels: int = Field(100, ge=1, description="Oracle calls of each run, failures included.")
+    seeds: int = Field(5, ge=1, description="Runs of each strategy.")
+    first_seed: int = Field(0, ge=0)
+    top: float = Field(0.01, gt=0, le=1, description="Share (1) of a table's rows that count as the best, for targets and curves.")
+    target: float | None = Field(None, description="Value to reach, in the objective's unit; the worst of a table's top where absent.")
+    virtual: VirtualConfig = Field(VirtualConfig(), description="Durations and failure rates by oracle.")
+    workers: int = Field(2, ge=1, description="Runs at once.")
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """A valid backtest, with a campaign's document for each run."""
+
+    config: BacktestConfig
+    folder: Path
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Strategy and seed of every run, seeds first, so that early ends still compare."""
+        seeds = range(self.config.first_seed, self.config.first_seed + self.config.seeds)
+        return [(name, seed) for seed in seeds for name in self.config.strategies]
+
+    def campaign(self, strategy: str, seed: int) -> LoadedConfig:
+        """The campaign of one run. Raises InputError."""
+        config = self.config
+        document = merged(
+            {"generators": [], "acquisition": {"pool_size": 1_000_000}, "mode": "rounds", **config.campaign}, config.strategies[strategy]
+        )
+        document |= {
+            "name": f"{config.name}-{seed}",
+            "seed": seed,
+            "budget": {"labels": config.labels},
+            "executor": {"use": "virtual", "virtual": config.virtual.model_dump()},
+            "tracking": {"use": "none"},
+        }
+        document.setdefault("failure_policy", {"crash": {"retries": 0}, "not_converged": {"retries": 0}, "pause_above": 1.0})
+        return configs.validate(document, folder=self.folder, source=self.folder / f"{config.name}, strategy {strategy}")
+
+
+def merged(base: Any, over: Any) -> Any:
+    """A mapping with another's keys laid over it, level by level; lists are replaced whole."""
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        return over
+    both = {key: merged(base[key], over[key]) for key in base.keys() & over.keys()}
+    return {**base, **over, **both}
+
+
+def read(path: Path) -> Backtest:
+    """Read and check a YAML file, every strategy's campaign included. Raises InputError."""
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read the backtest {path}: {error.strerror}") from error
+    except YAMLError as error:
+        raise InputError(f"{path} is no valid YAML: {error}") from error
+    return validate(document, folder=path.resolve().parent, source=path)
+
+
+def validate(document: Any, *, folder: Path, source: Path) -> Backtest:
+    """Check a mapping and the campaign of every strategy. Raises InputError."""
+    try:
+        config = BacktestConfig.model_validate(document)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            where = ".".join(map(str, item["loc"]))
+            nearest = difflib.get_close_matches(where, list(BacktestConfig.model_fields), n=1)
+            unknown = f"unknown key{f'; did you mean {nearest[0]!r}?' if nearest else ''}"
+            lines.append(f"{source}: {where}: {unknown if item['type'] == 'extra_forbidden' else item['msg']}")
+        raise InputError("\n".join(lines), hint=f"a backtest has {', '.join(BacktestConfig.model_fields)}") from error
+    if config.baseline not in config.strategies:
+        raise InputError(f"{source}: baseline {config.baseline!r} is no strategy", hint=f"there are {', '.join(config.strategies)}")
+    backtest = Backtest(config, folder)
+    for strategy in config.strategies:
+        _ = backtest.campaign(strategy, config.first_seed).parts
+    return backtest

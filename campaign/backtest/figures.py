@@ -1,0 +1,104 @@
+"""What a backtest's runs say: curves, regret, factors against the baseline. Pure functions of the runs.
+
+Acceleration and enhancement factors: Q. Liang et al., npj Comput. Mater. 7 (2021) 188. A call is one attempt of an oracle, failed or not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from campaign.types import FloatArray, Objective
+
+
+@dataclass(frozen=True)
+class Run:
+    """One strategy with one seed: of each oracle call in order its label (NaN for a failure or another quantity) and its end (s)."""
+
+    strategy: str
+    seed: int
+    values: FloatArray
+    ends: FloatArray
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of a strategy over its seeds.
+
+    ``calls_to_target``: median, infinite where most runs miss it; ``acceleration``: the baseline's over it (a run that misses counts as its
+    last call), with the quartiles over pairs of seeds; ``enhancement``: share of the best rows found, over the baseline's;
+    ``discovery``: mean share of the best rows found over all calls (area under the discovery curve); ``regret``: median distance of the
+    best label from the best there is, at the end.
+    """
+
+    strategy: str
+    seeds: int
+    best: float
+    regret: float
+    calls_to_target: float
+    time_to_target: float
+    acceleration: float
+    acceleration_quartiles: tuple[float, float]
+    enhancement: float
+    discovery: float
+    failures: float
+
+
+def best_so_far(run: Run, objective: Objective) -> FloatArray:
+    """(n,) the best gain after each call; minus infinity before the first label."""
+    gains = np.where(np.isnan(run.values), -np.inf, objective.gain(run.values))
+    found: FloatArray = np.maximum.accumulate(gains)
+    return found
+
+
+def calls_to(run: Run, objective: Objective, target: float) -> float:
+    """Calls until a value is reached; infinite where it is not."""
+    reached = np.flatnonzero(best_so_far(run, objective) >= objective.gain(target))
+    return float(reached[0] + 1) if len(reached) else math.inf
+
+
+def discovered(run: Run, objective: Objective, target: float, n_best: int) -> FloatArray:
+    """(n,) the share of the best rows that were found after each call."""
+    hits = np.where(np.isnan(run.values), False, objective.gain(run.values) >= objective.gain(target))
+    return np.cumsum(hits) / max(1, n_best)
+
+
+def curve(runs: Sequence[Run], objective: Objective) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Median, 10 % and 90 % quantile over the seeds of the best value after each call, in the objective's unit."""
+    n = min(len(run.values) for run in runs)
+    gains = np.array([best_so_far(run, objective)[:n] for run in runs])
+    low, middle, high = np.quantile(gains, [0.1, 0.5, 0.9], axis=0, method="nearest")
+    sign = objective.sign if objective.direction != "match" else 1
+    return sign * middle, sign * low, sign * high
+
+
+def summarise(runs: Sequence[Run], baseline: Sequence[Run], objective: Objective, target: float, best: float, n_best: int) -> Summary:
+    """``target`` is the value to reach, ``best`` the best there is, ``n_best`` how many rows reach the target."""
+
+    def ends(found: Sequence[Run]) -> list[float]:
+        calls = [calls_to(run, objective, target) for run in found]
+        return [float(run.ends[int(n) - 1]) if math.isfinite(n) else math.inf for run, n in zip(found, calls, strict=True)]
+
+    calls = np.array([calls_to(run, objective, target) for run in runs])
+    capped = np.minimum(calls, [len(run.values) for run in runs])
+    theirs = np.array([min(calls_to(run, objective, target), len(run.values)) for run in baseline])
+    ratios = theirs[:, None] / capped[None]
+    last = [best_so_far(run, objective)[-1] for run in runs]
+    share = float(np.mean([discovered(run, objective, target, n_best)[-1] for run in runs]))
+    their_share = float(np.mean([discovered(run, objective, target, n_best)[-1] for run in baseline]))
+    return Summary(
+        strategy=runs[0].strategy,
+        seeds=len(runs),
+        best=float(np.median(last)) * (objective.sign if objective.direction != "match" else 1),
+        regret=float(np.median(objective.gain(best) - np.array(last))),
+        calls_to_target=float(np.median(calls)),
+        time_to_target=float(np.median(ends(runs))),
+        acceleration=float(np.median(theirs) / np.median(capped)),
+        acceleration_quartiles=(float(np.quantile(ratios, 0.25)), float(np.quantile(ratios, 0.75))),
+        enhancement=share / their_share if their_share > 0 else math.inf,
+        discovery=float(np.mean([discovered(run, objective, target, n_best).mean() for run in runs])),
+        failures=float(np.mean([np.isnan(run.values).mean() for run in runs])),
+    )

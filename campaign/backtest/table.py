@@ -1,0 +1,63 @@
+"""The oracle ``table``: labels that stand in a file or in another campaign's ledger. A row without a value is a failure."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from campaign.errors import InputError
+from campaign.parameters import ConfigPath
+from campaign.schema import SourceConfig
+from campaign.sources import read
+from campaign.types import Crystal, Evaluation, FailureKind, Fidelity, Observation, Quantity
+
+
+class TableConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: ConfigPath = Field(description="CSV with a CIF column, extxyz, ASE database, or a campaign's folder.")
+    structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
+    columns: dict[str, str] = Field(min_length=1, description="Quantity name: column or key that holds its value, in the quantity's unit.")
+    units: dict[str, str] = Field(default_factory=dict, description="Quantity name: its unit; 1 where absent.")
+
+    @property
+    def source(self) -> SourceConfig:
+        return SourceConfig(path=str(self.path), structure_column=self.structure_column, columns=self.columns)
+
+
+class Table:
+    Config = TableConfig
+
+    def __init__(self, config: TableConfig) -> None:
+        self.config = config
+        if not config.path.exists():
+            raise InputError(f"there is no table {config.path}", hint="relative paths start at the config's folder")
+        self.quantities = tuple(Quantity(name, config.units.get(name, "1")) for name in config.columns)
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return Fidelity("table", {"name": self.config.path.name, "columns": self.config.columns})
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        """Look the crystal up by its id."""
+        rows = rows_of(self.config.path, self.config.source)
+        if crystal.id not in rows:
+            return Evaluation.failed(FailureKind.CRASH, f"the table {self.config.path.name} has no such crystal", retryable=False)
+        values = rows[crystal.id][1]
+        observations = tuple(Observation(item.name, values[item.name], item.unit) for item in self.quantities if item.name in values)
+        if not observations:
+            return Evaluation.failed(FailureKind.NOT_CONVERGED, "the table's row has no value", retryable=False)
+        return Evaluation(observations=observations)
+
+
+@cache
+def _rows(path: Path, source: str) -> dict[str, tuple[Crystal, dict[str, float]]]:
+    config = SourceConfig.model_validate_json(source)
+    return {crystal.id: (crystal, values) for crystal, values in read(path, config, has_gaps=True)}
+
+
+def rows_of(path: Path, source: SourceConfig) -> dict[str, tuple[Crystal, dict[str, float]]]:
+    """Crystals and values of a table by id, read once."""
+    return _rows(path, source.model_dump_json())

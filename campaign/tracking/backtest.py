@@ -1,0 +1,53 @@
+"""A backtest as an MLflow experiment: one run for each strategy and seed, one for each strategy's summary."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from campaign.backtest.figures import Run, best_so_far
+from campaign.types import Objective
+
+_STEPS = 200
+
+
+def log(
+    uri: str,
+    experiment: str,
+    objective: Objective,
+    runs: Sequence[Run],
+    summaries: Mapping[str, Mapping[str, float]],
+    files: Sequence[Path],
+) -> None:
+    """Write an experiment anew. The figures of each run are its best gain after each call and the virtual time."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+    from mlflow.entities import Metric
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    client = mlflow.MlflowClient(uri)
+    known = client.get_experiment_by_name(experiment)
+    number = known.experiment_id if known is not None else client.create_experiment(experiment)
+    for old in client.search_runs([number]):
+        client.delete_run(old.info.run_id)
+    for run in runs:
+        made = client.create_run(number, tags={"strategy": run.strategy, "seed": str(run.seed)}, run_name=f"{run.strategy} {run.seed}")
+        best = best_so_far(run, objective)
+        every = max(1, math.ceil(len(best) / _STEPS))
+        metrics = [
+            Metric(name, float(value[i]), int(1000 * run.ends[i]), i + 1)
+            for i in range(0, len(best), every)
+            for name, value in (("best_gain", best), ("virtual_seconds", run.ends))
+            if math.isfinite(value[i])
+        ]
+        client.log_batch(made.info.run_id, metrics=metrics)
+        client.set_terminated(made.info.run_id)
+    for strategy, figures in summaries.items():
+        made = client.create_run(number, tags={"strategy": strategy, "kind": "summary"}, run_name=f"{strategy}: summary")
+        client.log_batch(made.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in figures.items() if math.isfinite(value)])
+        for path in files:
+            client.log_artifact(made.info.run_id, str(path))
+        client.set_terminated(made.info.run_id)
