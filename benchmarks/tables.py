@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import RESULTS
-from campaign.crystals.lattice import supercell
+from campaign.crystals.lattice import ParentLattice, supercell
 from campaign.types import Crystal, Evaluation, SearchSpace
 
 FOLDER = RESULTS / "parts" / "tables"
 NIFECR = SearchSpace(("Ni", "Fe", "Cr"), {}, dict.fromkeys(("Ni", "Fe", "Cr"), 0.9))
 SEVEN = "MoCoNiVFeAlCr_2nn.meam"
 BINARIES = (("Fe", "Ni"), ("Al", "Ni"), ("Cr", "Ni"), ("Al", "Fe"), ("Co", "Cr"))
+LATTICES: tuple[ParentLattice, ...] = ("bcc", "fcc")
 Row = tuple[Crystal, dict[str, float]]
 
 
@@ -113,7 +114,7 @@ def polymorphs() -> Iterator[Row]:
         found |= {crystal.id: crystal for crystal, _ in drawn}
     crystals = list(found.values())
     elements = sorted({element for pair in BINARIES for element in pair})
-    pure = [supercell(lattice, (1, 1, 1), [element] * 2) for element in elements for lattice in ("bcc", "fcc")]  # type: ignore[arg-type]
+    pure = [supercell(lattice, (1, 1, 1), [element] * 2) for element in elements for lattice in LATTICES]
     answers = label("lammps", {"potential": SEVEN}, crystals)
     lowest: dict[int, float] = {}
     for crystal, answer in zip(pure, label("lammps", {"potential": SEVEN}, pure), strict=True):

@@ -79,7 +79,8 @@ def scale(state: CampaignState, objective: Objective, oracle: str, before: int) 
             continue
         applied = record.decided.scales.get(objective.quantity, 1.0)
         for item in predictions(record, state, objective, oracle):
-            if state.labels[item.candidate, oracle].sequence < before and item.deviation > 0:
+            label = state.labels.get((item.candidate, oracle))
+            if label is not None and label.sequence < before and item.deviation > 0:
                 scores.append(applied * (item.value - item.mean) / item.deviation)
     if len(scores) < _LEAST:
         return 1.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from campaign import plugins
 from campaign.dataset import Dataset
-from campaign.protocols import Classifier, FittedClassifier, FittedSurrogate, MultiQuantity, PluginSpec, Surrogate
+from campaign.protocols import Classifier, FittedClassifier, FittedSurrogate, MultiFidelity, MultiQuantity, PluginSpec, Surrogate
 from campaign.seeds import content_hash, library_seeds, seed_sequence
 
 _FURTHER, _FEASIBILITY = "further", "feasibility"
@@ -71,6 +71,20 @@ def fit(
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
     n = len(dataset.of(quantities[0])[0])
     return Fit(models, FitSummary(model, n, hyperparameters, seconds, cpu_seconds), feasibility)
+
+
+def fit_levels(spec: PluginSpec, datasets: Mapping[str, Dataset], quantity: str, previous: Mapping[str, Any] | None, stream: str) -> Fit:
+    """One model over all levels that have labels of the quantity, the cheapest first."""
+    started, cpu = time.perf_counter(), time.process_time()
+    with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
+        surrogate: MultiFidelity = plugins.build(spec)
+        fitted = surrogate.fit_levels({level: dataset.of(quantity) for level, dataset in datasets.items()}, previous=previous)
+    hyperparameters = dict(fitted.hyperparameters)
+    keys = {level: dataset.key for level, dataset in datasets.items()}
+    model = content_hash([spec.use, dict(spec.params), keys, hyperparameters])[:32]
+    labels = sum(len(dataset.of(quantity)[0]) for dataset in datasets.values())
+    summary = FitSummary(model, labels, hyperparameters, time.perf_counter() - started, time.process_time() - cpu)
+    return Fit({quantity: fitted}, summary)
 
 
 def _feasibility(classifier: PluginSpec | None, dataset: Dataset) -> FittedClassifier | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from campaign import budget, calibration, fit, ladder, plugins, propose, query, screen, select, shares, train
+from campaign import budget, calibration, fit, ladder, levels, plugins, propose, query, screen, select, shares, train
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.dataset import Dataset, dataset_before
@@ -163,10 +163,14 @@ class Loop:
         for learner in self._learners():
             yield from self._train(record, learner, dataset, data)
 
+        by_level = self._levels_before(record)
         fitted: Handle | None = None
-        has_labels = len(dataset.of(self.objective.quantity)[0]) >= max(_MIN_LABELS_TO_FIT, min(self.config.acquisition.initial_labels, 10))
+        least = max(_MIN_LABELS_TO_FIT, min(self.config.acquisition.initial_labels, 10))
+        has_labels = len(dataset.of(self.objective.quantity)[0]) >= least and all(
+            len(known.of(self.objective.quantity)[0]) >= _MIN_LABELS_TO_FIT for known in by_level.values()
+        )
         if self.config.surrogate is not None and has_labels and self.config.acquisition.use not in ("random", "all", "query_by_committee"):
-            fitted = yield from self._fit(record, data)
+            fitted = yield from self._fit(record, data, by_level)
 
         batches: list[Handle] = []
         asked = shares.counts(self.state, self.config, self.search_oracle, record.sequence)
@@ -174,8 +178,18 @@ class Loop:
             handle = yield from self._propose(record, generator, asked[generator.label], data, fitted, pending)
             batches.append(handle)
         yield from self._screen(record, batches)
-        yield from self._select(record, data, fitted, pending)
+        if by_level:
+            yield from self._select_levels(record, by_level, fitted)
+        else:
+            yield from self._select(record, data, fitted, pending)
         self.dispatcher.end_rounds()
+
+    def _levels_before(self, record: RoundRecord) -> dict[str, Dataset]:
+        """The labels that the round sees by level, the cheapest first; empty unless acquisition chooses the level."""
+        fidelities = self.config.fidelities
+        if fidelities is None or fidelities.mode != "acquisition":
+            return {}
+        return {level.oracle: dataset_before(self.ledger, self.state, record.sequence, level.oracle) for level in fidelities.levels}
 
     def _learners(self) -> list[Learner]:
         """What is trained in the loop: generators that learn, and the committee."""
@@ -215,7 +229,7 @@ class Loop:
         self.ledger.append([event])
         self.artifacts.discard(train.checkpoints_to_drop(self.state))
 
-    def _fit(self, record: RoundRecord, data: Handle) -> Generator[Handle, None, Handle]:
+    def _fit(self, record: RoundRecord, data: Handle, by_level: dict[str, Dataset]) -> Generator[Handle, None, Handle]:
         """A fit is a function of labels and the last fit's hyperparameters, both in the ledger; a resumed round repeats it."""
         assert self.config.surrogate is not None
         spec = self.loaded.spec("surrogates", self.config.surrogate)
@@ -223,7 +237,10 @@ class Loop:
         stream = stream_key(self.config.seed, "fit", record.index)
         previous = last.hyperparameters if last is not None else None
         classifier = self.loaded.spec("classifiers", self.config.feasibility) if self.config.feasibility is not None else None
-        handle = self.executor.compute(fit.fit, spec, classifier, data, self.config.modelled, previous, stream)
+        if by_level:
+            handle = self.executor.compute(fit.fit_levels, spec, by_level, self.objective.quantity, previous, stream)
+        else:
+            handle = self.executor.compute(fit.fit, spec, classifier, data, self.config.modelled, previous, stream)
         summary_handle = self.executor.compute(fit.summary_of, handle)
         yield summary_handle
         summary: fit.FitSummary = summary_handle.result()
@@ -352,6 +369,45 @@ class Loop:
             outcomes=dict(selection.outcomes),
             costs=ladder.costs(self.state, self.config),
             scales=scales if fitted is not None else {},
+        )
+        self.ledger.append([event], {table_id: selection.table} if table_id is not None and selection.table is not None else {})
+        self.dispatcher.add((choice.candidate, choice.oracle) for choice in choices)
+
+    def _select_levels(self, record: RoundRecord, by_level: dict[str, Dataset], fitted: Handle | None) -> Step:
+        """Choose candidates and levels together, by gain per cost."""
+        state, acquisition = self.state, self.config.acquisition
+        assert self.config.fidelities is not None
+        pool_ids = state.pool(acquisition.pool_size)
+        wanted = acquisition.initial_labels if fitted is None else acquisition.batch_size
+        left = budget.labels_left(state, self.config)
+        n = wanted if left is None else max(0, min(wanted, left))
+        pool = [Candidate(crystal) for crystal in self.ledger.crystals(pool_ids)]
+        pairs = sorted(pair for pair in state.pending if pair[1] in by_level)
+        pending = [(oracle, Candidate(self.ledger.crystal(candidate))) for candidate, oracle in pairs]
+        stream = stream_key(self.config.seed, "select", record.index)
+        costs = ladder.costs(state, self.config)
+        room = {level.oracle: ladder.room_at(state, level) for level in self.config.fidelities.levels}
+        handle = self.executor.compute(levels.select, self.config, n, stream, pool, pending, by_level, fitted, costs, room)
+        yield handle
+        selection: levels.LevelSelection = handle.result()
+        table_id = f"table-{content_hash(selection.table.hex())[:32]}" if selection.table is not None else None
+        rows = [(item.choice, item.oracle) for item in selection.choices]
+        choices = tuple(ev.ChoiceRow(one.candidate, oracle, one.score, one.mean, one.deviation) for one, oracle in rows)
+        event = ev.Decided(
+            key=f"round/{record.index}/decided",
+            round=record.index,
+            acquisition=selection.acquisition,
+            model=record.fitted.model if record.fitted is not None and fitted is not None else None,
+            model_labels=record.fitted.labels if record.fitted is not None and fitted is not None else 0,
+            stream=stream,
+            pool=select.pool_hash(pool_ids),
+            pool_size=len(pool_ids),
+            table=table_id,
+            pending=tuple(candidate.id for _, candidate in pending),
+            choices=choices,
+            seconds=selection.seconds,
+            labels_at_decision=len(state.labels),
+            costs=costs,
         )
         self.ledger.append([event], {table_id: selection.table} if table_id is not None and selection.table is not None else {})
         self.dispatcher.add((choice.candidate, choice.oracle) for choice in choices)

@@ -14,7 +14,7 @@ from campaign.crystals.matching import equivalence_key
 from campaign.dataset import Dataset
 from campaign.fit import Fit
 from campaign.ledger.events import ProposalRow
-from campaign.protocols import GenerationContext, PluginSpec
+from campaign.protocols import GenerationContext, ModelledBound, PluginSpec
 from campaign.schema import CampaignConfig
 from campaign.seeds import generator, library_seeds, seed_sequence
 from campaign.types import Candidate, Crystal, Proposal
@@ -52,6 +52,7 @@ def propose(
         pending=pending,
         surrogate=fitted.fitted if fitted is not None else None,
         further=tuple((objective, models[objective.quantity]) for objective in config.objectives[1:] if models),
+        bounds=tuple(ModelledBound(models[item.quantity], *item.bound) for item in config.constraints if models),
         feasibility=fitted.feasibility if fitted is not None else None,
         checkpoint=checkpoint_from_bytes(checkpoint) if checkpoint is not None else None,
     )

@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class ModelledBound:
+    """A quantity, by its model, has to be at least (sign +1) or at most (sign -1) a value."""
+
+    surrogate: FittedSurrogate
+    sign: int
+    value: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationContext:
     """What a generator may look at: the search space, the labels so far, the work under way, the model and its own last checkpoint."""
@@ -43,6 +52,7 @@ class GenerationContext:
     surrogate: FittedSurrogate | None = None
     further: tuple[tuple[Objective, FittedSurrogate], ...] = ()
     """Further objectives with their models."""
+    bounds: tuple[ModelledBound, ...] = ()
     feasibility: FittedClassifier | None = None
     checkpoint: Checkpoint | None = None
 
@@ -166,14 +176,22 @@ class Classifier(Protocol):
     def fit_outcomes(self, succeeded: Sequence[Candidate], failed: Sequence[Candidate]) -> FittedClassifier: ...
 
 
+class FittedLevels(FittedSurrogate, Protocol):
+    """A trained model of several levels; ``features`` and ``posterior`` of candidates are at the highest."""
+
+    def features_at(self, candidates: Sequence[Candidate], level: int) -> Tensor:
+        """(n, d) at a level, 0 the cheapest."""
+        ...
+
+
 @runtime_checkable
 class MultiFidelity(Protocol):
     """A surrogate that models several levels at once, for choice by gain per cost."""
 
     def fit_levels(
         self, labels: Mapping[str, tuple[Sequence[Candidate], FloatArray]], *, previous: Mapping[str, Any] | None = None
-    ) -> FittedSurrogate:
-        """Fit to the labels (candidates, values (n,)) of each level, the cheapest first; the last column of features is the level."""
+    ) -> FittedLevels:
+        """Fit to the labels (candidates, values (n,)) of each level, the cheapest first."""
         ...
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from campaign import fit, ladder, query, select
+from campaign import fit, ladder, levels, query, select
 from campaign.api import Campaign
 from campaign.artifacts import ArtifactStore
 from campaign.dataset import dataset_before
 from campaign.errors import InputError
+from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger import events as ev
+from campaign.ledger.state import RoundRecord
 from campaign.loop import objective_oracle
 from campaign.schema import CampaignConfig
 from campaign.seeds import stream_key
@@ -31,6 +33,8 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
         search = ladder.search_level(config, objective_oracle(campaign.loaded))
         known = reader.fold(until=record.sequence)
         dataset = dataset_before(reader, known, record.sequence, search)
+        if config.fidelities is not None and config.fidelities.mode == "acquisition":
+            return _levels(campaign, config, reader, before, record, decided)
         fitted = None
         if decided.model is not None and decided.acquisition != "query_by_committee":
             assert config.surrogate is not None
@@ -60,3 +64,27 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
         for choice in selection.choices
         for oracle in oracles
     )
+
+
+def _levels(
+    campaign: Campaign, config: CampaignConfig, reader: LedgerReader, before: CampaignState, record: RoundRecord, decided: ev.Decided
+) -> tuple[ev.ChoiceRow, ...]:
+    """The choices of a round that chose levels too."""
+    assert config.fidelities is not None
+    known = reader.fold(until=record.sequence)
+    by_level = {level.oracle: dataset_before(reader, known, record.sequence, level.oracle) for level in config.fidelities.levels}
+    fitted = None
+    if decided.model is not None:
+        assert config.surrogate is not None
+        last = next((r.fitted for r in reversed(before.rounds[: record.index]) if r.fitted is not None), None)
+        previous = last.hyperparameters if last is not None else None
+        spec = campaign.loaded.spec("surrogates", config.surrogate)
+        fitted = fit.fit_levels(spec, by_level, config.objective.quantity, previous, stream_key(config.seed, "fit", record.index))
+    pool = [Candidate(crystal) for crystal in reader.crystals(before.pool(config.acquisition.pool_size))]
+    pairs = sorted(pair for pair in before.pending if pair[1] in by_level)
+    pending = [(oracle, Candidate(reader.crystal(candidate))) for candidate, oracle in pairs]
+    room = {level.oracle: ladder.room_at(before, level) for level in config.fidelities.levels}
+    n = len(decided.choices) if fitted is not None else config.acquisition.initial_labels
+    selection = levels.select(config, n, decided.stream, pool, pending, by_level, fitted, decided.costs, room)
+    rows = [(item.choice, item.oracle) for item in selection.choices]
+    return tuple(ev.ChoiceRow(one.candidate, oracle, one.score, one.mean, one.deviation) for one, oracle in rows)

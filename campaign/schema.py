@@ -97,6 +97,11 @@ class ConstraintConfig(Frame):
             raise ValueError(f"constraint on {self.quantity}: give either at_least or at_most")
         return self
 
+    @property
+    def bound(self) -> tuple[int, float]:
+        """+1 for at least, -1 for at most; and the value."""
+        return (-1, self.at_most) if self.at_most is not None else (1, float(self.at_least or 0.0))
+
 
 class BudgetConfig(Frame):
     rounds: int | None = Field(None, ge=1, description="Most rounds.")

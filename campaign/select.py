@@ -69,10 +69,10 @@ def select(
     if fitted is None:
         rows = generator(stream).permutation(len(pool))[:n]
         return Selection("random", tuple(Choice(pool[row].id) for row in rows), None, time.perf_counter() - started)
-    explorers = _explorers(acquisition.exploration, n, len(pool), stream)
-    scores = _by_model(config, n - len(explorers), stream, pool, pending, dataset, fitted, scales)
-    left = [row for row in explorers if row not in scores.chosen]
-    rows_and_reasons = [(row, "") for row in scores.chosen] + [(row, EXPLORATION) for row in left]
+    n_explored = _explored(acquisition.exploration, n, stream)
+    scores = _by_model(config, n - n_explored, stream, pool, pending, dataset, fitted, scales)
+    left = [row for row in generator(f"{stream}/explored").permutation(len(pool)).tolist() if row not in scores.chosen]
+    rows_and_reasons = [(row, "") for row in scores.chosen] + [(row, EXPLORATION) for row in left[:n_explored]]
     choices = tuple(
         Choice(pool[row].id, float(scores.score[row]), float(scores.mean[row]), float(scores.deviation[row]), reason)
         for row, reason in rows_and_reasons
@@ -81,13 +81,9 @@ def select(
     return Selection(acquisition.use, choices, table, time.perf_counter() - started)
 
 
-def _explorers(share: float, n: int, n_pool: int, stream: str) -> list[int]:
-    """Rows drawn at random, ``share`` of n on average."""
-    if not share:
-        return []
-    rng = generator(f"{stream}/exploration")
-    count = min(n, int(share * n + rng.random()), n_pool)
-    return [int(row) for row in rng.choice(n_pool, size=count, replace=False)]
+def _explored(share: float, n: int, stream: str) -> int:
+    """How many of n are drawn at random: ``share`` of them on average."""
+    return min(n, int(share * n + generator(f"{stream}/exploration").random())) if share else 0
 
 
 def _by_model(
@@ -114,11 +110,7 @@ def _by_model(
         outputs.append(
             acquisition.Output(model.model, model.features(pool), model.features(labelled), values, waiting, scales.get(name, 1.0))
         )
-    bounds = [
-        acquisition.Bound(quantities.index(item.quantity), 1 if item.at_least is not None else -1, value)
-        for item in config.constraints
-        if (value := item.at_least if item.at_least is not None else item.at_most) is not None
-    ]
+    bounds = [acquisition.Bound(quantities.index(item.quantity), *item.bound) for item in config.constraints]
     known = [output.values[~output.values.isnan()] for output in outputs]
     aims = acquisition.Aims.of(config.objectives, known, bounds, config.acquisition.weights)
     weights = None

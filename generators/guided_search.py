@@ -17,6 +17,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import log_ndtr
 
 from campaign.crystals.lattice import atomic_volume
 from campaign.protocols import FittedSurrogate, GenerationContext
@@ -98,7 +99,7 @@ class _Search:
         assert context.surrogate is not None
         self.config, self.space, self.rng = config, context.space, rng
         self.kinds = np.array([atomic_numbers[element] for element in context.space.elements], dtype=np.uint8)
-        self.feasibility = context.feasibility
+        self.feasibility, self.bounds = context.feasibility, context.bounds
         self.aims = [(context.objective, context.surrogate), *context.further]
         known = [
             [item.values[objective.quantity] for item in context.labelled if objective.quantity in item.values]
@@ -139,7 +140,10 @@ class _Search:
         return inside
 
     def _posterior(self, crystals: Sequence[Crystal], owner: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-        """Mean (n,) and standard deviation (n,) of the gain, in standard deviations of the labels, as the lineages weigh the objectives."""
+        """Mean (n,) and standard deviation (n,) of the gain, in standard deviations of the labels, as the lineages weigh the objectives.
+
+        The mean is lowered by the logarithms of the chances that bounds hold and that the oracle succeeds.
+        """
         mean, variance = np.zeros(len(crystals)), np.zeros(len(crystals))
         for k, (objective, surrogate) in enumerate(self.aims):
             weight = self.weights[owner, k] / self.spreads[k]
@@ -148,6 +152,11 @@ class _Search:
                 found, deviation = _marginal(surrogate, crystals[part])
                 mean[part] += weight[part] * objective.gain(found)
                 variance[part] += (weight[part] * deviation) ** 2
+        for bound in self.bounds:
+            for start in range(0, len(crystals), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                found, deviation = _marginal(bound.surrogate, crystals[part])
+                mean[part] += log_ndtr(bound.sign * (found - bound.value) / np.maximum(deviation, 1e-12))
         if self.feasibility is not None:
             mean += np.log(np.clip(self.feasibility.probability([Candidate(crystal) for crystal in crystals]), 1e-6, 1.0))
         return mean, np.sqrt(variance)

@@ -26,23 +26,50 @@ class DescribedConfig(BaseModel):
     descriptors: tuple[PluginParameter, ...] = Field(
         (PluginParameter(use="alloy"),), min_length=1, description="Embedders whose columns the model sees, side by side."
     )
+    components: int | None = Field(
+        None, ge=1, description="Principal components of the standardised columns that the model sees instead of all of them."
+    )
 
 
-class Fitted:
-    """A fitted model with the descriptors it was fitted on. ``columns`` are those that vary in the training data."""
+class Described:
+    """From crystals to the columns that a model sees: those that vary in the training data, or their principal components."""
 
-    def __init__(self, model: Model, describer: Describer, columns: Sequence[int], facts: Mapping[str, Any]) -> None:
-        self.model = model
-        self._describer, self._columns, self._facts = describer, list(columns), facts
+    def __init__(self, config: DescribedConfig, candidates: Sequence[Candidate]) -> None:
+        crystals = [candidate.crystal for candidate in candidates]
+        self._describer = Describer(config.descriptors, elements_of(crystals))
+        rows = self._describer.describe(crystals)
+        self._columns = np.flatnonzero(np.ptp(rows, axis=0) > _VARIES).tolist() or [0]
+        self._projection: FloatArray | None = None
+        kept = rows[:, self._columns]
+        self._center, self._scale = kept.mean(0), np.maximum(kept.std(0), _VARIES)
+        if config.components is not None and config.components < kept.shape[1]:
+            _, _, axes = np.linalg.svd((kept - self._center) / self._scale, full_matrices=False)
+            self._projection = axes[: config.components].T
 
     @property
-    def column_names(self) -> list[str]:
+    def names(self) -> list[str]:
+        if self._projection is not None:
+            return [f"component{i + 1}" for i in range(self._projection.shape[1])]
         return [self._describer.names[column] for column in self._columns]
 
     def features(self, candidates: Sequence[Candidate]) -> Tensor:
-        """(n, d) the varying descriptor columns, one row per candidate."""
-        rows = self._describer.describe([candidate.crystal for candidate in candidates])
-        return torch.from_numpy(rows[:, self._columns])
+        """(n, d), one row per candidate."""
+        rows = self._describer.describe([candidate.crystal for candidate in candidates])[:, self._columns]
+        if self._projection is not None:
+            rows = (rows - self._center) / self._scale @ self._projection
+        return torch.from_numpy(np.ascontiguousarray(rows))
+
+
+class Fitted:
+    """A fitted model with the descriptors it was fitted on."""
+
+    def __init__(self, model: Model, described: Described, facts: Mapping[str, Any]) -> None:
+        self.model = model
+        self._described, self._facts = described, facts
+
+    def features(self, candidates: Sequence[Candidate]) -> Tensor:
+        """(n, d) what the model sees, one row per candidate."""
+        return self._described.features(candidates)
 
     def posterior(self, candidates: Sequence[Candidate]) -> Posterior:
         """Joint posterior of the candidates' values."""
@@ -51,11 +78,11 @@ class Fitted:
 
     @property
     def hyperparameters(self) -> Mapping[str, Any]:
-        return {"columns": self.column_names, **self._facts}
+        return {"columns": self._described.names, **self._facts}
 
 
 class DescribedSurrogate(ABC):
-    """Fits on the descriptor columns that vary. A subclass trains the model."""
+    """Fits on descriptor columns. A subclass trains the model."""
 
     Config: ClassVar[type[DescribedConfig]]
 
@@ -69,19 +96,10 @@ class DescribedSurrogate(ABC):
 
     def fit(self, candidates: Sequence[Candidate], values: FloatArray, *, previous: Mapping[str, Any] | None = None) -> Fitted:
         """Fit to values (n,)."""
-        describer, columns, x = described(self.config, candidates)
+        described = Described(self.config, candidates)
+        x = described.features(candidates)
         y = torch.from_numpy(np.asarray(values, dtype=np.float64))[:, None]
-        names = [describer.names[column] for column in columns]
-        is_known = previous is not None and previous.get("columns") == names
+        is_known = previous is not None and previous.get("columns") == described.names
         model, facts = self.train(x, y, previous if is_known else None)
         model.eval()
-        return Fitted(model, describer, columns, facts)
-
-
-def described(config: DescribedConfig, candidates: Sequence[Candidate]) -> tuple[Describer, list[int], Tensor]:
-    """The describer of these candidates, the columns that vary among them, and x (n, d)."""
-    crystals = [candidate.crystal for candidate in candidates]
-    describer = Describer(config.descriptors, elements_of(crystals))
-    rows = describer.describe(crystals)
-    columns = np.flatnonzero(np.ptp(rows, axis=0) > _VARIES).tolist() or [0]
-    return describer, columns, torch.from_numpy(rows[:, columns])
+        return Fitted(model, described, facts)

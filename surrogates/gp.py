@@ -12,10 +12,12 @@ m inducing points, O(n m^2).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from botorch.exceptions.warnings import UserInputWarning
 from botorch.models import SingleTaskGP, SingleTaskVariationalGP
 from botorch.models.model import Model
 from botorch.models.transforms import Normalize, Standardize
@@ -89,13 +91,15 @@ class GaussianProcess(DescribedSurrogate):
 
     def _train_sparse(self, x: Tensor, y: Tensor) -> tuple[Model, Mapping[str, Any]]:
         d = x.shape[-1]
-        model = SingleTaskVariationalGP(
-            x,
-            y,
-            covar_module=kernel(self.config.kernel, d),
-            inducing_points=self.config.inducing_points,
-            outcome_transform=Standardize(m=1),
-            input_transform=Normalize(d=d),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserInputWarning)
+            model = SingleTaskVariationalGP(
+                x,
+                y,
+                covar_module=kernel(self.config.kernel, d),
+                inducing_points=self.config.inducing_points,
+                outcome_transform=Standardize(m=1),
+                input_transform=Normalize(d=d),
+            )
         notes = maximise(VariationalELBO(model.likelihood, model.model, num_data=len(y)), iterations=self.config.max_iterations)
         return model, {"kernel": self.config.kernel, "inducing_points": self.config.inducing_points, "notes": notes}

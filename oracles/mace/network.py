@@ -156,6 +156,34 @@ def predict(network: torch.nn.Module, crystals: Sequence[Crystal], *, batch_size
     return found
 
 
+def invariant_size(network: Any) -> int:
+    """Columns of ``node_features``."""
+    return int(sum(product.linear.irreps_out.count("0e") for product in network.products))
+
+
+def node_features(network: Any, crystals: Sequence[Crystal], *, batch_size: int = 32) -> list[FloatArray]:
+    """By crystal (n, k): what the network knows of each atom after all layers, the parts that rotations leave alone."""
+    dtype = next(network.parameters()).dtype
+    numbers, cutoff, head = numbers_of(network), cutoff_of(network), getattr(network, "heads", ["Default"])[-1]
+    kept: list[int] = []
+    start = 0
+    for product in network.products:
+        irreps = product.linear.irreps_out
+        for part, (_, irrep) in zip(irreps.slices(), irreps, strict=True):
+            if irrep.l == 0:
+                kept += range(start + part.start, start + part.stop)
+        start += irreps.dim
+    with default_dtype(dtype):
+        graphs = [graph(crystal, numbers, cutoff, head=head) for crystal in crystals]
+    found: list[FloatArray] = []
+    for batch in batches(graphs, batch_size):
+        output = network(batch, training=False, compute_force=False)
+        features = output["node_feats"].detach().double().numpy()[:, kept]
+        ends = batch["ptr"].tolist()
+        found += [features[ends[i] : ends[i + 1]] for i in range(len(ends) - 1)]
+    return found
+
+
 class default_dtype:  # noqa: N801
     """Torch's default precision for the time of a block; MACE's graphs are made in it."""
 

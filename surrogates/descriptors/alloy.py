@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.crystals.neighbours import geometry_key, nearest
 from campaign.crystals.phases import Phase, fractions
@@ -31,8 +32,18 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class _Geometry:
+    """Neighbour shells (n, k) and shares of the phases."""
+
     shells: tuple[NDArray[np.int64], ...]
     phases: FloatArray
+
+    @property
+    def triangles(self) -> NDArray[np.int64]:
+        """(m, 3): a site between two of its first neighbours, and both of them."""
+        first = self.shells[0]
+        one, other = np.triu_indices(first.shape[1], 1)
+        sites = np.repeat(np.arange(len(first)), len(one))
+        return np.stack([first[:, one].ravel(), sites, first[:, other].ravel()], axis=1)
 
 
 _geometries: OrderedDict[bytes, _Geometry] = OrderedDict()
@@ -55,34 +66,47 @@ def _geometry(crystal: Crystal, key: bytes) -> _Geometry:
     return geometry
 
 
+class AlloyConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    triplets: bool = Field(False, description="Triplet probabilities of first neighbours beside the pairs.")
+
+
 class AlloyEmbedder:
     """The embedder ``alloy``."""
 
+    Config = AlloyConfig
     is_worth_keeping = False
-    version = "alloy"
 
-    @staticmethod
-    def columns(elements: Sequence[str]) -> list[str]:
-        return column_names(elements)
+    def __init__(self, config: AlloyConfig) -> None:
+        self._triplets = config.triplets
 
-    @staticmethod
-    def embed(crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
-        return describe(crystals, elements)
+    @property
+    def version(self) -> str:
+        return "alloy-triplets" if self._triplets else "alloy"
+
+    def columns(self, elements: Sequence[str]) -> list[str]:
+        return column_names(elements, triplets=self._triplets)
+
+    def embed(self, crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
+        return describe(crystals, elements, triplets=self._triplets)
 
 
-def column_names(elements: Sequence[str]) -> list[str]:
+def column_names(elements: Sequence[str], *, triplets: bool = False) -> list[str]:
     """Names of the columns of ``describe`` in their fixed order."""
     names = [f"fraction_{element}" for element in elements] + [f"phase_{phase.name.lower()}" for phase in _PHASES]
     for shell in (1, 2, 3):
         names += [f"shell{shell}_{a}-{b}" for a, b in itertools.combinations_with_replacement(elements, 2)]
         names += [f"shell{shell}_variance_{element}" for element in elements]
+    if triplets:
+        names += [f"triplet_{a}-{b}-{c}" for a, b, c in itertools.combinations_with_replacement(elements, 3)]
     return names
 
 
-def describe(crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
+def describe(crystals: Sequence[Crystal], elements: Sequence[str], *, triplets: bool = False) -> FloatArray:
     """(n, d) descriptors, one row per crystal, columns as in ``column_names``. Crystals on the same sites are described together."""
     kinds = np.array([atomic_numbers[element] for element in elements], dtype=np.uint8)
-    rows = np.empty((len(crystals), len(column_names(elements))))
+    rows = np.empty((len(crystals), len(column_names(elements, triplets=triplets))))
     groups: dict[bytes, list[int]] = {}
     for i, crystal in enumerate(crystals):
         groups.setdefault(geometry_key(crystal), []).append(i)
@@ -90,7 +114,11 @@ def describe(crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray
         geometry = _geometry(crystals[members[0]], key)
         for start in range(0, len(members), _CHUNK):
             chunk = members[start : start + _CHUNK]
-            rows[chunk] = _describe_orderings(np.stack([crystals[i].numbers for i in chunk]), kinds, geometry)
+            numbers = np.stack([crystals[i].numbers for i in chunk])
+            parts = [_describe_orderings(numbers, kinds, geometry)]
+            if triplets:
+                parts.append(_triplets(numbers, kinds, geometry.triangles))
+            rows[chunk] = np.concatenate(parts, axis=1)
     return rows
 
 
@@ -109,3 +137,20 @@ def _describe_orderings(numbers: NDArray[np.uint8], kinds: NDArray[np.uint8], ge
         pair = pair + pair.transpose(0, 2, 1) - pair * np.eye(len(kinds))
         parts += [pair[:, *upper], around.var(1)]
     return np.concatenate(parts, axis=1)
+
+
+def _triplets(numbers: NDArray[np.uint8], kinds: NDArray[np.uint8], sites: NDArray[np.int64]) -> FloatArray:
+    """(m, t) the share of triplets (first neighbour, site, first neighbour) by their three elements, whatever the order."""
+    n = len(kinds)
+    index = np.full(256, -1, dtype=np.int64)
+    index[kinds] = np.arange(n)
+    combinations = list(itertools.combinations_with_replacement(range(n), 3))
+    place = np.zeros((n, n, n), dtype=np.int64)
+    for column, members in enumerate(combinations):
+        for order in set(itertools.permutations(members)):
+            place[order] = column
+    found = np.empty((len(numbers), len(combinations)))
+    for row, occupied in enumerate(index[numbers]):
+        columns = place[occupied[sites[:, 0]], occupied[sites[:, 1]], occupied[sites[:, 2]]]
+        found[row] = np.bincount(columns, minlength=len(combinations)) / len(columns)
+    return found

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 from botorch.models import SingleTaskGP
+from botorch.models.model import Model
 from botorch.models.transforms import Normalize, Standardize
+from botorch.posteriors import GPyTorchPosterior
+from gpytorch.distributions import MultivariateNormal
 
 from campaign.acquisition import Aims, Bound, Output, Scores, functions, select
+from campaign.acquisition.levels import select_levels
 from campaign.acquisition.rows import FinitePoolModel, MarginalModel
 from campaign.schema import AcquisitionConfig
 from campaign.types import Objective
@@ -208,3 +212,30 @@ def test_chunks_do_not_change_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = choose("log_noisy_expected_improvement")
     assert parts.score == pytest.approx(whole.score)
     assert parts.chosen == whole.chosen
+
+
+class TwoLevels(Model):  # type: ignore[misc]
+    """A process over points and level: correlation 0.9 between the levels, unit variance, length scale 0.3, no label yet."""
+
+    num_outputs = 1
+
+    def posterior(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
+        same_level = X[:, None, -1] == X[None, :, -1]
+        near = torch.exp(-torch.cdist(X[:, :-1], X[:, :-1]).square() / (2 * 0.3**2))
+        return GPyTorchPosterior(MultivariateNormal(torch.zeros(len(X), dtype=X.dtype), near * torch.where(same_level, 1.0, 0.9)))
+
+
+def levels_chosen(price: float, allowed: np.ndarray | None = None) -> list[tuple[int, int]]:
+    at_level = [torch.cat([POOL[:30], torch.full((30, 1), float(level), dtype=torch.float64)], 1) for level in (0, 1)]
+    aims = Aims.of([Objective("x", "maximize")], [torch.tensor([-1.0, 1.0], dtype=torch.float64)], [], ())
+    everything = np.ones((2, 30), dtype=bool) if allowed is None else allowed
+    torch.manual_seed(0)
+    return list(select_levels(TwoLevels(), at_level, None, aims, 5, [1.0, price], everything).chosen)
+
+
+def test_the_level_is_chosen_by_what_it_tells_for_its_price() -> None:
+    assert [level for level, _ in levels_chosen(1.0)] == [1] * 5
+    assert [level for level, _ in levels_chosen(20.0)] == [0] * 5
+    assert len(set(levels_chosen(1.0))) == 5
+    only_cheap = np.array([[True] * 30, [False] * 30])
+    assert {level for level, _ in levels_chosen(1.0, only_cheap)} == {0}

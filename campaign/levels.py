@@ -1,0 +1,112 @@
+"""The step select where a model chooses candidate and level of theory together. Runs on the compute worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from campaign.dataset import Dataset
+from campaign.fit import Fit
+from campaign.schema import CampaignConfig
+from campaign.seeds import generator, library_seeds, seed_sequence
+from campaign.select import Choice, encode_table
+from campaign.types import Candidate, FloatArray
+
+if TYPE_CHECKING:
+    from campaign.acquisition import Aims
+    from campaign.protocols import FittedLevels
+
+_LEAST_AT_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class LevelChoice:
+    """A chosen candidate and the level, as an oracle's name, that it goes to."""
+
+    oracle: str
+    choice: Choice
+
+
+@dataclass(frozen=True)
+class LevelSelection:
+    acquisition: str
+    choices: tuple[LevelChoice, ...]
+    table: bytes | None
+    seconds: float
+
+
+def select(
+    config: CampaignConfig,
+    n: int,
+    stream: str,
+    pool: Sequence[Candidate],
+    pending: Sequence[tuple[str, Candidate]],
+    datasets: Mapping[str, Dataset],
+    fitted: Fit | None,
+    costs: Mapping[str, float],
+    room: Mapping[str, int | None],
+) -> LevelSelection:
+    """Select up to n pairs of candidate and level: new candidates, and known ones at levels that they have no label of.
+
+    ``datasets``, ``costs`` (s a label; 1 where unknown) and ``room`` (labels that a level may still be given) by oracle, the cheapest
+    first. Without a model: at random, as many at each dearer level as the same money buys there, at least three.
+    """
+    started = time.perf_counter()
+    names = list(datasets)
+    price = [costs.get(name, 1.0) for name in names]
+    if fitted is None:
+        rows = generator(stream).permutation(len(pool))[:n]
+        choices = []
+        for level, name in enumerate(names):
+            most = n if level == 0 else max(_LEAST_AT_LEVEL, round(n * price[0] / price[level]))
+            limit = room.get(name)
+            choices += [LevelChoice(name, Choice(pool[row].id)) for row in rows[: most if limit is None else min(most, limit)]]
+        return LevelSelection("random", tuple(choices), None, time.perf_counter() - started)
+
+    import torch
+
+    from campaign import acquisition
+    from campaign.acquisition.levels import select_levels
+
+    model = cast("FittedLevels", fitted.fitted)
+    quantity, top = config.objective.quantity, datasets[names[-1]]
+    known = {candidate.id: candidate for dataset in datasets.values() for candidate in dataset.of(quantity)[0]}
+    everything = list({candidate.id: candidate for candidate in (*pool, *known.values())}.values())
+    aims = acquisition.Aims.of(config.objectives[:1], [torch.from_numpy(top.of(quantity)[1])], [], ())
+    promise = _promise(model, everything, aims)
+    order = np.argsort(-promise, kind="stable")[: config.acquisition.shortlist]
+    shortlist = [everything[row] for row in order]
+    taken = {(name, candidate.id) for name, dataset in datasets.items() for candidate in (*dataset.of(quantity)[0], *dataset.failed)}
+    taken |= {(name, candidate.id) for name, candidate in pending}
+    allowed = np.array([[(name, candidate.id) not in taken and room.get(name) != 0 for candidate in shortlist] for name in names])
+    waiting = [model.features_at([candidate], names.index(name)) for name, candidate in pending]
+    seed = int(seed_sequence(stream).generate_state(1)[0])
+    with library_seeds(seed):
+        scores = select_levels(
+            model.model,
+            [model.features_at(shortlist, level) for level in range(len(names))],
+            torch.cat(waiting) if waiting else None,
+            aims,
+            n,
+            price,
+            allowed,
+        )
+    choices = []
+    for level, row in scores.chosen:
+        score, mean, deviation = (float(part[level, row]) for part in (scores.score, scores.mean, scores.deviation))
+        choices.append(LevelChoice(names[level], Choice(shortlist[row].id, score, mean, deviation)))
+    table = encode_table([candidate.id for candidate in shortlist], scores.score[-1], scores.mean[-1], scores.deviation[-1])
+    return LevelSelection("multi_fidelity_max_value_entropy", tuple(choices), table, time.perf_counter() - started)
+
+
+def _promise(model: FittedLevels, candidates: Sequence[Candidate], aims: Aims) -> FloatArray:
+    """(n,) the upper confidence bound at the highest level, in standard deviations of its labels."""
+    from campaign.acquisition.rows import marginal_of
+
+    mean, variance = marginal_of(model.model, model.features(candidates))
+    found: FloatArray = (aims.factor * mean + 2 * aims.factor.abs() * variance.sqrt()).numpy()
+    return found

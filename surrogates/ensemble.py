@@ -1,0 +1,108 @@
+"""The surrogate ``ensemble``: networks that start from different weights and see different shares of the labels.
+
+B. Lakshminarayanan, A. Pritzel, C. Blundell, NeurIPS 2017. All members train at once as batched matrices; a tenth of the labels, others
+for each member, decides when it stops. The posterior is normal with the members' mean and covariance, and the held-out error as noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from botorch.models.model import Model
+from botorch.posteriors import GPyTorchPosterior, Posterior
+from gpytorch.distributions import MultivariateNormal
+from linear_operator import to_linear_operator
+from pydantic import Field
+from torch import Tensor, nn
+
+from surrogates.described import DescribedConfig, DescribedSurrogate
+
+_CHECK_EVERY = 10
+
+
+class EnsembleConfig(DescribedConfig):
+    members: int = Field(8, ge=2, description="Networks.")
+    hidden: int = Field(64, ge=1, description="Width of the two hidden layers.")
+    steps: int = Field(600, ge=1, description="Most steps of Adam.")
+    learning_rate: float = Field(0.01, gt=0)
+    weight_decay: float = Field(1e-4, ge=0, description="Decay of the weights in a step of Adam (1).")
+    held_out: float = Field(0.1, gt=0, lt=1, description="Share (1) of the labels that each member does not see.")
+
+
+class Members(nn.Module):
+    """M networks side by side: x (n, d) gives (M, n)."""
+
+    def __init__(self, members: int, columns: int, hidden: int) -> None:
+        super().__init__()
+        sizes = [(columns, hidden), (hidden, hidden), (hidden, 1)]
+        self.weights = nn.ParameterList([torch.randn(members, a, b, dtype=torch.float64) * (2 / a) ** 0.5 for a, b in sizes])
+        self.biases = nn.ParameterList([torch.zeros(members, 1, b, dtype=torch.float64) for _, b in sizes])
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x.expand(self.weights[0].shape[0], *x.shape)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            out = out @ weight + bias
+            if i < len(self.weights) - 1:
+                out = torch.nn.functional.silu(out)
+        return out[..., 0]
+
+
+class EnsembleModel(Model):  # type: ignore[misc]
+    """Members on standardised columns and values, with the noise (variance) that held-out labels show."""
+
+    def __init__(self, members: Members, x: Tensor, y: Tensor) -> None:
+        super().__init__()
+        self.members = members
+        self.center, self.spread = x.mean(0), x.std(0).clamp_min(1e-9)
+        self.mean, self.scale = y.mean(), y.std().clamp_min(1e-9)
+        self.noise = torch.tensor(0.0, dtype=torch.float64)
+
+    @property
+    def num_outputs(self) -> int:
+        return 1
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return torch.Size()
+
+    def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> Posterior:
+        flat = ((X - self.center) / self.spread).reshape(-1, X.shape[-1])
+        values = self.members(flat).reshape(-1, *X.shape[:-1]) * self.scale + self.mean
+        mean = values.mean(0)
+        offset = values - mean
+        covariance = torch.einsum("m...i,m...j->...ij", offset, offset) / (len(values) - 1)
+        covariance = covariance + self.noise * self.scale**2 * torch.eye(X.shape[-2], dtype=X.dtype)
+        return GPyTorchPosterior(MultivariateNormal(mean, to_linear_operator(covariance)))
+
+
+class Ensemble(DescribedSurrogate):
+    Config = EnsembleConfig
+    config: EnsembleConfig
+
+    def train(self, x: Tensor, y: Tensor, previous: Mapping[str, Any] | None) -> tuple[Model, Mapping[str, Any]]:
+        config = self.config
+        model = EnsembleModel(Members(config.members, x.shape[1], config.hidden), x, y[:, 0])
+        inputs, targets = (x - model.center) / model.spread, (y[:, 0] - model.mean) / model.scale
+        n_held_out = max(1, round(config.held_out * len(y)))
+        is_seen = torch.ones(config.members, len(y), dtype=torch.float64)
+        for member in range(config.members):
+            is_seen[member, torch.randperm(len(y))[:n_held_out]] = 0
+        optimiser = torch.optim.AdamW(model.members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        best = torch.full((config.members,), torch.inf, dtype=torch.float64)
+        kept = {name: value.clone() for name, value in model.members.state_dict().items()}
+        for step in range(config.steps):
+            optimiser.zero_grad()
+            error = (model.members(inputs) - targets).square()
+            (error * is_seen).sum(1).div(is_seen.sum(1)).sum().backward()
+            if step % _CHECK_EVERY == 0:
+                unseen = (error.detach() * (1 - is_seen)).sum(1) / n_held_out
+                better = unseen < best
+                best = torch.where(better, unseen, best)
+                for name, value in model.members.state_dict().items():
+                    kept[name][better] = value[better]
+            optimiser.step()
+        model.members.load_state_dict(kept)
+        model.noise = best.mean()
+        return model, {"members": config.members, "held_out_error": float(best.mean().sqrt() * model.scale)}
