@@ -426,8 +426,7 @@ def _itself(value: Any) -> Any:
 def objective_oracle(loaded: LoadedConfig) -> str:
     """Whose labels the result is: of the oracles that measure the objective's quantity the first, on a ladder the highest."""
     wanted = loaded.config.objective.quantity
-    source = ENERGY_PER_ATOM.name if wanted == FORMATION_ENERGY.name else wanted
-    found = [name for name, oracle in loaded.parts.oracles.items() if source in {q.name for q in oracle.quantities}]
+    found = _measuring(loaded, wanted) or _measuring(loaded, ENERGY_PER_ATOM.name)
     levels = [level.oracle for level in loaded.config.fidelities.levels] if loaded.config.fidelities is not None else []
     return max(found, key=levels.index) if levels else found[0]
 
@@ -438,6 +437,10 @@ def reference_oracles(loaded: LoadedConfig) -> list[str]:
     if config.references is not None and config.references.oracles is not None:
         return list(config.references.oracles)
     gates = [level.gate.quantity for level in config.fidelities.levels if level.gate is not None] if config.fidelities is not None else []
-    if config.references is None and FORMATION_ENERGY.name not in (config.objective.quantity, *gates):
+    if config.references is None and FORMATION_ENERGY.name not in (*config.modelled, *gates):
         return []
-    return [name for name, oracle in loaded.parts.oracles.items() if ENERGY_PER_ATOM.name in {q.name for q in oracle.quantities}]
+    return _measuring(loaded, ENERGY_PER_ATOM.name)
+
+
+def _measuring(loaded: LoadedConfig, quantity: str) -> list[str]:
+    return [name for name, oracle in loaded.parts.oracles.items() if quantity in {known.name for known in oracle.quantities}]

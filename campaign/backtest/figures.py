@@ -6,8 +6,8 @@ Acceleration and enhancement factors: Q. Liang et al., npj Comput. Mater. 7 (202
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,22 +16,28 @@ from campaign.types import FloatArray, Objective
 
 @dataclass(frozen=True)
 class Run:
-    """One strategy with one seed: of each oracle call in order its label (NaN for a failure or another quantity) and its end (s)."""
+    """One strategy with one seed: the oracle calls in the order in which they ended.
+
+    ``values``: labels, NaN for a failure or another oracle's; ``ends``: virtual s; ``costs``: worker s; ``further``: labels of more
+    quantities by name.
+    """
 
     strategy: str
     seed: int
     values: FloatArray
     ends: FloatArray
+    costs: FloatArray
+    further: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Summary:
     """Of a strategy over its seeds.
 
-    ``calls_to_target``: median, infinite where most runs miss it; ``acceleration``: the baseline's over it (a run that misses counts as its
-    last call), with the quartiles over pairs of seeds; ``enhancement``: share of the best rows found, over the baseline's;
-    ``discovery``: mean share of the best rows found over all calls (area under the discovery curve); ``regret``: median distance of the
-    best label from the best there is, at the end.
+    ``calls_to_target``, ``time_to_target``, ``cost_to_target``: medians, infinite where most runs miss it; ``acceleration``: the
+    baseline's calls over its own (a run that misses counts as its last call), with the quartiles over pairs of seeds; ``enhancement``:
+    share of the best rows found, over the baseline's; ``discovery``: mean share of the best rows found over all calls (area under the
+    discovery curve); ``regret``: median distance of the best label from the best there is, at the end.
     """
 
     strategy: str
@@ -40,6 +46,7 @@ class Summary:
     regret: float
     calls_to_target: float
     time_to_target: float
+    cost_to_target: float
     acceleration: float
     acceleration_quartiles: tuple[float, float]
     enhancement: float
@@ -60,6 +67,12 @@ def calls_to(run: Run, objective: Objective, target: float) -> float:
     return float(reached[0] + 1) if len(reached) else math.inf
 
 
+def cost_to(run: Run, objective: Objective, target: float) -> float:
+    """Worker seconds spent until a value is reached; infinite where it is not."""
+    calls = calls_to(run, objective, target)
+    return float(run.costs[: int(calls)].sum()) if math.isfinite(calls) else math.inf
+
+
 def discovered(run: Run, objective: Objective, target: float, n_best: int) -> FloatArray:
     """(n,) the share of the best rows that were found after each call."""
     hits = np.where(np.isnan(run.values), False, objective.gain(run.values) >= objective.gain(target))
@@ -78,11 +91,8 @@ def curve(runs: Sequence[Run], objective: Objective) -> tuple[FloatArray, FloatA
 def summarise(runs: Sequence[Run], baseline: Sequence[Run], objective: Objective, target: float, best: float, n_best: int) -> Summary:
     """``target`` is the value to reach, ``best`` the best there is, ``n_best`` how many rows reach the target."""
 
-    def ends(found: Sequence[Run]) -> list[float]:
-        calls = [calls_to(run, objective, target) for run in found]
-        return [float(run.ends[int(n) - 1]) if math.isfinite(n) else math.inf for run, n in zip(found, calls, strict=True)]
-
     calls = np.array([calls_to(run, objective, target) for run in runs])
+    reached = [(run, int(n)) if math.isfinite(n) else None for run, n in zip(runs, calls, strict=True)]
     capped = np.minimum(calls, [len(run.values) for run in runs])
     theirs = np.array([min(calls_to(run, objective, target), len(run.values)) for run in baseline])
     ratios = theirs[:, None] / capped[None]
@@ -95,7 +105,8 @@ def summarise(runs: Sequence[Run], baseline: Sequence[Run], objective: Objective
         best=float(np.median(last)) * (objective.sign if objective.direction != "match" else 1),
         regret=float(np.median(objective.gain(best) - np.array(last))),
         calls_to_target=float(np.median(calls)),
-        time_to_target=float(np.median(ends(runs))),
+        time_to_target=float(np.median([item[0].ends[item[1] - 1] if item else math.inf for item in reached])),
+        cost_to_target=float(np.median([cost_to(run, objective, target) for run in runs])),
         acceleration=float(np.median(theirs) / np.median(capped)),
         acceleration_quartiles=(float(np.quantile(ratios, 0.25)), float(np.quantile(ratios, 0.75))),
         enhancement=share / their_share if their_share > 0 else math.inf,

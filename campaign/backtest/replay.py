@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from campaign.backtest.config import Backtest
 from campaign.backtest.figures import Run, Summary, summarise
 from campaign.backtest.table import Table, rows_of
 from campaign.ledger import CampaignState
+from campaign.protocols import Oracle
 from campaign.seeds import content_hash
-from campaign.types import Objective
+from campaign.types import FloatArray, Objective
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,35 @@ def replay(backtest: Backtest, strategy: str, seed: int) -> Run:
     with tempfile.TemporaryDirectory(prefix="oreloop-backtest-") as name:
         campaign = Campaign(Path(name) / "campaign", loaded)
         campaign.run()
-        return run_of(campaign.state(), strategy, seed, objective_oracle(loaded), loaded.config.objective.quantity, backtest.config.labels)
+        quantities = [item.quantity for item in loaded.config.objectives]
+        return run_of(campaign.state(), strategy, seed, objective_oracle(loaded), quantities, backtest.config.labels)
 
 
-def run_of(state: CampaignState, strategy: str, seed: int, oracle: str, quantity: str, limit: int) -> Run:
-    """The oracle calls of a campaign in the order in which they ended."""
-    calls = [
-        (label.sequence, label.values.get(quantity, np.nan) if label.oracle == oracle else np.nan, label.started + label.wall_seconds)
+def run_of(state: CampaignState, strategy: str, seed: int, oracle: str, quantities: Sequence[str], limit: int) -> Run:
+    """The oracle calls of a campaign in the order in which they ended; labels of the objective's oracle alone."""
+    calls: list[tuple[int, Mapping[str, float], float, float]] = [
+        (label.sequence, label.values if label.oracle == oracle else {}, label.started + label.wall_seconds, label.wall_seconds)
         for label in state.own_labels
     ]
-    calls += [(sequence, np.nan, event.started + event.wall_seconds) for sequence, _, event in state.failures]
-    rows = np.array([call[1:] for call in sorted(calls)], dtype=float).reshape(-1, 2)[:limit]
-    return Run(strategy, seed, rows[:, 0], rows[:, 1])
+    calls += [(sequence, {}, event.started + event.wall_seconds, event.wall_seconds) for sequence, _, event in state.failures]
+    calls = sorted(calls, key=lambda call: call[0])[:limit]
+    found = {name: np.array([values.get(name, np.nan) for _, values, _, _ in calls]) for name in quantities}
+    main, *further = quantities
+    ends, costs = np.array([call[2] for call in calls]), np.array([call[3] for call in calls])
+    return Run(strategy, seed, found[main], ends, costs, {name: found[name] for name in further})
 
 
 def conclude(backtest: Backtest, runs: list[Run]) -> Outcome:
     """Target and best from the table where there is one, else from the best of all runs."""
+    from campaign.loop import objective_oracle
+
     loaded = backtest.campaign(backtest.config.baseline, backtest.config.first_seed)
     objective = loaded.config.objective.objective
-    known = np.array(sorted(_values(loaded.parts.oracles.values(), objective.quantity), key=lambda value: -objective.gain(value)))
+    known = np.array(_values(loaded.parts.oracles[objective_oracle(loaded)], objective.quantity))
+    n_best = max(1, round(backtest.config.top * len(known)))
     if not len(known):
-        known = np.concatenate([run.values[~np.isnan(run.values)] for run in runs])
-        known = known[np.argsort(-objective.gain(known))]
-        n_best = 1
-    else:
-        n_best = max(1, round(backtest.config.top * len(known)))
+        known, n_best = np.concatenate([run.values[~np.isnan(run.values)] for run in runs]), 1
+    known = known[np.argsort(-objective.gain(known))]
     target = backtest.config.target if backtest.config.target is not None else float(known[n_best - 1])
     n_best = int((objective.gain(known) >= objective.gain(target)).sum())
     theirs = [run for run in runs if run.strategy == backtest.config.baseline]
@@ -96,11 +101,12 @@ def conclude(backtest: Backtest, runs: list[Run]) -> Outcome:
     return Outcome(objective, tuple(runs), target, float(known[0]), n_best, summaries)
 
 
-def _values(oracles: object, quantity: str) -> Iterator[float]:
-    for oracle in oracles:  # type: ignore[attr-defined]
-        if isinstance(oracle, Table) and quantity in oracle.config.columns:
-            yield from (values[quantity] for _, values in rows_of(oracle.config.path, oracle.config.source).values() if quantity in values)
-            return
+def _values(oracle: Oracle, quantity: str) -> list[float]:
+    """All values of a table; none where the oracle is no table."""
+    if not isinstance(oracle, Table):
+        return []
+    rows = rows_of(oracle.config.path, oracle.config.source).values()
+    return [values[quantity] for _, values in rows if quantity in values]
 
 
 def _path(backtest: Backtest, folder: Path, strategy: str, seed: int) -> Path:
@@ -109,11 +115,19 @@ def _path(backtest: Backtest, folder: Path, strategy: str, seed: int) -> Path:
 
 
 def _to_bytes(run: Run) -> bytes:
-    values = [None if np.isnan(value) else float(value) for value in run.values]
-    return json.dumps({"strategy": run.strategy, "seed": run.seed, "values": values, "ends": run.ends.tolist()}).encode()
+    def plain(values: FloatArray) -> list[float | None]:
+        return [None if np.isnan(value) else float(value) for value in values]
+
+    arrays = {"values": plain(run.values), "ends": plain(run.ends), "costs": plain(run.costs)}
+    further = {name: plain(values) for name, values in run.further.items()}
+    return json.dumps({"strategy": run.strategy, "seed": run.seed, **arrays, "further": further}).encode()
 
 
 def _from_bytes(data: bytes) -> Run:
     found = json.loads(data)
-    values = np.array([np.nan if value is None else value for value in found["values"]], dtype=float)
-    return Run(found["strategy"], found["seed"], values, np.array(found["ends"], dtype=float))
+
+    def array(values: list[float | None]) -> FloatArray:
+        return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+    further = {name: array(values) for name, values in found["further"].items()}
+    return Run(found["strategy"], found["seed"], array(found["values"]), array(found["ends"]), array(found["costs"]), further)

@@ -120,7 +120,7 @@ def test_the_command_writes_table_figure_and_experiment(tmp_path: Path) -> None:
 
 
 def run(values: list[float], strategy: str = "s") -> Run:
-    return Run(strategy, 0, np.array(values), np.arange(1.0, len(values) + 1))
+    return Run(strategy, 0, np.array(values), np.arange(1.0, len(values) + 1), np.full(len(values), 2.0))
 
 
 def test_figures_in_closed_form() -> None:
@@ -131,6 +131,7 @@ def test_figures_in_closed_form() -> None:
     summary = summarise([fast], [slow], MORE, target=8, best=10, n_best=4)
     assert summary.calls_to_target == summary.time_to_target == 2
     assert summary.acceleration == 2.5
+    assert summary.cost_to_target == 4
     assert summary.regret == 1
     assert summary.enhancement == 2.0
     assert summary.discovery == pytest.approx((0 + 1 + 2 + 2 + 2 + 2) / 6 / 4)
