@@ -14,8 +14,8 @@ from campaign import calibration, metrics
 from campaign.ledger import CampaignState
 from campaign.types import Objective
 
-_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagram")
-_LAYOUT = {
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagram")
+LAYOUT = {
     "template": "simple_white",
     "margin": {"l": 60, "r": 20, "t": 30, "b": 50},
     "height": 420,
@@ -34,8 +34,8 @@ def best_so_far(state: CampaignState, objective: Objective, oracle: str, axis: s
     groups: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
     for i, (label, _) in enumerate(series, start=1):
         groups[source_of(state, label.candidate)].append((i, label.values[objective.quantity], label.candidate))
-    figure = go.Figure(layout=_LAYOUT)
-    for symbol, (name, points) in zip(_SYMBOLS * 9, sorted(groups.items()), strict=False):
+    figure = go.Figure(layout=LAYOUT)
+    for symbol, (name, points) in zip(SYMBOLS * 9, sorted(groups.items()), strict=False):
         x, y, text = zip(*points, strict=True)
         figure.add_scatter(x=x, y=y, text=text, mode="markers", name=name, marker={"symbol": symbol, "size": 5, "opacity": 0.6})
     count = list(range(1, len(series) + 1))
@@ -48,7 +48,7 @@ def parity(state: CampaignState, objective: Objective, oracle: str, axis: str) -
     found = [item for record in state.rounds for item in calibration.predictions(record, state, objective, oracle)]
     if not found:
         return None
-    figure = go.Figure(layout=_LAYOUT)
+    figure = go.Figure(layout=LAYOUT)
     figure.add_scatter(
         x=[item.value for item in found],
         y=[item.mean for item in found],
@@ -65,7 +65,7 @@ def parity(state: CampaignState, objective: Objective, oracle: str, axis: str) -
 
 def composition(values: Sequence[tuple[Mapping[str, float], float, str]], elements: Sequence[str], axis: str) -> go.Figure:
     """Labels over composition: a ternary map for three elements, the objective against each fraction otherwise."""
-    figure = go.Figure(layout=_LAYOUT)
+    figure = go.Figure(layout=LAYOUT)
     colour = [value for _, value, _ in values]
     text = [candidate for _, _, candidate in values]
     marker = {"color": colour, "colorscale": "Viridis", "colorbar": {"title": axis}, "size": 6}
@@ -76,7 +76,7 @@ def composition(values: Sequence[tuple[Mapping[str, float], float, str]], elemen
             aaxis_title=f"{elements[0]} (at%)", baxis_title=f"{elements[1]} (at%)", caxis_title=f"{elements[2]} (at%)", sum=100
         )
         return figure
-    for symbol, element in zip(_SYMBOLS * 9, elements, strict=False):
+    for symbol, element in zip(SYMBOLS * 9, elements, strict=False):
         x = [100 * fractions.get(element, 0.0) for fractions, _, _ in values]
         figure.add_scatter(x=x, y=colour, text=text, mode="markers", name=element, marker={"symbol": symbol, "size": 6})
     figure.update_xaxes(title="fraction (at%)").update_yaxes(title=axis)
@@ -84,14 +84,14 @@ def composition(values: Sequence[tuple[Mapping[str, float], float, str]], elemen
 
 
 def funnel(counts: Mapping[str, int]) -> go.Figure:
-    figure = go.Figure(layout={**_LAYOUT, "height": 320})
+    figure = go.Figure(layout={**LAYOUT, "height": 320})
     figure.add_funnel(y=list(counts), x=list(counts.values()), marker={"color": "#777"}, textinfo="value+percent previous")
     return figure
 
 
 def timeline(state: CampaignState) -> go.Figure:
     """Which worker was busy when; failed attempts hatched."""
-    figure = go.Figure(layout={**_LAYOUT, "barmode": "overlay"})
+    figure = go.Figure(layout={**LAYOUT, "barmode": "overlay"})
     spans = [(label.worker, label.started, label.wall_seconds, label.candidate) for label in state.own_labels]
     lost = [(event.worker, event.started, event.wall_seconds, event.candidate) for _, _, event in state.failures]
     start = min((span[1] for span in [*spans, *lost]), default=0.0)

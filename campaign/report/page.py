@@ -11,14 +11,14 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from campaign import __version__, ladder
+from campaign import __version__, ladder, shares
 from campaign.artifacts import write_whole
 from campaign.budget import best_labels
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.loop import objective_oracle
 from campaign.progress import duration
-from campaign.report import figures
+from campaign.report import decisions, figures
 from campaign.report.figures import source_of
 from campaign.tracking.pictures import cif
 
@@ -69,10 +69,13 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     if found:
         add("Best so far", figures.best_so_far(state, objective, oracle, axis))
         add("Predicted before labelling, against found", figures.parity(state, objective, oracle, axis))
+        add("Pareto front", decisions.front(state, loaded.config.objectives, oracle))
+        add("Labels inside the predicted intervals", decisions.coverage(state, objective, oracle))
         add("Composition", figures.composition(compositions, loaded.config.space.elements, axis))
     for entry in sorted(entry_points(group="oreloop.figures"), key=lambda entry: entry.name):
         for title, figure in entry.load()(state):
             add(title, figure)
+    add("Which generator was asked, and what was labelled of it", decisions.shares(state))
     add("From proposed to labelled", figures.funnel(_funnel(state)))
     if state.own_labels or state.failures:
         add("Workers", figures.timeline(state))
@@ -87,7 +90,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         pictures=pictures,
         refusals=Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted),
         failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
-        generators=_generators(state),
+        generators=_generators(state, loaded, oracle),
         levels=ladder.agreement(state, loaded.config),
     )
     path = folder / "report.html"
@@ -129,8 +132,8 @@ def _funnel(state: CampaignState) -> dict[str, int]:
     }
 
 
-def _generators(state: CampaignState) -> list[dict[str, Any]]:
-    """What each generator brought: proposals, labels, and seconds spent proposing."""
+def _generators(state: CampaignState, loaded: LoadedConfig, oracle: str) -> list[dict[str, Any]]:
+    """What each generator brought: proposals, labels, seconds spent proposing, and the gain per second that the bandit goes by."""
     proposed: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     for record in state.rounds:
@@ -138,6 +141,14 @@ def _generators(state: CampaignState) -> list[dict[str, Any]]:
             proposed[event.generator] += len(event.proposals)
             seconds[event.generator] += event.seconds  # type: ignore[assignment]
     labelled = Counter(source_of(state, label.candidate) for label in state.own_labels)
+    found = shares.yields(state, loaded.config, oracle, state.sequence + 1)
     return [
-        {"name": name, "proposed": proposed[name], "labelled": labelled[name], "seconds": float(seconds[name])} for name in sorted(proposed)
+        {
+            "name": name,
+            "proposed": proposed[name],
+            "labelled": labelled[name],
+            "seconds": float(seconds[name]),
+            "rate": found[name].rate if name in found else 0.0,
+        }
+        for name in sorted(proposed)
     ]

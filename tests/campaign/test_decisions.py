@@ -18,6 +18,8 @@ from campaign.ledger import events as ev
 from campaign.loop import objective_oracle
 from campaign.protocols import GenerationContext
 from campaign.replay import replay
+from campaign.report import write_report
+from campaign.report.decisions import is_on_front
 from campaign.types import Objective, SearchSpace, Together
 from generators.random_alloy import RandomAlloy, RandomAlloyConfig
 
@@ -94,6 +96,7 @@ def test_two_objectives_and_a_failing_corner(small: Make, tmp_path: Path) -> Non
     last = state.rounds[-1]
     assert last.decided is not None
     assert replay(campaign, last.index) == last.decided.choices
+    assert "Pareto front" in page_of(campaign)
     early = [event for _, _, event in state.failures][:100]
     late = {choice.candidate for record in state.rounds[-2:] if record.decided for choice in record.decided.choices}
     assert early
@@ -194,6 +197,21 @@ def test_generators_are_asked_by_what_they_brought(small: Make) -> None:
     found = shares.yields(state, config, oracle, state.sequence)
     better = max(found, key=lambda name: found[name].rate)
     assert asked[-1][better] > 20
+    assert "gain per second" in page_of(campaign)
+    assert "Which generator was asked" in page_of(campaign)
+
+
+def page_of(campaign: Campaign) -> str:
+    reader = campaign.reader()
+    try:
+        return write_report(campaign.loaded, campaign.state(), reader, campaign.folder).read_text()
+    finally:
+        reader.close()
+
+
+def test_the_pareto_front_is_what_nothing_beats() -> None:
+    gains = np.array([[0.0, 3.0], [1.0, 2.0], [1.0, 1.0], [3.0, 0.0], [0.5, 2.5], [1.0, 2.0]])
+    assert is_on_front(gains).tolist() == [True, True, False, True, True, True]
 
 
 def fold_before(campaign: Campaign, sequence: int) -> CampaignState:
