@@ -52,7 +52,11 @@ class GuidedSearch:
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         """What the lineages passed through; none before there is a model."""
-        known = [item for item in context.labelled if context.objective.quantity in item.values]
+        known = [
+            item
+            for item in context.labelled
+            if context.objective.quantity in item.values and not context.space.violation(item.candidate.crystal.symbols)
+        ]
         if context.surrogate is None or not known:
             return
         lineages = _Search(self.config, context, rng).run(_starts(known, self.config, context, rng))

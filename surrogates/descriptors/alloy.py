@@ -26,7 +26,8 @@ from campaign.types import Crystal, FloatArray
 
 _SHELLS = {Phase.BCC: (8, 6, 12), Phase.FCC: (12, 6, 24)}
 _PHASES = (Phase.FCC, Phase.HCP, Phase.BCC)
-_CACHED_GEOMETRIES = 512
+_CACHED_GEOMETRIES = 4096
+"""About 10 KB each for 54 atoms."""
 _CHUNK = 512
 
 
@@ -34,7 +35,7 @@ _CHUNK = 512
 class _Geometry:
     """Neighbour shells (n, k) and shares of the phases."""
 
-    shells: tuple[NDArray[np.int64], ...]
+    shells: tuple[NDArray[np.int32], ...]
     phases: FloatArray
 
     @property
@@ -58,7 +59,7 @@ def _geometry(crystal: Crystal, key: bytes) -> _Geometry:
     counts = _SHELLS[Phase.BCC if share[Phase.BCC] >= 0.5 else Phase.FCC]
     indices = nearest(crystal.lattice, crystal.fractional, sum(counts)).indices
     edges = np.cumsum((0, *counts))
-    shells = tuple(indices[:, low:high] for low, high in itertools.pairwise(edges))
+    shells = tuple(indices[:, low:high].astype(np.int32) for low, high in itertools.pairwise(edges))
     geometry = _Geometry(shells, np.array([share[phase] for phase in _PHASES]))
     _geometries[key] = geometry
     if len(_geometries) > _CACHED_GEOMETRIES:
