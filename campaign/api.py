@@ -139,7 +139,7 @@ class Campaign:
     @property
     def rounds(self) -> pd.DataFrame:
         from campaign import tables
-        from campaign.loop import objective_oracle
+        from campaign.roles import objective_oracle
 
         return tables.rounds(self.state(), self.objective, objective_oracle(self.loaded))
 
@@ -157,7 +157,7 @@ class Campaign:
         try:
             self._begin_session(ledger, {name: f.key for name, f in parts.fidelities.items()}, accept_changes)
             self._import(ledger)
-            from campaign.loop import objective_oracle
+            from campaign.roles import objective_oracle
             from campaign.tracking import make_tracker
 
             tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded))

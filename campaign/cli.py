@@ -156,8 +156,8 @@ def run(
     accept_changes: Annotated[bool, typer.Option("--accept-changes", help="Use changed settings from the next round on.")] = False,
 ) -> None:
     """Begin a campaign, or go on with it. Ctrl-C ends it in good order, twice at once; both can be resumed."""
-    from campaign.loop import objective_oracle
     from campaign.progress import display
+    from campaign.roles import objective_oracle
 
     campaign = _campaign(source, folder)
     loaded = campaign.loaded
@@ -197,9 +197,9 @@ def _print_results(campaign: Any, oracle: str, unit: str) -> None:
 def status(source: ConfigOrFolder) -> None:
     """Where a campaign stands, also while it runs."""
     from campaign.ledger.lock import is_held
-    from campaign.loop import objective_oracle
     from campaign.metrics import busy_fraction
     from campaign.progress import facts
+    from campaign.roles import objective_oracle
 
     campaign = _campaign(source)
     loaded, state = campaign.loaded, campaign.state()

@@ -22,9 +22,10 @@ from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.ledger.state import RoundRecord
 from campaign.protocols import Committee, Executor, Handle, PluginSpec, Trainable
+from campaign.roles import objective_oracle, reference_oracles
 from campaign.schema import Component, GeneratorConfig
 from campaign.seeds import content_hash, stream_key
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, Candidate
+from campaign.types import Candidate
 
 _WAITING_PER_WORKER = 2
 _HEADROOM, _FIRST_CYCLE_SECONDS = 1.3, 1.5
@@ -421,26 +422,3 @@ def _import(specs: Sequence[PluginSpec]) -> None:
 def _itself(value: Any) -> Any:
     """Puts a value where computations find it without sending it again."""
     return value
-
-
-def objective_oracle(loaded: LoadedConfig) -> str:
-    """Whose labels the result is: of the oracles that measure the objective's quantity the first, on a ladder the highest."""
-    wanted = loaded.config.objective.quantity
-    found = _measuring(loaded, wanted) or _measuring(loaded, ENERGY_PER_ATOM.name)
-    levels = [level.oracle for level in loaded.config.fidelities.levels] if loaded.config.fidelities is not None else []
-    return max(found, key=levels.index) if levels else found[0]
-
-
-def reference_oracles(loaded: LoadedConfig) -> list[str]:
-    """The oracles that label the elements' crystals: those named, or all that measure energies where formation energies are wanted."""
-    config = loaded.config
-    if config.references is not None and config.references.oracles is not None:
-        return list(config.references.oracles)
-    gates = [level.gate.quantity for level in config.fidelities.levels if level.gate is not None] if config.fidelities is not None else []
-    if config.references is None and FORMATION_ENERGY.name not in (*config.modelled, *gates):
-        return []
-    return _measuring(loaded, ENERGY_PER_ATOM.name)
-
-
-def _measuring(loaded: LoadedConfig, quantity: str) -> list[str]:
-    return [name for name, oracle in loaded.parts.oracles.items() if quantity in {known.name for known in oracle.quantities}]

@@ -10,7 +10,7 @@ from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger import events as ev
 from campaign.ledger.state import RoundRecord
-from campaign.loop import objective_oracle
+from campaign.roles import objective_oracle
 from campaign.schema import CampaignConfig
 from campaign.seeds import stream_key
 from campaign.types import Candidate

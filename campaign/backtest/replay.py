@@ -18,6 +18,7 @@ from campaign.backtest.figures import Run, Summary, summarise
 from campaign.backtest.table import Table, rows_of
 from campaign.ledger import CampaignState
 from campaign.protocols import Oracle
+from campaign.roles import objective_oracle
 from campaign.seeds import content_hash
 from campaign.types import FloatArray, Objective
 
@@ -56,7 +57,6 @@ def run_all(backtest: Backtest, folder: Path, on_done: Callable[[str, int], None
 def replay(backtest: Backtest, strategy: str, seed: int) -> Run:
     """One strategy with one seed, in a folder of its own that is removed."""
     from campaign.api import Campaign
-    from campaign.loop import objective_oracle
 
     loaded = backtest.campaign(strategy, seed)
     with tempfile.TemporaryDirectory(prefix="oreloop-backtest-") as name:
@@ -82,8 +82,6 @@ def run_of(state: CampaignState, strategy: str, seed: int, oracle: str, quantiti
 
 def conclude(backtest: Backtest, runs: list[Run]) -> Outcome:
     """Target and best from the table where there is one, else from the best of all runs."""
-    from campaign.loop import objective_oracle
-
     loaded = backtest.campaign(backtest.config.baseline, backtest.config.first_seed)
     objective = loaded.config.objective.objective
     known = np.array(_values(loaded.parts.oracles[objective_oracle(loaded)], objective.quantity))

@@ -16,10 +16,10 @@ from campaign.artifacts import write_whole
 from campaign.budget import best_labels
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState, LedgerReader
-from campaign.loop import objective_oracle
 from campaign.progress import duration
 from campaign.report import decisions, figures
 from campaign.report.figures import source_of
+from campaign.roles import objective_oracle
 from campaign.tracking.pictures import cif
 
 _BEST = 20

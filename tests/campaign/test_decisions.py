@@ -15,11 +15,11 @@ from campaign.api import Campaign
 from campaign.errors import InputError
 from campaign.ledger import CampaignState
 from campaign.ledger import events as ev
-from campaign.loop import objective_oracle
 from campaign.protocols import GenerationContext
 from campaign.replay import replay
 from campaign.report import write_report
 from campaign.report.decisions import is_on_front
+from campaign.roles import objective_oracle
 from campaign.types import Objective, SearchSpace, Together
 from generators.random_alloy import RandomAlloy, RandomAlloyConfig
 
