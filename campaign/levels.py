@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from campaign.protocols import FittedLevels
 
 _LEAST_AT_LEVEL = 3
+_LABELLED_RIVALS = 20
+"""Candidates with labels of all levels that count when the best value is guessed."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,15 @@ def select(
     quantity, top = config.objective.quantity, datasets[names[-1]]
     known = {candidate.id: candidate for dataset in datasets.values() for candidate in dataset.of(quantity)[0]}
     everything = list({candidate.id: candidate for candidate in (*pool, *known.values())}.values())
-    aims = acquisition.Aims.of(config.objectives[:1], [torch.from_numpy(top.of(quantity)[1])], [], ())
-    promise = _promise(model, everything, aims)
-    order = np.argsort(-promise, kind="stable")[: config.acquisition.shortlist]
-    shortlist = [everything[row] for row in order]
     taken = {(name, candidate.id) for name, dataset in datasets.items() for candidate in (*dataset.of(quantity)[0], *dataset.failed)}
     taken |= {(name, candidate.id) for name, candidate in pending}
-    allowed = np.array([[(name, candidate.id) not in taken and room.get(name) != 0 for candidate in shortlist] for name in names])
+    aims = acquisition.Aims.of(config.objectives[:1], [torch.from_numpy(top.of(quantity)[1])], [], ())
+    ranked = [everything[row] for row in np.argsort(-_promise(model, everything, aims), kind="stable")]
+    is_open = [any((name, candidate.id) not in taken for name in names) for candidate in ranked]
+    some = [candidate for candidate, still in zip(ranked, is_open, strict=True) if still][: config.acquisition.shortlist]
+    done = [candidate for candidate, still in zip(ranked, is_open, strict=True) if not still][:_LABELLED_RIVALS]
+    shortlist = some + done
+    allowed = np.array([[(name, candidate.id) not in taken for candidate in shortlist] for name in names])
     waiting = [model.features_at([candidate], names.index(name)) for name, candidate in pending]
     seed = int(seed_sequence(stream).generate_state(1)[0])
     with library_seeds(seed):
@@ -94,6 +98,7 @@ def select(
             n,
             price,
             allowed,
+            [room.get(name) for name in names],
         )
     choices = []
     for level, row in scores.chosen:

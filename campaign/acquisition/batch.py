@@ -77,7 +77,7 @@ def _select(
     shortlist = _best_rows(score, max(config.shortlist, n_choices))
     places = [_places(output, shortlist) for output in outputs]
     if config.use == "greedy_mean":
-        chosen = _apart(np.sort(-score[shortlist]) * -1, n_choices, places[0], config.least_distance)
+        chosen = _apart(score[shortlist], n_choices, places[0], config.least_distance)
         return Scores(score, mean, deviation, tuple(shortlist[row] for row in chosen))
     pending = outputs[0].pending
     n_pending = len(pending) if pending is not None else 0

@@ -47,9 +47,10 @@ def select_levels(
     n_choices: int,
     costs: Sequence[float],
     allowed: NDArray[np.bool_],
+    room: Sequence[int | None],
 ) -> LevelScores:
     """Select pairs of level and row. ``at_level`` are the rows' features (n, d + 1) at each level, the cheapest first; ``pending`` the
-    features of what is under way; ``allowed`` (levels, n) pairs that may be chosen."""
+    features of what is under way; ``allowed`` (levels, n) pairs that may be chosen, of each level at most ``room`` of them."""
     n_levels, n = len(at_level), len(at_level[0])
     parts = [*at_level, *([pending] if pending is not None else [])]
     whole = FinitePoolModel.of([model], [torch.cat(parts)])
@@ -65,12 +66,18 @@ def select_levels(
     price = torch.tensor(list(costs), dtype=torch.float64).repeat_interleave(n)
     per_cost = InverseCostWeightedUtility(GenericDeterministicModel(lambda X: price[X.long()]))
     free = torch.from_numpy(allowed.reshape(-1).copy())
+    left = [n_choices if most is None else most for most in room]
     for row in range(n_levels * n, len(rows)):
         finite = finite.observing(row)
     chosen: list[int] = []
     first: Tensor | None = None
     with torch.no_grad():
-        while len(chosen) < n_choices and bool(free.any()):
+        while len(chosen) < n_choices:
+            for level, count in enumerate(left):
+                if count <= 0:
+                    free[level * n : (level + 1) * n] = False
+            if not bool(free.any()):
+                break
             information = qMultiFidelityLowerBoundMaxValueEntropy(
                 finite, candidate_set=pairs[top:], num_mv_samples=_MAX_VALUES, project=project, cost_aware_utility=per_cost
             )
@@ -79,6 +86,7 @@ def select_levels(
             row = int(torch.where(free, value, -torch.inf).argmax())
             chosen.append(row)
             free[row] = False
+            left[row // n] -= 1
             finite = finite.observing(row)
     score = first if first is not None else torch.zeros(len(pairs), dtype=torch.float64)
     mean, deviation = whole.mean[: n_levels * n, 0], whole.covariance[0].diagonal()[: n_levels * n].sqrt()

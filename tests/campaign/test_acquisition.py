@@ -225,12 +225,12 @@ class TwoLevels(Model):  # type: ignore[misc]
         return GPyTorchPosterior(MultivariateNormal(torch.zeros(len(X), dtype=X.dtype), near * torch.where(same_level, 1.0, 0.9)))
 
 
-def levels_chosen(price: float, allowed: np.ndarray | None = None) -> list[tuple[int, int]]:
+def levels_chosen(price: float, allowed: np.ndarray | None = None, room: int | None = None) -> list[tuple[int, int]]:
     at_level = [torch.cat([POOL[:30], torch.full((30, 1), float(level), dtype=torch.float64)], 1) for level in (0, 1)]
     aims = Aims.of([Objective("x", "maximize")], [torch.tensor([-1.0, 1.0], dtype=torch.float64)], [], ())
     everything = np.ones((2, 30), dtype=bool) if allowed is None else allowed
     torch.manual_seed(0)
-    return list(select_levels(TwoLevels(), at_level, None, aims, 5, [1.0, price], everything).chosen)
+    return list(select_levels(TwoLevels(), at_level, None, aims, 5, [1.0, price], everything, [None, room]).chosen)
 
 
 def test_the_level_is_chosen_by_what_it_tells_for_its_price() -> None:
@@ -239,3 +239,4 @@ def test_the_level_is_chosen_by_what_it_tells_for_its_price() -> None:
     assert len(set(levels_chosen(1.0))) == 5
     only_cheap = np.array([[True] * 30, [False] * 30])
     assert {level for level, _ in levels_chosen(1.0, only_cheap)} == {0}
+    assert sorted(level for level, _ in levels_chosen(1.0, room=2)) == [0, 0, 0, 1, 1]
