@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ def run_all(backtest: Backtest, folder: Path, on_done: Callable[[str, int], None
     missing = [key for key in backtest.runs if not _path(backtest, folder, *key).exists()]
     if missing:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(backtest.config.workers, len(missing)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(backtest.config.workers, len(missing)), mp_context=context, initializer=_be_quiet) as pool:
             jobs = {pool.submit(replay, backtest, *key): key for key in missing}
             for job in as_completed(jobs):
                 key = jobs[job]
@@ -52,6 +53,11 @@ def run_all(backtest: Backtest, folder: Path, on_done: Callable[[str, int], None
                 on_done(*key)
     runs = [_from_bytes(_path(backtest, folder, *key).read_bytes()) for key in backtest.runs]
     return conclude(backtest, runs)
+
+
+def _be_quiet() -> None:
+    """Failures in replays are data, not news."""
+    logging.getLogger("campaign").setLevel(logging.CRITICAL)
 
 
 def replay(backtest: Backtest, strategy: str, seed: int) -> Run:
