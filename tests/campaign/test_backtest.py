@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from ase.io import write
 from typer.testing import CliRunner
 
+from campaign.api import Campaign
 from campaign.backtest import config as backtests
 from campaign.backtest import replay
 from campaign.backtest.figures import Run, best_so_far, calls_to, summarise
+from campaign.backtest.table import Table, TableConfig
 from campaign.cli import app
 from campaign.crystals.lattice import supercell
 from campaign.errors import InputError
@@ -117,6 +120,18 @@ def test_the_command_writes_table_figure_and_experiment(tmp_path: Path) -> None:
     assert len(runs) == 4
     curve = next(run for run in runs if run.data.tags.get("seed") == "0")
     assert len(client.get_metric_history(curve.info.run_id, "best_gain")) == 12
+
+
+def test_another_campaigns_labels_are_a_table(small: Callable[..., Campaign], tmp_path: Path) -> None:
+    campaign = small()
+    campaign.run()
+    labels = {label.candidate: label.values["energy_per_atom"] for label in campaign.state().own_labels}
+    oracle = Table(TableConfig(path=campaign.folder, columns={"energy_per_atom": "energy_per_atom"}))
+    for candidate, value in labels.items():
+        assert oracle.evaluate(campaign.crystal(candidate)).value("energy_per_atom") == value
+    unknown = oracle.evaluate(supercell("bcc", (1, 1, 1), ["Fe", "Ni"]))
+    assert unknown.failure is not None
+    assert "no such crystal" in unknown.failure.message
 
 
 def run(values: list[float], strategy: str = "s") -> Run:

@@ -1,0 +1,29 @@
+"""Which oracle of a config does what."""
+
+from __future__ import annotations
+
+from campaign.config import LoadedConfig
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
+
+
+def objective_oracle(loaded: LoadedConfig) -> str:
+    """Whose labels the result is: of the oracles that measure the objective's quantity the first, on a ladder the highest."""
+    wanted = loaded.config.objective.quantity
+    found = _measuring(loaded, wanted) or _measuring(loaded, ENERGY_PER_ATOM.name)
+    levels = [level.oracle for level in loaded.config.fidelities.levels] if loaded.config.fidelities is not None else []
+    return max(found, key=levels.index) if levels else found[0]
+
+
+def reference_oracles(loaded: LoadedConfig) -> list[str]:
+    """The oracles that label the elements' crystals: those named, or all that measure energies where formation energies are wanted."""
+    config = loaded.config
+    if config.references is not None and config.references.oracles is not None:
+        return list(config.references.oracles)
+    gates = [level.gate.quantity for level in config.fidelities.levels if level.gate is not None] if config.fidelities is not None else []
+    if config.references is None and FORMATION_ENERGY.name not in (*config.modelled, *gates):
+        return []
+    return _measuring(loaded, ENERGY_PER_ATOM.name)
+
+
+def _measuring(loaded: LoadedConfig, quantity: str) -> list[str]:
+    return [name for name, oracle in loaded.parts.oracles.items() if quantity in {known.name for known in oracle.quantities}]
