@@ -53,7 +53,7 @@ def select_levels(
     features of what is under way; ``allowed`` (levels, n) pairs that may be chosen, of each level at most ``room`` of them."""
     n_levels, n = len(at_level), len(at_level[0])
     parts = [*at_level, *([pending] if pending is not None else [])]
-    whole = FinitePoolModel.of([model], [torch.cat(parts)])
+    whole = FinitePoolModel.of([model], [torch.cat(parts)], has_noise=True)
     finite = whole.scaled(aims.factor)
     rows = torch.arange(len(finite.mean), dtype=torch.float64)[:, None]
     pairs = rows[: n_levels * n]

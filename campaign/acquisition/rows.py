@@ -38,6 +38,10 @@ class RowModel(Model):  # type: ignore[misc]
         """The joint distribution of rows (..., q) in one output."""
         raise TypeError("a model of rows says how they vary together")
 
+    def noisy(self, joint: MultivariateNormal, rows: Tensor) -> MultivariateNormal:
+        """The distribution of labels of rows; as that of their values where labels have no noise."""
+        return joint
+
     def forward(self, X: Tensor) -> MultivariateNormal:
         parts = [self.joint(X[..., 0].long(), output) for output in range(self.num_outputs)]
         return parts[0] if len(parts) == 1 else MultitaskMultivariateNormal.from_independent_mvns(parts)
@@ -49,7 +53,10 @@ class RowModel(Model):  # type: ignore[misc]
         observation_noise: bool | Tensor = False,
         posterior_transform: PosteriorTransform | None = None,
     ) -> Posterior:
-        posterior = GPyTorchPosterior(self.forward(X))
+        joint = self.forward(X)
+        if observation_noise is True:
+            joint = self.noisy(joint, X[..., 0].long())
+        posterior = GPyTorchPosterior(joint)
         return posterior if posterior_transform is None else posterior_transform(posterior)
 
 
@@ -83,15 +90,21 @@ class MarginalModel(RowModel):
 
 
 class FinitePoolModel(RowModel):
-    """The points together: means (n, m) and covariances (m, n, n) of m outputs."""
+    """The points together: means (n, m) and covariances (m, n, n) of m outputs; ``noise`` (n,) variances of labels of the first."""
 
-    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+    def __init__(self, mean: Tensor, covariance: Tensor, noise: Tensor | None = None) -> None:
         super().__init__(mean.shape[1])
         self.mean, self.covariance = mean, covariance
+        self.noise = torch.zeros(len(mean), dtype=mean.dtype) if noise is None else noise
 
     @classmethod
-    def of(cls, models: Sequence[Model], points: Sequence[Tensor], scales: Sequence[float] = ()) -> FinitePoolModel:
-        """The joint posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations."""
+    def of(
+        cls, models: Sequence[Model], points: Sequence[Tensor], scales: Sequence[float] = (), *, has_noise: bool = False
+    ) -> FinitePoolModel:
+        """The joint posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations.
+
+        ``has_noise``: labels have the noise that the first model inferred.
+        """
         means, covariances = [], []
         for model, rows, scale in zip(models, points, list(scales) or [1.0] * len(models), strict=True):
             with torch.no_grad():
@@ -101,18 +114,27 @@ class FinitePoolModel(RowModel):
             jitter = _JITTER * covariance.diagonal().max().clamp_min(1e-12)
             means.append(joint.mean)
             covariances.append(covariance + jitter * torch.eye(len(rows), dtype=covariance.dtype))
-        return cls(torch.stack(means, 1), torch.stack(covariances))
+        noise = None
+        if has_noise:
+            with torch.no_grad():
+                with_noise = models[0].posterior(points[0], observation_noise=True).variance.reshape(-1)
+            noise = (with_noise - models[0].posterior(points[0]).variance.detach().reshape(-1)).clamp_min(0)
+        return cls(torch.stack(means, 1), torch.stack(covariances), noise)
 
     def joint(self, rows: Tensor, output: int) -> MultivariateNormal:
         covariance = self.covariance[output][rows[..., :, None], rows[..., None, :]]
         return MultivariateNormal(self.mean[rows, output], to_linear_operator(covariance))
 
+    def noisy(self, joint: MultivariateNormal, rows: Tensor) -> MultivariateNormal:
+        return MultivariateNormal(joint.mean, to_linear_operator(joint.covariance_matrix + torch.diag_embed(self.noise[rows])))
+
     def scaled(self, factor: Tensor) -> FinitePoolModel:
         """The first output times a factor."""
-        return FinitePoolModel(self.mean[:, :1] * factor, self.covariance[:1] * factor**2)
+        return FinitePoolModel(self.mean[:, :1] * factor, self.covariance[:1] * factor**2, self.noise * factor**2)
 
     def observing(self, row: int) -> FinitePoolModel:
-        """As if a row had been observed without noise, at its own mean: means stay, covariances shrink."""
+        """As if a row had been labelled with its own mean: means stay, covariances shrink."""
         column = self.covariance[:, :, row]
-        variance = column[:, row].clamp_min(1e-18)
-        return FinitePoolModel(self.mean, self.covariance - column[:, :, None] * column[:, None, :] / variance[:, None, None])
+        variance = (column[:, row] + self.noise[row]).clamp_min(1e-18)
+        covariance = self.covariance - column[:, :, None] * column[:, None, :] / variance[:, None, None]
+        return FinitePoolModel(self.mean, covariance, self.noise)

@@ -215,28 +215,36 @@ def test_chunks_do_not_change_scores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TwoLevels(Model):  # type: ignore[misc]
-    """A process over points and level: correlation 0.9 between the levels, unit variance, length scale 0.3, no label yet."""
+    """A process over points and level: correlation 0.9, unit variance, length scale 0.3, no label yet; noise at the dear level."""
 
     num_outputs = 1
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.noise = noise
 
     def posterior(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
         same_level = X[:, None, -1] == X[None, :, -1]
         near = torch.exp(-torch.cdist(X[:, :-1], X[:, :-1]).square() / (2 * 0.3**2))
-        return GPyTorchPosterior(MultivariateNormal(torch.zeros(len(X), dtype=X.dtype), near * torch.where(same_level, 1.0, 0.9)))
+        covariance = near * torch.where(same_level, 1.0, 0.9)
+        if kwargs.get("observation_noise"):
+            covariance = covariance + torch.diag(X[:, -1] * self.noise)
+        return GPyTorchPosterior(MultivariateNormal(torch.zeros(len(X), dtype=X.dtype), covariance))
 
 
-def levels_chosen(price: float, allowed: np.ndarray | None = None, room: int | None = None) -> list[tuple[int, int]]:
+def levels_chosen(price: float, allowed: np.ndarray | None = None, room: int | None = None, noise: float = 0.0) -> list[tuple[int, int]]:
     at_level = [torch.cat([POOL[:30], torch.full((30, 1), float(level), dtype=torch.float64)], 1) for level in (0, 1)]
     aims = Aims.of([Objective("x", "maximize")], [torch.tensor([-1.0, 1.0], dtype=torch.float64)], [], ())
     everything = np.ones((2, 30), dtype=bool) if allowed is None else allowed
     torch.manual_seed(0)
-    return list(select_levels(TwoLevels(), at_level, None, aims, 5, [1.0, price], everything, [None, room]).chosen)
+    return list(select_levels(TwoLevels(noise), at_level, None, aims, 5, [1.0, price], everything, [None, room]).chosen)
 
 
 def test_the_level_is_chosen_by_what_it_tells_for_its_price() -> None:
     assert [level for level, _ in levels_chosen(1.0)] == [1] * 5
     assert [level for level, _ in levels_chosen(20.0)] == [0] * 5
     assert len(set(levels_chosen(1.0))) == 5
+    assert [level for level, _ in levels_chosen(1.0, noise=4.0)] == [0] * 5, "a noisy level tells less"
     only_cheap = np.array([[True] * 30, [False] * 30])
     assert {level for level, _ in levels_chosen(1.0, only_cheap)} == {0}
     assert sorted(level for level, _ in levels_chosen(1.0, room=2)) == [0, 0, 0, 1, 1]
