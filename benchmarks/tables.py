@@ -182,18 +182,10 @@ def network() -> Iterator[Row]:
             atoms.calc = SinglePointCalculator(atoms, energy=answer.value("energy_per_atom") * len(crystal), forces=forces)
             frames.append(atoms)
         write_frames(f"{name}/train.extxyz", frames)
-        command = [
-            sys.executable,
-            "-m",
-            "campaign.cli",
-            "train",
-            "mace",
-            f"{name}/train.extxyz",
-            f"{name}/model.safetensors",
-            *SMALL_NETWORK,
-        ]
-        subprocess.run(command, check=True)
-        cheap = label("mace", {"model": f"{name}/model.safetensors", "relax": "none"}, crystals[TRAINING:])
+        model = f"{name}/model.safetensors"
+        train = [sys.executable, "-m", "campaign.cli", "train", "mace", f"{name}/train.extxyz", model, *SMALL_NETWORK]
+        subprocess.run(train, check=True)
+        cheap = label("mace", {"model": model, "relax": "none"}, crystals[TRAINING:])
     for crystal, low, high in zip(crystals[TRAINING:], cheap, dear[TRAINING:], strict=True):
         yield crystal, {"mace": low.value("energy_per_atom"), "meam": high.value("energy_per_atom")}
 
