@@ -13,6 +13,8 @@ QUOTED = {
     "sample_efficiency": (
         "bcc bulk modulus: labels to 197.4 GPa, median",
         "bcc bulk modulus: seeds of the hill climb that reach 197.4 GPa",
+        "fcc bulk modulus: labels to the best, median, over the hill climb's (at most 1000)",
+        "four elements: labels to the best, median, over the hill climb's (at most 1000)",
         "winner, bulk modulus by the elastic protocol (GPa)",
     ),
     "decisions": (
