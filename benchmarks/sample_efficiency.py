@@ -316,7 +316,7 @@ def confirm(runs: Sequence[Row]) -> Row:
     crystal = TASKS["bcc bulk modulus"].crystal(row["symbols"].split())
     oracle = LammpsBulkModulus(LammpsBulkModulusConfig())
     evaluation = oracle.evaluate(crystal)
-    engine = LammpsEngine(oracle.make_mechanics().potential)  # type: ignore[attr-defined]
+    engine = LammpsEngine(oracle.potential)
     modulus, energy, pressure = elastic_bulk_modulus(engine, crystal)
     phases = {name: evaluation.value(name) for name in ("fraction_bcc", "fraction_fcc", "fraction_hcp")}
     return {
