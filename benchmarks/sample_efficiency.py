@@ -72,7 +72,7 @@ TASKS = {
     "four elements": Task(("Co", "Cr", "Fe", "Ni"), "fcc", "bulk_modulus", "maximize", "lammps_bulk_modulus", SEVEN, repeats=SMALL),
     "five elements": Task(("Al", "Co", "Cr", "Fe", "Ni"), "fcc", "bulk_modulus", "maximize", "lammps_bulk_modulus", SEVEN, repeats=SMALL),
     "bcc energy": Task(NIFECR, "bcc", "energy_per_atom", "minimize", "lammps"),
-    "bcc shear modulus": Task(NIFECR, "bcc", "shear_modulus", "maximize", "lammps", {"measure": ["elastic_tensor"]}),
+    "bcc shear modulus": Task(NIFECR, "bcc", "shear_modulus", "maximize", "lammps", {"measure": ["elastic_tensor"]}, repeats=SMALL),
 }
 METHODS = {"oreloop": 334, "hill climb": 1000, "random": 200, "TPE on composition": 200, "CMA-ES on composition": 200}
 """Labels that each method is given; ours ends earlier after STAGNATION rounds without a better one."""
