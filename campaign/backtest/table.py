@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Table:
 
     @property
     def fidelity(self) -> Fidelity:
-        return Fidelity("table", {"name": self.config.path.name, "columns": self.config.columns})
+        return Fidelity("table", {"sha256": _digest(self.config.path), "columns": self.config.columns})
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         """Look the crystal up by its id."""
@@ -50,6 +51,12 @@ class Table:
         if not observations:
             return Evaluation.failed(FailureKind.NOT_CONVERGED, "the table's row has no value", retryable=False)
         return Evaluation(observations=observations)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 over what a table says: its file, or a folder's CIF files and journal."""
+    files = sorted([*path.glob("*.cif"), *path.glob("journal.jsonl")]) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @cache

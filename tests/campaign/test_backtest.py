@@ -84,6 +84,9 @@ def test_strategies_are_replayed_and_kept(tmp_path: Path) -> None:
     again = replay.run_all(backtest, tmp_path / "out", lambda *key: pytest.fail("nothing is run twice"))
     assert [run.values.tolist() for run in again.runs] == [run.values.tolist() for run in outcome.runs]
     assert len(replay.run_all(read(tmp_path, labels=10), tmp_path / "out").runs[0].values) == 10, "other settings are other runs"
+    table(tmp_path, gaps=1)
+    backtest = read(tmp_path)
+    assert not replay._path(backtest, tmp_path / "out", "random", 0).exists(), "another table is another run"
 
 
 def test_gaps_and_drawn_failures_are_failures_and_count_as_calls(tmp_path: Path) -> None:
