@@ -1,0 +1,132 @@
+"""How good generated crystals are: beside the crystals they should resemble, and beside what is known. Usable on any generator.
+
+Match rate: pymatgen's StructureMatcher with the tolerances of T. Xie et al., ICLR 2022 (stol 0.5, angle_tol 10, ltol 0.3); a crystal
+that cannot be compared counts as no match. Fingerprints: CrystalNN with order parameters (matminer, preset ``ops``), averaged over
+sites. G-distances: ``campaign.crystals.gvectors``. Phases: common neighbours.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from campaign.crystals.gvectors import g_distance
+from campaign.crystals.neighbours import shortest_distance
+from campaign.crystals.phases import Phase, classify
+from campaign.types import Crystal, FloatArray
+
+LEAST_DISTANCE, LEAST_VOLUME = 0.5, 0.1
+STOL, ANGLE_TOL, LTOL = 0.5, 10.0, 0.3
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Means over pairs. Distances that exist for no pair are not a number.
+
+    ``g_distance`` is over the pairs of one composition; ``composition_error`` is half the summed difference of atomic fractions (1).
+    """
+
+    pairs: int
+    match_rate: float
+    fingerprint_distance: float
+    g_distance: float
+    cp_g_distance: float
+    composition_error: float
+    same_size: float
+    valid: float
+
+
+def is_valid(crystal: Crystal) -> bool:
+    """Atoms at least 0.5 angstrom apart, a volume of at least 0.1 cubic angstrom, and charges that can balance (metals' always do)."""
+    has_room = crystal.volume >= LEAST_VOLUME and shortest_distance(crystal) >= LEAST_DISTANCE
+    return has_room and _is_balanced(frozenset(crystal.symbols), crystal.formula)
+
+
+@lru_cache(maxsize=4096)
+def _is_balanced(symbols: frozenset[str], formula: str) -> bool:
+    from pymatgen.core import Composition, Element
+
+    is_simple = len(symbols) == 1 or all(Element(symbol).is_metal for symbol in symbols)
+    return is_simple or bool(Composition(formula).oxi_state_guesses(max_sites=-1))
+
+
+def is_match(one: Crystal, other: Crystal) -> bool:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    matcher = StructureMatcher(stol=STOL, angle_tol=ANGLE_TOL, ltol=LTOL)
+    return matcher.get_rms_dist(one.structure, other.structure) is not None
+
+
+def fingerprint(crystal: Crystal) -> FloatArray:
+    """(61,) CrystalNN order parameters, averaged over sites; not a number where no bonds can be told. About 5 ms per atom."""
+    featurizer = _featurizer()
+    structure = crystal.structure
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return np.asarray(np.mean([featurizer.featurize(structure, site) for site in range(len(structure))], axis=0), dtype=float)
+        except (ValueError, RuntimeError, IndexError):
+            return np.full(len(featurizer.feature_labels()), np.nan)
+
+
+@lru_cache(maxsize=1)
+def _featurizer() -> Any:
+    from matminer.featurizers.site import CrystalNNFingerprint
+
+    return CrystalNNFingerprint.from_preset("ops")
+
+
+def phase_share(crystal: Crystal, phase: str) -> float:
+    """The share of atoms whose neighbours are those of the phase: fcc, hcp, bcc or other."""
+    return float((classify(crystal) == Phase[phase.upper()]).mean())
+
+
+def composition_error(one: Crystal, other: Crystal) -> float:
+    """Half the summed absolute difference of atomic fractions, 0 to 1."""
+    share = [np.bincount(crystal.numbers, minlength=120) / len(crystal) for crystal in (one, other)]
+    return float(0.5 * np.abs(share[0] - share[1]).sum())
+
+
+def reconstruction(wanted: Sequence[Crystal], got: Sequence[Crystal], *, with_fingerprints: bool = True) -> Reconstruction:
+    """How near each crystal comes to the one at its place among those wanted."""
+    found: dict[str, list[float]] = {name: [] for name in ("match", "fingerprint", "g", "cp", "composition", "size", "valid")}
+    for one, other in zip(wanted, got, strict=True):
+        valid = is_valid(other)
+        found["valid"].append(valid)
+        found["match"].append(valid and is_match(one, other))
+        found["composition"].append(composition_error(one, other))
+        found["size"].append(len(one) == len(other))
+        if valid and len(one) == len(other):
+            found["cp"].append(g_distance(one, other, by_element=False))
+        if valid and one.formula == other.formula:
+            found["g"].append(g_distance(one, other))
+        if valid and with_fingerprints:
+            found["fingerprint"].append(float(np.linalg.norm(fingerprint(one) - fingerprint(other))))
+    mean = {name: float(np.nanmean(values)) if np.isfinite(values).any() else float("nan") for name, values in found.items()}
+    return Reconstruction(
+        len(found["match"]), mean["match"], mean["fingerprint"], mean["g"], mean["cp"], mean["composition"], mean["size"], mean["valid"]
+    )
+
+
+def generation(crystals: Sequence[Crystal], known: Sequence[Crystal] = ()) -> Mapping[str, float]:
+    """Shares that are valid, that no other of the set matches, and that match nothing known; the unique and novel are valid too.
+
+    Only crystals of one composition are compared: time grows with the square of how many share one.
+    """
+    valid = [crystal for crystal in crystals if is_valid(crystal)]
+    unique: list[Crystal] = []
+    for crystal in valid:
+        if not _has_match(crystal, unique):
+            unique.append(crystal)
+    novel = [crystal for crystal in unique if not _has_match(crystal, known)]
+    n = max(1, len(crystals))
+    return {"valid": len(valid) / n, "unique": len(unique) / n, "novel": len(novel) / n}
+
+
+def _has_match(crystal: Crystal, others: Sequence[Crystal]) -> bool:
+    return any(is_match(crystal, other) for other in others if other.formula == crystal.formula)

@@ -1,0 +1,1 @@
+"""P-CDVAE: a crystal diffusion variational autoencoder with a phase head."""

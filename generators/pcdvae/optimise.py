@@ -1,0 +1,149 @@
+"""Property optimisation: Adam on latent vectors against what the heads predict, the network frozen.
+
+Plain (A. D. Naghdi et al., 2024, section 4.3): the property head alone. Held: the lower confidence bound of an ensemble of heads, each
+fitted to its own bootstrap of the labelled crystals, less a prior term, so that a vector stays where the decoder has seen data. The prior
+is a Gaussian mixture over the encoded labelled crystals, one component for each phase, and its term the squared distance from the
+component in its own metric, per dimension: 1 on average for the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import relu
+
+from campaign.types import Crystal
+from generators.networks.graph import batch_of
+from generators.pcdvae.model import PCDVAE
+
+_CHUNK = 128
+
+
+@torch.no_grad()
+def encode(model: PCDVAE, crystals: Sequence[Crystal]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latent vectors, (n, latent) each."""
+    device = model.lattice_mean.device
+    parts = [model.encode(batch_of(crystals[start : start + _CHUNK], device)) for start in range(0, len(crystals), _CHUNK)]
+    return torch.cat([mean for mean, _ in parts]), torch.cat([(log_variance / 2).exp() for _, log_variance in parts])
+
+
+class Merit(Protocol):
+    def __call__(self, latent: Tensor) -> Tensor:
+        """(b,) what Adam raises, in standard deviations of the property."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The property head; ``sign`` -1 to make the property small."""
+
+    model: PCDVAE
+    output: int = 0
+    sign: float = 1.0
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        return self.sign * self.model.property(latent)[:, self.output]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """m heads with one hidden layer, on standardised values. first: (m, d, h); second: (m, h); biases (m, h) and (m,)."""
+
+    first: Tensor
+    first_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        """(m, b)."""
+        hidden = relu(torch.einsum("bd,mdh->mbh", latent, self.first) + self.first_bias[:, None])
+        return torch.einsum("mbh,mh->mb", hidden, self.second) + self.second_bias[:, None]
+
+
+def fit_ensemble(mean: Tensor, deviation: Tensor, values: Tensor, *, members: int = 8, hidden: int = 64, steps: int = 500) -> Ensemble:
+    """Heads fitted to (n, d) encoded crystals and their standardised values (n,), with fresh latent noise in each of ``steps`` Adam steps.
+
+    Draws from torch's global state. 500 steps on 1,000 crystals and 64 dimensions take about 4 s on one core.
+    """
+    n, d = mean.shape
+    weight = torch.stack([torch.bincount(torch.randint(n, (n,)), minlength=n) for _ in range(members)]).to(mean)
+    first, second = torch.randn(members, d, hidden) / d**0.5, torch.randn(members, hidden) / hidden**0.5
+    raw = [first, torch.zeros(members, hidden), second, torch.zeros(members)]
+    parameters = [tensor.to(mean).requires_grad_() for tensor in raw]
+    ensemble = Ensemble(*parameters)
+    optimiser = torch.optim.AdamW(parameters, lr=5e-3, weight_decay=1e-2)
+    with torch.enable_grad():
+        for _ in range(steps):
+            loss = (weight * (ensemble(mean + deviation * torch.randn_like(mean)) - values) ** 2).mean()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    return Ensemble(*(tensor.detach() for tensor in parameters))
+
+
+@dataclass(frozen=True)
+class Prior:
+    """One Gaussian per phase: means (c, d) and inverse square roots of the covariances (c, d, d)."""
+
+    means: Tensor
+    whiten: Tensor
+
+    @classmethod
+    def of(cls, mean: Tensor, deviation: Tensor, phase: Tensor) -> Prior:
+        """From encoded crystals (n, d) and their phases (n,); a phase with fewer than two crystals joins none."""
+        means, whiten = [], []
+        for value in torch.unique(phase):
+            rows = phase == value
+            if rows.sum() < 2:
+                continue
+            covariance = torch.cov(mean[rows].T) + torch.diag((deviation[rows] ** 2).mean(0))
+            eigenvalue, eigenvector = torch.linalg.eigh(covariance.double())
+            means.append(mean[rows].mean(0))
+            whiten.append((eigenvector / eigenvalue.clamp_min(1e-8).sqrt()).to(mean))
+        return cls(torch.stack(means), torch.stack(whiten))
+
+    def draw(self, n: int) -> Tensor:
+        """(n, d), each from a random component; draws from torch's global state."""
+        which = torch.randint(len(self.means), (n,))
+        noise = torch.randn(n, self.means.shape[1]).to(self.means)
+        offset: Tensor = torch.linalg.solve(self.whiten[which].transpose(1, 2), noise[:, :, None])[..., 0]
+        return self.means[which] + offset
+
+    def distance(self, latent: Tensor) -> Tensor:
+        """(b,) squared distance per dimension from the nearest component."""
+        offset = torch.einsum("bcd,cde->bce", latent[:, None] - self.means, self.whiten)
+        return (offset**2).mean(-1).amin(1)
+
+
+@dataclass(frozen=True)
+class Held:
+    """mean - ``caution`` x standard deviation over the ensemble - ``weight`` x distance from the prior."""
+
+    ensemble: Ensemble
+    prior: Prior
+    caution: float = 1.0
+    weight: float = 1.0
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        found = self.ensemble(latent)
+        return found.mean(0) - self.caution * found.std(0) - self.weight * self.prior.distance(latent)
+
+
+def ascend(merit: Merit, latent: Tensor, stages: Sequence[int], rate: float = 1e-3) -> Iterator[tuple[int, Tensor]]:
+    """The latent vectors (b, d) after each number of Adam steps in ``stages``, which rise."""
+    point = latent.clone().requires_grad_()
+    optimiser = torch.optim.Adam([point], lr=rate)
+    done = 0
+    for stage in stages:
+        with torch.enable_grad():
+            for _ in range(stage - done):
+                optimiser.zero_grad()
+                (gradient,) = torch.autograd.grad(-merit(point).sum(), point)
+                point.grad = gradient
+                optimiser.step()
+        done = stage
+        yield stage, point.detach().clone()

@@ -1,0 +1,256 @@
+"""The generator ``pcdvae``: learns from the labelled crystals, and proposes from its prior and by property optimisation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+
+from campaign.checkpoints import checkpoint_from_bytes
+from campaign.errors import InputError
+from campaign.parameters import ConfigPath
+from campaign.protocols import GenerationContext
+from campaign.types import Checkpoint, Crystal, LabelledCandidate, Objective, Proposal
+from generators.metrics import generation, phase_share
+from generators.pcdvae.data import NEIGHBOURHOODS, check_phases, examples_of
+from generators.pcdvae.embedder import check_elements
+from generators.pcdvae.model import PCDVAE, Preset, elements_known
+from generators.pcdvae.optimise import Held, Merit, Plain, Prior, ascend, encode, fit_ensemble
+from generators.pcdvae.sample import Focused, Langevin, Sampler, in_reduced_precision, sample
+from generators.pcdvae.store import from_checkpoint, hash_of, tables_of, to_checkpoint
+from generators.pcdvae.train import Epoch, Example, TrainingSettings, split_by_composition, train
+
+log = logging.getLogger(__name__)
+_AT_ONCE, _GATE = 32, 24
+
+
+class Frame(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FocusedConfig(Frame):
+    use: Literal["focused"] = "focused"
+    steps: int = Field(170, ge=1, description="Langevin steps at the levels at which crystals form.")
+    ancestral: int = Field(20, ge=1, description="Steps that take the rest of the noise away.")
+
+    @property
+    def sampler(self) -> Sampler:
+        return Focused(self.steps, self.ancestral)
+
+
+class LangevinConfig(Frame):
+    use: Literal["langevin"]
+    steps: int = Field(100, ge=1, description="Steps at each of the 50 noise levels.")
+    rate: float = Field(1e-4, gt=0, description="Step size (angstrom^2) at the smallest level; it grows with the level's square.")
+
+    @property
+    def sampler(self) -> Sampler:
+        return Langevin(self.steps, self.rate)
+
+
+class OptimisationConfig(Frame):
+    share: float = Field(0.5, ge=0, le=1, description="Share (1) of the proposals; the others are drawn from the prior.")
+    starts: float = Field(0.25, gt=0, le=1, description="Best share (1) of the labelled crystals that are encoded as starts.")
+    stages: tuple[int, ...] = Field((200, 500, 1000, 1500, 2500), min_length=1, description="Adam steps after which vectors are decoded.")
+    rate: float = Field(1e-3, gt=0, description="Adam's rate.")
+    form: Literal["held", "plain"] = Field("held", description="Ensemble of heads with a prior term, or the property head alone.")
+    caution: float = Field(1.0, ge=0, description="held: weight of the ensemble's standard deviation.")
+    prior: float = Field(1.0, ge=0, description="held: weight of the distance from the labelled crystals.")
+
+    @field_validator("stages")
+    @classmethod
+    def _rise(cls, stages: tuple[int, ...]) -> tuple[int, ...]:
+        if list(stages) != sorted(set(stages)) or stages[0] < 1:
+            raise ValueError(f"stages: expected numbers of steps that rise, got {list(stages)}")
+        return stages
+
+
+class TrainingConfig(Frame):
+    epochs: int = Field(100, ge=1, description="Most passes over the labelled crystals in each training.")
+    patience: int = Field(30, ge=1, description="Passes without a better validation loss after which training stops.")
+    batch_size: int = Field(32, ge=1, description="Crystals per step.")
+    rate: float = Field(1e-3, gt=0, description="Adam's rate.")
+    validation: float = Field(0.15, ge=0, lt=1, description="Share (1) of the crystals whose compositions are held out.")
+
+    def settings(self, preset: Preset, reduced_precision: bool) -> TrainingSettings:
+        return TrainingSettings(
+            preset=preset,
+            epochs=self.epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+            rate=self.rate,
+            validation=self.validation,
+            reduced_precision=reduced_precision,
+        )
+
+
+class PCDVAEConfig(Frame):
+    preset: Preset = Field("small", description="Sizes of the network: the paper's, or small ones for CPUs.")
+    phases: tuple[str, ...] = Field(
+        ("fcc", "bcc"), description="Phases told apart: fcc, hcp, bcc, other; or crystal systems. None or one: plain CDVAE."
+    )
+    weights: ConfigPath | None = Field(None, description="File that `oreloop train pcdvae` wrote, to start from.")
+    least_labels: int = Field(50, ge=2, description="Labelled crystals before it is first trained.")
+    training: TrainingConfig = TrainingConfig()
+    optimisation: OptimisationConfig = OptimisationConfig()
+    prior: Literal["labelled", "normal"] = Field(
+        "labelled",
+        description="Latent vectors are drawn around the labelled crystals of each phase, or from a standard normal.",
+    )
+    sampler: Annotated[FocusedConfig | LangevinConfig, Field(discriminator="use")] = FocusedConfig()
+    reduced_precision: bool = Field(True, description="bfloat16 in the matrix products of training and of sampling.")
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @field_validator("phases")
+    @classmethod
+    def _of_one_kind(cls, phases: tuple[str, ...]) -> tuple[str, ...]:
+        check_phases(phases)
+        return phases
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The labelled crystals in latent space: means and deviations (n, d), phases (n,), gains (n,) and candidates' ids."""
+
+    mean: Tensor
+    deviation: Tensor
+    phase: Tensor
+    gain: Tensor
+    ids: list[str]
+
+
+class PCDVAEGenerator:
+    Config = PCDVAEConfig
+
+    def __init__(self, config: PCDVAEConfig) -> None:
+        self.config = config
+
+    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
+        """None before there are weights. Raises InputError on elements or sizes that the weights do not know."""
+        checkpoint = self._checkpoint(context)
+        if checkpoint is None:
+            return
+        model, tables = from_checkpoint(checkpoint)
+        check_elements(context.space.elements, tables)
+        model.known &= elements_known([atomic_numbers[element] for element in context.space.elements])
+        model = model.to(self.config.device)
+        torch.manual_seed(int(rng.integers(2**31)))
+        encoded = self._encoded(model, context)
+        n_optimised = round(self.config.optimisation.share * n) if encoded is not None else 0
+        decoder = in_reduced_precision(model) if self.config.reduced_precision else model
+        for latent, proposals in self._latents(model, encoded, n - n_optimised, n_optimised, rng, context.objective):
+            for start in range(0, len(latent), _AT_ONCE):
+                part = slice(start, start + _AT_ONCE)
+                crystals = sample(decoder, latent[part], self.config.sampler.sampler)
+                yield from zip(crystals, proposals[part], strict=True)
+
+    def _checkpoint(self, context: GenerationContext) -> Checkpoint | None:
+        if context.checkpoint is None and self.config.weights is not None:
+            return checkpoint_from_bytes(self.config.weights.read_bytes())
+        return context.checkpoint
+
+    def _encoded(self, model: PCDVAE, context: GenerationContext) -> _Encoded | None:
+        quantity = context.objective.quantity
+        known = [item for item in context.labelled if quantity in item.values]
+        known = [item for item in known if len(item.candidate.crystal) <= model.shape.max_atoms]
+        if len(known) < 2:
+            return None
+        crystals = [item.relaxed or item.candidate.crystal for item in known]
+        mean, deviation = encode(model, crystals)
+        gain = torch.tensor([float(context.objective.gain(item.values[quantity])) for item in known], device=mean.device)
+        return _Encoded(mean, deviation, model.predicted_phase(mean), gain, [item.candidate.id for item in known])
+
+    def _latents(
+        self, model: PCDVAE, encoded: _Encoded | None, n_drawn: int, n_optimised: int, rng: np.random.Generator, objective: Objective
+    ) -> Iterator[tuple[Tensor, list[Proposal]]]:
+        prior = Prior.of(encoded.mean, encoded.deviation, encoded.phase) if encoded is not None else None
+        if n_drawn:
+            if self.config.prior == "labelled" and prior is not None:
+                drawn = prior.draw(n_drawn)
+            else:
+                drawn = torch.randn(n_drawn, model.sizes.latent, device=model.lattice_mean.device)
+            yield drawn, [Proposal(condition={"from": "prior"})] * n_drawn
+        if n_optimised and encoded is not None and prior is not None:
+            settings = self.config.optimisation
+            best = torch.argsort(encoded.gain, descending=True)[: max(1, round(settings.starts * len(encoded.ids)))]
+            stages = rng.permutation(np.resize(settings.stages, n_optimised))
+            rows = best[torch.as_tensor(rng.integers(len(best), size=n_optimised))]
+            merit = self._merit(model, encoded, prior, objective)
+            for stage, latent in ascend(merit, encoded.mean[rows], sorted(set(stages.tolist())), settings.rate):
+                mine = np.flatnonzero(stages == stage)
+                condition = {"from": "optimisation", "steps": int(stage)}
+                yield latent[mine], [Proposal(parents=(encoded.ids[int(rows[i])],), condition=condition) for i in mine]
+
+    def _merit(self, model: PCDVAE, encoded: _Encoded, prior: Prior, objective: Objective) -> Merit:
+        settings = self.config.optimisation
+        if settings.form == "plain":
+            if objective.direction == "match":
+                raise InputError("optimisation: form plain makes a property large or small", hint="set form: held to match a value")
+            return Plain(model, sign=1.0 if objective.direction == "maximize" else -1.0)
+        standard = (encoded.gain - encoded.gain.mean()) / encoded.gain.std().clamp_min(1e-9)
+        return Held(fit_ensemble(encoded.mean, encoded.deviation, standard), prior, settings.caution, settings.prior)
+
+    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
+        """From the last weights where there are any; those unchanged where there are too few labels."""
+        examples = self._examples(labelled, context)
+        old = self._checkpoint(context)
+        if len(examples) < self.config.least_labels:
+            if old is not None:
+                return old
+            raise InputError(f"expected {self.config.least_labels} labelled crystals to train on, got {len(examples)}")
+        start = from_checkpoint(old)[0] if old is not None else None
+        settings = self.config.training.settings(self.config.preset, self.config.reduced_precision)
+        trained = train(examples, settings, seed=int(rng.integers(2**31)), start=start, progress=_told, device=self.config.device)
+        tables = tables_of(examples, self.config.phases, [context.objective.quantity])
+        if old is not None:
+            known = set(from_checkpoint(old)[1].elements) | set(tables.elements)
+            tables = replace(tables, elements=tuple(sorted(known)))
+        return to_checkpoint(trained.model.cpu(), tables, hash_of(examples), trained.metrics)
+
+    def is_improvement(
+        self, new: Checkpoint, old: Checkpoint | None, labelled: Sequence[LabelledCandidate], *, context: GenerationContext
+    ) -> tuple[bool, Mapping[str, float]]:
+        """Whether valid + unique + phase fidelity - relative error of the property rose, on held-out crystals decoded again."""
+        examples = self._examples(labelled, context)
+        _, held = split_by_composition([example.crystal for example in examples], self.config.training.validation)
+        judged = [examples[row] for row in held] or examples
+        after = self._figures(new, judged)
+        if old is None:
+            return True, after
+        before = self._figures(old, judged)
+        figures = after | {f"{name}_before": value for name, value in before.items()}
+        return _merit_of(after) >= _merit_of(before), figures
+
+    def _figures(self, checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, float]:
+        model, tables = from_checkpoint(checkpoint)
+        mean, _ = encode(model, [example.crystal for example in examples])
+        error = model.properties(mean)[:, 0].detach() - torch.tensor([example.properties[0] for example in examples])
+        chosen = list(range(0, len(examples), max(1, len(examples) // _GATE)))[:_GATE]
+        counts = torch.tensor([len(examples[row].crystal) for row in chosen])
+        crystals = sample(in_reduced_precision(model), mean[chosen], self.config.sampler.sampler, counts=counts)
+        quality = generation(crystals)
+        figures = {"valid": quality["valid"], "unique": quality["unique"], "property_error": float((error**2).mean().sqrt())}
+        figures["relative_error"] = figures["property_error"] / float(model.property_deviation[0])
+        if len(tables.phases) > 1 and set(tables.phases) <= set(NEIGHBOURHOODS):
+            wanted = [tables.phases[examples[row].phase] for row in chosen]
+            figures["phase_fidelity"] = float(np.mean([phase_share(*pair) for pair in zip(crystals, wanted, strict=True)]))
+        return figures
+
+    def _examples(self, labelled: Sequence[LabelledCandidate], context: GenerationContext) -> list[Example]:
+        return examples_of(labelled, [context.objective.quantity], self.config.phases)
+
+
+def _merit_of(figures: Mapping[str, float]) -> float:
+    return figures["valid"] + figures["unique"] + figures.get("phase_fidelity", 0.0) - figures["relative_error"]
+
+
+def _told(epoch: Epoch) -> None:
+    if epoch.index % 10 == 0:
+        log.info("epoch %d of %d: training %.3f, validation %.3f", epoch.index, epoch.epochs, epoch.training, epoch.validation)

@@ -1,0 +1,133 @@
+"""Crystals from latent vectors: annealed Langevin dynamics, and a sampler with far fewer calls of the decoder.
+
+The decoder gives the displacement toward the data in units of the noise's width s, so the score is that over s.
+Langevin: Y. Song, S. Ermon, NeurIPS 2019, algorithm 1: the same number of steps at each level. Focused: nearly all steps at the levels
+at which a crystal forms out of disorder, about a twentieth to an eighth of the distance between atoms; above them positions stay uniform
+whatever is done, and below them ancestral steps (Y. Song et al., ICLR 2021, eq. 47) take the rest of the noise away.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softmax
+
+from campaign.types import Crystal
+from generators.networks.graph import Batch
+from generators.pcdvae.model import PCDVAE
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """steps at each of the network's noise levels, of size ``rate`` (s / smallest s)^2."""
+
+    steps: int = 100
+    rate: float = 1e-4
+
+    def calls(self, levels: int) -> int:
+        return self.steps * levels
+
+
+@dataclass(frozen=True)
+class Focused:
+    """``steps`` Langevin steps of size ``rate`` s^2 as s falls from ``first`` to ``last``, in (V/N)^(1/3); then ``ancestral`` steps."""
+
+    steps: int = 170
+    ancestral: int = 20
+    first: float = 0.13
+    last: float = 0.044
+    rate: float = 1.4
+
+    def calls(self, levels: int) -> int:
+        return self.steps + self.ancestral
+
+
+Sampler = Langevin | Focused
+Progress = Callable[[int, int], None]
+
+
+@torch.no_grad()
+def sample(
+    model: PCDVAE, latent: Tensor, sampler: Sampler, *, counts: Tensor | None = None, progress: Progress | None = None
+) -> list[Crystal]:
+    """One crystal for each latent vector (b, latent), of ``counts`` (b,) atoms, by the head where not given.
+
+    Draws from torch's global state. In reduced precision where the decoder's weights are (``in_reduced_precision``).
+    """
+    batch = start(model, latent, counts)
+    phase = model.predicted_phase(latent)
+    dtype = model.element.weight.dtype
+    logits = batch.lattice.new_zeros(len(batch.numbers), len(model.known))
+
+    def displacement(batch: Batch) -> Tensor:
+        nonlocal logits
+        vectors, logits = model.decode(batch, latent.to(dtype), phase)
+        return vectors.float()
+
+    steps = _langevin(model, sampler) if isinstance(sampler, Langevin) else _focused(model, batch, sampler)
+    total = sampler.calls(model.noise.levels)
+    for call, (move, width) in enumerate(steps):
+        moved = move * displacement(batch) + width * torch.randn_like(batch.fractional)
+        numbers = logits.masked_fill(~model.known, -torch.inf).argmax(1) + 1
+        batch = replace(batch, fractional=(batch.fractional + batch.to_fractional(moved)) % 1.0, numbers=numbers)
+        if progress is not None:
+            progress(call + 1, total)
+    return batch.crystals()
+
+
+def in_reduced_precision(model: PCDVAE) -> PCDVAE:
+    """A copy whose decoder multiplies in bfloat16; geometry and heads stay as they are."""
+    model = copy.deepcopy(model)
+    model.decoder.bfloat16()
+    model.element.bfloat16()
+    return model
+
+
+Step = tuple[Tensor | float, Tensor | float]
+"""Factor of the displacement, and width of the noise (angstrom); for all atoms, or (n, 1)."""
+
+
+def _langevin(model: PCDVAE, sampler: Langevin) -> Iterator[Step]:
+    levels = model.position_levels.tolist()
+    for level in levels:
+        step = sampler.rate * (level / levels[-1]) ** 2
+        yield from [(step / level, (2 * step) ** 0.5)] * sampler.steps
+
+
+def _focused(model: PCDVAE, batch: Batch, sampler: Focused) -> Iterator[Step]:
+    unit = (torch.linalg.det(batch.lattice).abs() / batch.counts) ** (1 / 3)
+    unit = unit[batch.crystal, None]
+    for level in np.geomspace(sampler.first, sampler.last, sampler.steps).tolist():
+        yield sampler.rate * level * unit, (2 * sampler.rate) ** 0.5 * level * unit
+    reached = sampler.last * (1 + sampler.rate) ** 0.5 * unit
+    ratios = (model.position_levels[-1] / reached) ** (1 / max(1, sampler.ancestral - 1))
+    for index in range(sampler.ancestral):
+        level = reached * ratios**index
+        following = level * ratios if index < sampler.ancestral - 1 else 0.0 * level
+        removed = level**2 - following**2
+        yield removed / level, following * removed.sqrt() / level
+
+
+@torch.no_grad()
+def start(model: PCDVAE, latent: Tensor, counts: Tensor | None = None) -> Batch:
+    """Uniform positions in the predicted cell, with the predicted number of atoms and composition."""
+    if counts is None:
+        counts = model.n_atoms(latent)[:, 1:].argmax(1) + 1
+    lattice = model.lattices(latent, counts)
+    share = softmax(model.composition(latent).masked_fill(~model.known, -torch.inf), dim=1)
+    numbers = torch.cat([_elements(p, int(n)) for p, n in zip(share, counts, strict=True)])
+    return Batch(lattice.float(), torch.rand(len(numbers), 3, device=latent.device), numbers, counts)
+
+
+def _elements(share: Tensor, n: int) -> Tensor:
+    """(n,) atomic numbers in random order: round(n p) of each element, the rest drawn."""
+    whole = (share * n).round().long().clamp_max(n)
+    numbers = torch.repeat_interleave(torch.arange(1, len(share) + 1, device=share.device), whole)
+    if len(numbers) < n:
+        numbers = torch.cat([numbers, torch.multinomial(share, n - len(numbers), replacement=True) + 1])
+    return numbers[torch.randperm(len(numbers), device=share.device)][:n]
