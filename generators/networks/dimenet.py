@@ -16,6 +16,7 @@ from torch.nn.functional import silu
 
 from generators.networks.bases import bessel, legendre, spherical_bessel
 from generators.networks.graph import Batch, Neighbours, nearest_neighbours
+from generators.networks.layers import weighted_sum
 
 N_ELEMENTS = 95
 
@@ -58,9 +59,11 @@ class DimeNetPlusPlus(nn.Module):
         zonal = zonal.permute(1, 2, 3, 0).flatten(2)
         spherical = near.envelope[..., None, None] * spherical_bessel(near.distance, sizes.cutoff, sizes.spherical, sizes.radial)
 
-        atom = self.element(batch.numbers)
+        atom, bias = self.element(batch.numbers), self.pair.bias
         first, second, third = torch.split(self.pair.weight, sizes.hidden, dim=1)
-        message = silu((atom @ first.T)[:, None] + (atom @ second.T)[near.source] + silu(self.radial(radial)) @ third.T + self.pair.bias)
+        edge = silu(self.radial(radial)) @ third.T
+        message = silu((atom @ first.T + bias.to(edge.dtype))[:, None] + (atom @ second.T)[near.source] + edge)
+        radial, spherical, zonal = (basis.to(message.dtype) for basis in (radial, spherical, zonal))
         total = self.outputs[0](message, radial)
         for interaction, output in zip(self.interactions, self.outputs[1:], strict=True):
             message = interaction(message, radial, spherical, zonal, near)
@@ -96,7 +99,7 @@ class _Interaction(nn.Module):
         incoming = silu(self.down(silu(self.source(message)) * self.radial(radial)))
         weights = self.expand(torch.einsum("nklr,blr->nklb", spherical, self.spherical))
         leaving = torch.bmm(zonal, (incoming[:, :, None] * weights).flatten(1, 2))
-        gathered = leaving.flatten(0, 1)[near.reverse] * near.reverse_envelope[..., None]
+        gathered = leaving.flatten(0, 1)[near.reverse] * near.reverse_envelope[..., None].to(leaving.dtype)
         h = self.before(silu(self.edge(message)) + silu(self.up(gathered)))
         return self.after(silu(self.middle(h)) + message)  # type: ignore[no-any-return]
 
@@ -111,7 +114,7 @@ class _Output(nn.Module):
 
     def forward(self, message: Tensor, radial: Tensor) -> Tensor:
         """(n, n_out), one vector for each atom."""
-        x = self.up((self.radial(radial) * message).sum(1))
+        x = self.up(weighted_sum(message, radial, self.radial.weight))
         for layer in self.layers:
             x = silu(layer(x))
         return self.out(x)  # type: ignore[no-any-return]

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from generators.networks.bases import gaussians, legendre
 from generators.networks.graph import Batch, nearest_neighbours
-from generators.networks.layers import Dense, Residual, Scale, he_orthogonal
-
-HALF = math.sqrt(0.5)
+from generators.networks.layers import Dense, Residual, Scale, he_orthogonal, mean, scaled_silu, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -61,23 +59,20 @@ class GemNet(nn.Module):
             cosine.diagonal(dim1=1, dim2=2).zero_()
             zonal = legendre(cosine, sizes.spherical)
             zonal.diagonal(dim1=2, dim2=3).zero_()
-        embedded = torch.cat([self.kind(kinds), latent[batch.crystal]], dim=1)
-        dtype = self.kind.weight.dtype
-        edge_force, scalar, features = self._messages(
-            embedded, basis.to(dtype), zonal.to(dtype), near.source, near.reverse, near.reverse_envelope.to(dtype), with_scalar
-        )
+        h = self.with_latent(torch.cat([self.kind(kinds), latent[batch.crystal]], dim=1))
+        bases = basis.to(h.dtype), zonal.to(h.dtype), near.reverse_envelope.to(h.dtype)
+        edge_force, features, scalar = self.messages(h, *bases, near.source, near.reverse, with_scalar)
         return torch.einsum("nk,nkx->nx", edge_force.to(near.direction.dtype), near.direction), features, scalar
 
-    def _messages(
-        self, embedded: Tensor, radial: Tensor, zonal: Tensor, source: Tensor, reverse: Tensor, reverse_envelope: Tensor, with_scalar: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Forces along edges (n, k), scalars (n,) where asked for, and features (n, hidden)."""
+    def messages(
+        self, h: Tensor, radial: Tensor, zonal: Tensor, reverse_envelope: Tensor, source: Tensor, reverse: Tensor, with_scalar: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Forces along edges (n, k), features (n, hidden), and scalars (n,) where asked for."""
         n, k, _ = radial.shape
         by_order = torch.einsum("nkr,sri->nkis", radial, self.angular).flatten(0, 1)
         angular = torch.bmm(by_order, zonal.permute(1, 2, 0, 3).flatten(0, 1)).view(n, -1, k)
         triplet, atom, out = self.radial_triplet(radial), self.radial_atom(radial), self.radial_out(radial)
 
-        h = self.with_latent(embedded)
         m = self.edge(h, radial, source)
         force, scalar = self.outputs[0](m, out, with_scalar)
         for interaction, output in zip(self.interactions, self.outputs[1:], strict=True):
@@ -85,7 +80,7 @@ class GemNet(nn.Module):
             more_force, more_scalar = output(m, out, with_scalar)
             force = force + more_force
             scalar = scalar + more_scalar if with_scalar else None
-        return force, scalar, h
+        return force, h, scalar
 
 
 class _EdgeEmbedding(nn.Module):
@@ -99,7 +94,7 @@ class _EdgeEmbedding(nn.Module):
     def forward(self, h: Tensor, m: Tensor, source: Tensor) -> Tensor:
         of_source, of_atom, of_edge = torch.split(self.weight, [self.hidden, self.hidden, m.shape[-1]], dim=1)
         y = (h @ of_source.T)[source] + (h @ of_atom.T)[:, None] + m @ of_edge.T
-        return nn.functional.silu(y) * (1 / 0.6)
+        return scaled_silu(y)
 
 
 def _atom_layers(hidden: int, n: int) -> nn.Sequential:
@@ -114,7 +109,7 @@ class _AtomUpdate(nn.Module):
         self.layers = _atom_layers(sizes.hidden, sizes.atom_layers)
 
     def forward(self, m: Tensor, radial: Tensor) -> Tensor:
-        return self.layers(self.scale(m, (m * self.radial(radial)).sum(1)))  # type: ignore[no-any-return]
+        return self.layers(self.scale(m, weighted_sum(m, radial, self.radial.weight)))  # type: ignore[no-any-return]
 
 
 class _Triplets(nn.Module):
@@ -133,8 +128,7 @@ class _Triplets(nn.Module):
         x = self.down(self.scale_radial(x, x * self.radial(radial)))
         x = self.scale_sum(x, self.bilinear(torch.bmm(angular.to(x.dtype), x).view(n, k, -1)))
         back = self.up_reverse(x).flatten(0, 1)[reverse] * reverse_envelope[..., None]
-        found: Tensor = (self.up(x) + back) * HALF
-        return found
+        return mean(self.up(x), back)
 
 
 class _Interaction(nn.Module):
@@ -157,10 +151,10 @@ class _Interaction(nn.Module):
         reverse: Tensor,
         reverse_envelope: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        x = (self.dense(m) + self.triplets(m, triplet, angular, reverse, reverse_envelope)) * HALF
-        m = self.after((m + self.before(x)) * HALF)
-        h = (h + self.atom(m, atom)) * HALF
-        return h, (m + self.last(self.edge(h, m, source))) * HALF
+        x = mean(self.dense(m), self.triplets(m, triplet, angular, reverse, reverse_envelope))
+        m = self.after(mean(m, self.before(x)))
+        h = mean(h, self.atom(m, atom))
+        return h, mean(m, self.last(self.edge(h, m, source)))
 
 
 class _Output(nn.Module):
@@ -172,5 +166,8 @@ class _Output(nn.Module):
 
     def forward(self, m: Tensor, radial: Tensor, with_scalar: bool) -> tuple[Tensor, Tensor | None]:
         x = self.layers(m)
-        force = self.force(self.scale(x, x * self.radial(radial)))[..., 0]
+        if self.scale.is_observing:
+            self.scale(x, x * self.radial(radial))
+        to_force = self.radial.weight * self.force.weight.T * self.scale.factor
+        force = ((x @ to_force.to(x.dtype)) * radial).sum(-1)
         return force, self.scalar(self.atom(m, radial))[:, 0] if with_scalar else None

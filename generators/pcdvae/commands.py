@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from campaign.errors import InputError
-from campaign.types import LabelledCandidate
+from campaign.types import Checkpoint, LabelledCandidate
 
 Subset = Literal["all", "random", "improved"]
 
@@ -37,7 +37,7 @@ def train(
 ) -> None:
     """Train P-CDVAE on labelled crystals. What an interrupted run did is kept beside the target, and the next run goes on."""
     from campaign.artifacts import write_whole
-    from campaign.checkpoints import checkpoint_to_bytes
+    from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
     from generators.pcdvae.data import check_phases, examples_of
     from generators.pcdvae.model import PRESETS
     from generators.pcdvae.store import hash_of, tables_of, to_checkpoint
@@ -75,7 +75,11 @@ def train(
             told = f"loss {epoch.training:.3f}, validation {epoch.validation:.3f}, rate {epoch.rate:.1e}"
             bar.update(task, completed=epoch.index, description=told)
 
-        trained = fit(examples, settings, seed=seed, progress=progress, resume=resume, device=device)
+        def keep(state: Checkpoint) -> None:
+            write_whole(resume, checkpoint_to_bytes(state))
+
+        begun = checkpoint_from_bytes(resume.read_bytes()) if resume.exists() else None
+        trained = fit(examples, settings, seed=seed, progress=progress, resume=begun, keep=keep, device=device)
     checkpoint = to_checkpoint(trained.model.cpu(), tables_of(examples, names, [quantity]), data, trained.metrics)
     write_whole(target, checkpoint_to_bytes(checkpoint))
     resume.unlink(missing_ok=True)

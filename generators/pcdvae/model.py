@@ -97,6 +97,12 @@ class PCDVAE(nn.Module):
     def _head(self, n_out: int) -> nn.Sequential:
         return perceptron([self.sizes.latent, self.sizes.head, n_out])
 
+    def compile_layers(self) -> None:
+        """Fuse the layers on edges with the machine's C++ compiler: about a tenth faster, after a minute for each new size of batch."""
+        self.decoder.messages = torch.compile(self.decoder.messages)  # type: ignore[method-assign]
+        for interaction in self.encoder.interactions:
+            interaction.forward = torch.compile(interaction.forward)
+
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance of the latent vectors, (b, latent) each."""
         hidden = self.encoder(batch)

@@ -79,8 +79,11 @@ class TrainingConfig(Frame):
     rate: float = Field(1e-3, gt=0, description="Adam's rate.")
     validation: float = Field(0.15, ge=0, lt=1, description="Share (1) of the crystals whose compositions are held out.")
 
+    compiled: bool = Field(False, description="Fuse layers with the machine's C++ compiler: about a tenth faster, a minute to begin.")
+
     def settings(self, preset: Preset, reduced_precision: bool) -> TrainingSettings:
         return TrainingSettings(
+            compiled=self.compiled,
             preset=preset,
             epochs=self.epochs,
             patience=self.patience,

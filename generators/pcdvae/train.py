@@ -13,18 +13,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from campaign.artifacts import write_whole
 from campaign.errors import InputError
-from campaign.types import Crystal, FloatArray
+from campaign.types import Checkpoint, Crystal, FloatArray
 from generators.networks.graph import batch_of
 from generators.networks.layers import observing
 from generators.pcdvae.losses import Targets, Weights, losses, total
@@ -32,6 +28,7 @@ from generators.pcdvae.model import PCDVAE, Noise, Preset, Shape, cell_parameter
 
 log = logging.getLogger(__name__)
 JUMP, MOST_RETURNS = 5.0, 12
+INTERRUPTED = "pcdvae in training"
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,7 @@ class TrainingSettings:
     patience: int = 100
     validation: float = 0.15
     reduced_precision: bool = False
+    compiled: bool = False
     weights: Weights = field(default_factory=Weights)
     noise: Noise = field(default_factory=Noise)
 
@@ -103,14 +101,15 @@ def train(
     seed: int,
     shape: Shape | None = None,
     start: PCDVAE | None = None,
-    resume: Path | None = None,
+    resume: Checkpoint | None = None,
+    keep: Callable[[Checkpoint], None] | None = None,
     progress: Callable[[Epoch], None] | None = None,
     device: str = "cpu",
 ) -> Trained:
     """The network with the averaged weights of the best epoch by validation.
 
-    ``start``: an earlier network to go on from, with its scales. ``resume``: a file that is written after each epoch and, where it is
-    there, gone on from. Raises InputError on fewer than two examples or where training cannot be kept finite.
+    ``start``: an earlier network to go on from, with its scales. ``keep`` is given the state after each epoch, from which ``resume``
+    goes on. Raises InputError on fewer than two examples or where training cannot be kept finite.
     """
     if len(examples) < 2:
         raise InputError(f"expected at least two labelled crystals to train on, got {len(examples)}")
@@ -126,15 +125,17 @@ def train(
     run = _Run(model, examples, settings, device)
     if start is None:
         run.fit_scales(learned[: settings.batch_size])
-    begin = run.load(resume) if resume is not None and resume.exists() else 0
+    if settings.compiled:
+        model.compile_layers()
+    begin = run.load(resume) if resume is not None else 0
     for index in range(begin, settings.epochs):
         training = run.epoch(rng_of(seed, index).permutation(learned).tolist(), seed, index)
         validation = run.validate(held or learned)
         run.keep_best(validation, index)
         if progress is not None:
             progress(Epoch(index + 1, settings.epochs, training, validation, run.rate))
-        if resume is not None:
-            run.save(resume, index + 1)
+        if keep is not None:
+            keep(run.save(index + 1))
         if index - run.best_index >= settings.patience:
             break
     return run.result()
@@ -283,29 +284,29 @@ class _Run:
         metrics |= {"validation_loss": self.best_loss, "epochs": float(self.best_index + 1), "returns": float(self.returns)}
         return Trained(self.model, metrics)
 
-    def save(self, path: Path, next_epoch: int) -> None:
+    def save(self, next_epoch: int) -> Checkpoint:
+        """All that the next epoch depends on."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for row, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"adam.{row}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        facts = {
+        training = {
             "next_epoch": next_epoch,
             "rate": self.rate,
             "plateau": [self.plateau.best, self.plateau.num_bad_epochs],
             "best": [self.best_loss, self.best_index, self.best_parts],
             "counts": [self.lowest, self.returns, self.steps],
         }
-        data = save({name: value.cpu().contiguous() for name, value in tensors.items()}, {"training": json.dumps(facts)})
-        write_whole(path, data)
+        arrays = {name: value.cpu().numpy() for name, value in tensors.items()}
+        return Checkpoint(tensors=arrays, facts={"kind": INTERRUPTED, "training": json.dumps(training)})
 
-    def load(self, path: Path) -> int:
-        """The next epoch."""
-        with safe_open(path, framework="pt", device=self.device) as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get("training", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if facts is None:
-            raise InputError(f"expected a file that interrupted training wrote, but {path} is another kind: move it away, or name another")
+    def load(self, saved: Checkpoint) -> int:
+        """The next epoch. Raises InputError where it is not what ``save`` gave."""
+        if saved.facts.get("kind") != INTERRUPTED:
+            raise InputError(f"expected what an interrupted training saved, got kind {saved.facts.get('kind', 'none')}")
+        facts: dict[str, Any] = json.loads(saved.facts["training"])
+        tensors = {name: torch.from_numpy(np.array(value)).to(self.device) for name, value in saved.tensors.items()}
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
