@@ -1,9 +1,9 @@
 """Property optimisation: Adam on latent vectors against what the heads predict, the network frozen.
 
-Plain (A. D. Naghdi et al., 2024, section 4.3): the property head alone. Held: the lower confidence bound of an ensemble of heads, each
-fitted to its own bootstrap of the labelled crystals, less a prior term, so that a vector stays where the decoder has seen data. The prior
-is a Gaussian mixture over the encoded labelled crystals, one component for each phase, and its term the squared distance from the
-component in its own metric, per dimension: 1 on average for the data.
+Plain (A. D. Naghdi et al., 2024, section 4.3): the property head alone. It climbs along directions of the latent space that decode to
+nothing, and far from the data. Held: the lower confidence bound of an ensemble that sees only what decoding honours, the predicted
+composition and phase, less a prior term once a vector is further from the encoded labelled crystals than these are from each other. The
+prior is one Gaussian for each phase, and its distance the squared one in its own metric per dimension: 1 on average for the data.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import relu
+from torch.nn.functional import relu, softmax
 
 from campaign.types import Crystal
 from generators.networks.graph import batch_of
@@ -51,38 +51,49 @@ class Plain:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """m heads with one hidden layer, on standardised values. first: (m, d, h); second: (m, h); biases (m, h) and (m,)."""
+    """m heads with one hidden layer. centre, width: (d,) of the inputs; first: (m, d, h); second: (m, h); biases (m, h) and (m,)."""
 
+    centre: Tensor
+    width: Tensor
     first: Tensor
     first_bias: Tensor
     second: Tensor
     second_bias: Tensor
 
-    def __call__(self, latent: Tensor) -> Tensor:
-        """(m, b)."""
-        hidden = relu(torch.einsum("bd,mdh->mbh", latent, self.first) + self.first_bias[:, None])
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """(m, b) of (b, d)."""
+        hidden = relu(torch.einsum("bd,mdh->mbh", (inputs - self.centre) / self.width, self.first) + self.first_bias[:, None])
         return torch.einsum("mbh,mh->mb", hidden, self.second) + self.second_bias[:, None]
 
 
-def fit_ensemble(mean: Tensor, deviation: Tensor, values: Tensor, *, members: int = 8, hidden: int = 64, steps: int = 500) -> Ensemble:
-    """Heads fitted to (n, d) encoded crystals and their standardised values (n,), with fresh latent noise in each of ``steps`` Adam steps.
+def conditions(model: PCDVAE, latent: Tensor) -> Tensor:
+    """(b, elements + phases): the predicted atomic fractions and chances of the phases."""
+    parts = [softmax(model.composition(latent)[:, model.known], 1)]
+    if model.phase is not None:
+        parts.append(softmax(model.phase(latent), 1))
+    return torch.cat(parts, 1)
 
-    Draws from torch's global state. 500 steps on 1,000 crystals and 64 dimensions take about 4 s on one core.
+
+def fit_ensemble(inputs: Tensor, values: Tensor, *, members: int = 8, hidden: int = 64, steps: int = 1500) -> Ensemble:
+    """Heads fitted to inputs (n, d) and standardised values (n,), each to a bootstrap of its own, in full-batch Adam steps.
+
+    Draws from torch's global state. 1,500 steps on 1,000 rows of 5 columns take about 8 s on one core.
     """
-    n, d = mean.shape
-    weight = torch.stack([torch.bincount(torch.randint(n, (n,)), minlength=n) for _ in range(members)]).to(mean)
+    n, d = inputs.shape
+    weight = torch.stack([torch.bincount(torch.randint(n, (n,)), minlength=n) for _ in range(members)]).to(inputs)
     first, second = torch.randn(members, d, hidden) / d**0.5, torch.randn(members, hidden) / hidden**0.5
     raw = [first, torch.zeros(members, hidden), second, torch.zeros(members)]
-    parameters = [tensor.to(mean).requires_grad_() for tensor in raw]
-    ensemble = Ensemble(*parameters)
+    parameters = [tensor.to(inputs).requires_grad_() for tensor in raw]
+    centre, width = inputs.mean(0), inputs.std(0).clamp_min(0.05)
+    ensemble = Ensemble(centre, width, *parameters)
     optimiser = torch.optim.AdamW(parameters, lr=5e-3, weight_decay=1e-2)
     with torch.enable_grad():
         for _ in range(steps):
-            loss = (weight * (ensemble(mean + deviation * torch.randn_like(mean)) - values) ** 2).mean()
+            loss = (weight * (ensemble(inputs) - values) ** 2).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-    return Ensemble(*(tensor.detach() for tensor in parameters))
+    return Ensemble(centre, width, *(tensor.detach() for tensor in parameters))
 
 
 @dataclass(frozen=True)
@@ -121,16 +132,17 @@ class Prior:
 
 @dataclass(frozen=True)
 class Held:
-    """mean - ``caution`` x standard deviation over the ensemble - ``weight`` x distance from the prior."""
+    """mean - ``caution`` x standard deviation over the ensemble - ``weight`` x what the distance from the prior exceeds 1 by."""
 
+    model: PCDVAE
     ensemble: Ensemble
     prior: Prior
     caution: float = 1.0
     weight: float = 1.0
 
     def __call__(self, latent: Tensor) -> Tensor:
-        found = self.ensemble(latent)
-        return found.mean(0) - self.caution * found.std(0) - self.weight * self.prior.distance(latent)
+        found = self.ensemble(conditions(self.model, latent))
+        return found.mean(0) - self.caution * found.std(0) - self.weight * relu(self.prior.distance(latent) - 1)
 
 
 def ascend(merit: Merit, latent: Tensor, stages: Sequence[int], rate: float = 1e-3) -> Iterator[tuple[int, Tensor]]:

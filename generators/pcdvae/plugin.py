@@ -22,7 +22,7 @@ from generators.metrics import generation, phase_share
 from generators.pcdvae.data import NEIGHBOURHOODS, check_phases, examples_of
 from generators.pcdvae.embedder import check_elements
 from generators.pcdvae.model import PCDVAE, Preset, elements_known
-from generators.pcdvae.optimise import Held, Merit, Plain, Prior, ascend, encode, fit_ensemble
+from generators.pcdvae.optimise import Held, Merit, Plain, Prior, ascend, conditions, encode, fit_ensemble
 from generators.pcdvae.sample import Focused, Langevin, Sampler, in_reduced_precision, sample
 from generators.pcdvae.store import from_checkpoint, hash_of, tables_of, to_checkpoint
 from generators.pcdvae.train import Epoch, Example, TrainingSettings, split_by_composition, train
@@ -60,9 +60,9 @@ class OptimisationConfig(Frame):
     starts: float = Field(0.25, gt=0, le=1, description="Best share (1) of the labelled crystals that are encoded as starts.")
     stages: tuple[int, ...] = Field((200, 500, 1000, 1500, 2500), min_length=1, description="Adam steps after which vectors are decoded.")
     rate: float = Field(1e-3, gt=0, description="Adam's rate.")
-    form: Literal["held", "plain"] = Field("held", description="Ensemble of heads with a prior term, or the property head alone.")
+    form: Literal["held", "plain"] = Field("held", description="Ensemble on what decodes, with a prior, or the property head alone.")
     caution: float = Field(1.0, ge=0, description="held: weight of the ensemble's standard deviation.")
-    prior: float = Field(1.0, ge=0, description="held: weight of the distance from the labelled crystals.")
+    prior: float = Field(1.0, ge=0, description="held: weight of a vector's distance from the labelled crystals beyond theirs.")
 
     @field_validator("stages")
     @classmethod
@@ -198,7 +198,9 @@ class PCDVAEGenerator:
                 raise InputError("optimisation: form plain makes a property large or small", hint="set form: held to match a value")
             return Plain(model, sign=1.0 if objective.direction == "maximize" else -1.0)
         standard = (encoded.gain - encoded.gain.mean()) / encoded.gain.std().clamp_min(1e-9)
-        return Held(fit_ensemble(encoded.mean, encoded.deviation, standard), prior, settings.caution, settings.prior)
+        with torch.no_grad():
+            known = conditions(model, encoded.mean)
+        return Held(model, fit_ensemble(known, standard), prior, settings.caution, settings.prior)
 
     def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
         """From the last weights where there are any; those unchanged where there are too few labels."""
