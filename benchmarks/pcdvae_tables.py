@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.record import RESULTS, Row, goal, show, write
 from campaign.artifacts import write_whole
+from campaign.crystals.lattice import ParentLattice
 from campaign.types import Checkpoint, Crystal, LabelledCandidate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -198,7 +199,7 @@ def generate(model: Any, data: Data) -> Row:
     return found
 
 
-def lattice_by_rule(crystal: Crystal) -> str:
+def lattice_by_rule(crystal: Crystal) -> ParentLattice:
     """The rule of configs/nifecr_dataset.yaml."""
     nickel, iron = (float((crystal.numbers == z).mean()) for z in (28, 26))
     return "fcc" if 104.1 * nickel - 18.6 * iron > 16.4 else "bcc"

@@ -167,11 +167,11 @@ def _check_start(start: PCDVAE, examples: Sequence[Example]) -> PCDVAE:
 @torch.no_grad()
 def _standardise(model: PCDVAE, examples: Sequence[Example]) -> None:
     cells = np.array([cell_parameters(example.crystal.lattice, len(example.crystal)) for example in examples])
-    values = np.array([example.properties for example in examples])
+    values = np.ma.masked_invalid(np.array([example.properties for example in examples]))
     model.lattice_mean.copy_(torch.as_tensor(cells.mean(0)))
     model.lattice_deviation.copy_(torch.as_tensor(cells.std(0).clip(1e-2)))
-    model.property_mean.copy_(torch.as_tensor(np.nanmean(values, axis=0)))
-    model.property_deviation.copy_(torch.as_tensor(np.nanstd(values, axis=0).clip(1e-6)))
+    model.property_mean.copy_(torch.as_tensor(values.mean(0).filled(0.0)))
+    model.property_deviation.copy_(torch.as_tensor(values.std(0).filled(1.0).clip(1e-6)))
     model.known.copy_(_elements(examples))
 
 
@@ -298,7 +298,7 @@ class _Run:
             "best": [self.best_loss, self.best_index, self.best_parts],
             "counts": [self.lowest, self.returns, self.steps],
         }
-        arrays = {name: value.cpu().numpy() for name, value in tensors.items()}
+        arrays = {name: value.cpu().numpy().copy() for name, value in tensors.items()}
         return Checkpoint(tensors=arrays, facts={"kind": INTERRUPTED, "training": json.dumps(training)})
 
     def load(self, saved: Checkpoint) -> int:
