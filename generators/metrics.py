@@ -1,24 +1,23 @@
 """How good generated crystals are: beside the crystals they should resemble, and beside what is known. Usable on any generator.
 
-Match rate: pymatgen's StructureMatcher with the tolerances of T. Xie et al., ICLR 2022 (stol 0.5, angle_tol 10, ltol 0.3); a crystal
-that cannot be compared counts as no match. Fingerprints: CrystalNN with order parameters (matminer, preset ``ops``), averaged over
-sites. G-distances: ``campaign.crystals.gvectors``. Phases: common neighbours.
+Match rate: pymatgen's StructureMatcher with the tolerances of T. Xie et al., ICLR 2022 (stol 0.5, angle_tol 10, ltol 0.3), which take
+some bcc and fcc cells of one ordering for the same; a crystal that cannot be compared counts as no match. Fingerprints:
+``generators.fingerprints``. G-distances: ``campaign.crystals.gvectors``. Phases: common neighbours.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from campaign.crystals.gvectors import g_distance
 from campaign.crystals.neighbours import shortest_distance
 from campaign.crystals.phases import Phase, classify
-from campaign.types import Crystal, FloatArray
+from campaign.types import Crystal
+from generators.fingerprints import fingerprint
 
 LEAST_DISTANCE, LEAST_VOLUME = 0.5, 0.1
 STOL, ANGLE_TOL, LTOL = 0.5, 10.0, 0.3
@@ -60,25 +59,6 @@ def is_match(one: Crystal, other: Crystal) -> bool:
 
     matcher = StructureMatcher(stol=STOL, angle_tol=ANGLE_TOL, ltol=LTOL)
     return matcher.get_rms_dist(one.structure, other.structure) is not None
-
-
-def fingerprint(crystal: Crystal) -> FloatArray:
-    """(61,) CrystalNN order parameters, averaged over sites; not a number where no bonds can be told. About 5 ms per atom."""
-    featurizer = _featurizer()
-    structure = crystal.structure
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return np.asarray(np.mean([featurizer.featurize(structure, site) for site in range(len(structure))], axis=0), dtype=float)
-        except (ValueError, RuntimeError, IndexError):
-            return np.full(len(featurizer.feature_labels()), np.nan)
-
-
-@lru_cache(maxsize=1)
-def _featurizer() -> Any:
-    from matminer.featurizers.site import CrystalNNFingerprint
-
-    return CrystalNNFingerprint.from_preset("ops")
 
 
 def phase_share(crystal: Crystal, phase: str) -> float:

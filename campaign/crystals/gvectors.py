@@ -111,7 +111,7 @@ def _angular(
     low, high = np.minimum(kind[second[one]], kind[second[two]]), np.maximum(kind[second[one]], kind[second[two]])
     which = low * s - low * (low - 1) // 2 + high - low
     found = np.zeros((n * n_pairs, c.angular_shells * c.angles))
-    np.add.at(found, first[one] * n_pairs + which, terms.reshape(len(one), -1))
+    np.add.at(found, first[one] * n_pairs + which, terms.reshape(len(one), c.angular_shells * c.angles))
     return found.reshape(n, -1)
 
 

@@ -37,7 +37,7 @@ def to_checkpoint(model: PCDVAE, tables: Tables, data_hash: str, metrics: Mappin
         "tables": json.dumps(asdict(tables)),
         "data": data_hash,
     }
-    tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    tensors = {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
     return Checkpoint(tensors=tensors, metrics=dict(metrics), facts=facts)
 
 
