@@ -28,6 +28,8 @@ class PCDVAEEmbedder:
     is_worth_keeping = True
 
     def __init__(self, config: PCDVAEEmbedderConfig) -> None:
+        if not config.weights.is_file():
+            raise InputError(f"expected weights at {config.weights}, found no file", hint="write them with `oreloop train pcdvae`")
         self.config = config
 
     @cached_property

@@ -133,6 +133,8 @@ class PCDVAEGenerator:
     Config = PCDVAEConfig
 
     def __init__(self, config: PCDVAEConfig) -> None:
+        if config.weights is not None and not config.weights.is_file():
+            raise InputError(f"expected weights at {config.weights}, found no file", hint="write them with `oreloop train pcdvae`")
         self.config = config
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:

@@ -301,6 +301,8 @@ def test_bad_input_is_told() -> None:
         train(alloys(1), SETTINGS, seed=0)
     with pytest.raises(InputError, match="6 labelled crystals to train on, got 2"):
         generator.train(labelled[:2], rng=rng, context=context(labelled))
+    with pytest.raises(InputError, match=r"expected weights at nowhere\.safetensors, found no file"):
+        PCDVAEGenerator(PCDVAEConfig(weights=Path("nowhere.safetensors")))
     with pytest.raises(InputError, match="kind pcdvae, got kind none"):
         list(generator.generate(2, rng=rng, context=context(labelled, Checkpoint(tensors={}))))
 
