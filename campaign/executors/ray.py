@@ -97,7 +97,8 @@ class RayExecutor:
         """Connect and start all workers; they become ready while the loop goes on. Raises SurroundingsError."""
         self._connect()
         self._check_resources(oracles)
-        self._compute = ray.remote(ComputeWorker).options(num_cpus=0, max_restarts=0).remote(self._config.threads)
+        options = {"num_cpus": 0, "num_gpus": self._config.gpus, "max_restarts": 0}
+        self._compute = ray.remote(ComputeWorker).options(**options).remote(self._config.threads)
         self._remote_worker = ray.remote(OracleWorker)
         for spec in oracles:
             for _ in range(spec.workers):
@@ -145,13 +146,13 @@ class RayExecutor:
         there = ray.cluster_resources()
         for resource, wanted in (
             ("CPU", sum(spec.cpus * spec.workers for spec in oracles)),
-            ("GPU", sum(spec.gpus * spec.workers for spec in oracles)),
+            ("GPU", self._config.gpus + sum(spec.gpus * spec.workers for spec in oracles)),
             ("memory", sum(spec.memory * spec.workers for spec in oracles)),
         ):
             if wanted > there.get(resource, 0.0) + 1e-9:
                 raise SurroundingsError(
-                    f"the oracles' workers ask for {wanted:g} {resource}, the cluster has {there.get(resource, 0.0):g}",
-                    hint="lower workers, cpus, gpus or memory of the oracles, or use a larger cluster",
+                    f"the workers ask for {wanted:g} {resource}, the cluster has {there.get(resource, 0.0):g}",
+                    hint="lower workers, cpus, gpus or memory of the oracles, or executor.gpus, or use a larger cluster",
                 )
 
     def _start_actor(self, spec: OracleSpec) -> _Actor:
