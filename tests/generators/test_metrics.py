@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from ase.io import write
+from typer.testing import CliRunner
 
+from campaign.cli import app
 from campaign.crystals.lattice import supercell
 from campaign.types import Crystal
 from generators.fingerprints import SIZE, fingerprint
@@ -73,3 +78,22 @@ def test_generation_counts_what_is_valid_once_and_new() -> None:
     nickel = FCC.with_numbers(np.full(16, 28, dtype=np.uint8))
     found = generation([BCC, shaken(BCC, 0.01), nickel, overlapping()], known=[nickel])
     assert found == {"valid": 0.75, "unique": 0.5, "novel": 0.25}
+
+
+def test_the_command_prints_the_figures(tmp_path: Path) -> None:
+    made, wanted = tmp_path / "made.extxyz", tmp_path / "wanted.extxyz"
+    write(made, [shaken(BCC, 0.02).atoms, overlapping().atoms])
+    write(wanted, [BCC.atoms, BCC.atoms])
+    runner = CliRunner()
+    done = runner.invoke(app, ["evaluate", "crystals", str(made), "--wanted", str(wanted), "--no-fingerprints"])
+    assert done.exit_code == 0, done.output
+    figures = {row[0]: row[1] for row in (line.strip("│ ").split("│") for line in done.output.splitlines()) if len(row) == 2}
+    figures = {name.strip(): value.strip() for name, value in figures.items()}
+    assert figures["valid"] == "0.5"
+    assert figures["match rate"] == "0.5"
+    assert float(figures["cp g distance"]) < 0.2
+    assert "novel" not in figures
+    write(wanted, [BCC.atoms])
+    failed = runner.invoke(app, ["evaluate", "crystals", str(made), "--wanted", str(wanted)])
+    assert failed.exit_code != 0
+    assert "as many crystals" in f"{failed.output} {failed.exception}"

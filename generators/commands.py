@@ -1,0 +1,57 @@
+"""The command ``oreloop evaluate crystals``: the metrics of any generator's crystals."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from campaign.errors import InputError
+
+if TYPE_CHECKING:
+    from campaign.types import Crystal
+
+
+def evaluate(
+    made: Annotated[Path, typer.Argument(help="Crystals in a file that ASE reads.")],
+    wanted: Annotated[Path | None, typer.Option(help="As many crystals that they should be, in the same order.")] = None,
+    known: Annotated[Path | None, typer.Option(help="Crystals that are known: what matches none of them is novel.")] = None,
+    fingerprints: Annotated[bool, typer.Option(help="With --wanted: CrystalNN fingerprint distances, about 10 ms per atom.")] = True,
+) -> None:
+    """Validity, uniqueness, novelty and phases of crystals, and how near they come to wanted ones."""
+    import numpy as np
+
+    from campaign.crystals.phases import Phase
+    from generators.metrics import generation, phase_share, reconstruction
+
+    crystals = _read(made)
+    rows = dict(generation(crystals, _read(known) if known is not None else ()))
+    if known is None:
+        rows.pop("novel")
+    rows |= {f"{phase.name.lower()} sites": float(np.mean([phase_share(crystal, phase.name) for crystal in crystals])) for phase in Phase}
+    if wanted is not None:
+        others = _read(wanted)
+        if len(others) != len(crystals):
+            raise InputError(f"expected as many crystals in {wanted} as the {len(crystals)} in {made}, got {len(others)}")
+        rows |= asdict(reconstruction(others, crystals, with_fingerprints=fingerprints))
+    table = Table("figure", "value")
+    for name, value in rows.items():
+        if value == value:
+            table.add_row(name.replace("_", " "), f"{value:.4g}")
+    Console().print(table)
+
+
+def _read(path: Path) -> list[Crystal]:
+    from ase.io import read
+
+    from campaign.types import Crystal
+
+    try:
+        images = read(path, ":")
+    except Exception as error:
+        raise InputError(f"cannot read {path}: {error}", hint="give crystals in a format of ASE, such as extxyz or CIF") from error
+    return [Crystal.from_atoms(atoms) for atoms in images]
