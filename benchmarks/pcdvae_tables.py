@@ -400,7 +400,7 @@ def passed(stages: Mapping[str, Sequence[Row]], threshold: float) -> float:
 
 
 def equal_gain(rows: Sequence[Row], last: int) -> tuple[float, dict[str, float]]:
-    """The largest gain in mean modulus that both forms reach by a step, and the largest correct share at that gain or more; over all seeds."""
+    """The largest gain in mean modulus that both forms reach by a step, and the largest correct share at that gain; over all seeds."""
     initial = [value for row in rows for value in row["initial"]]
     curves: dict[str, list[tuple[float, float]]] = {}
     for form in ("plain", "held"):
@@ -432,9 +432,7 @@ def draw(rows: Mapping[str, Sequence[Row]], path: Path) -> None:
                         best[row["formula"]] = max(best[row["formula"]], row["modulus"])
         share = [Composition(formula).fractional_composition for formula in best]
         points = panel.scatter([c["Ni"] for c in share], [c["Fe"] for c in share], c=list(best.values()), s=45, cmap="viridis")
-        panel.set(
-            xlabel="Ni (atomic fraction)", ylabel="Fe (atomic fraction)", title=f"{name}: best bulk modulus found", xlim=(0, 1), ylim=(0, 1)
-        )
+        panel.set(xlabel="Ni (atomic fraction)", ylabel="Fe (atomic fraction)", title=f"{name}: best found", xlim=(0, 1), ylim=(0, 1))
         panel.plot([0, 1], [1, 0], color="grey", linewidth=0.5)
         figure.colorbar(points, ax=panel, label="GPa")
     figure.savefig(path, dpi=110)

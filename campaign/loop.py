@@ -21,7 +21,7 @@ from campaign.dispatch import Dispatcher
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.ledger.state import RoundRecord
-from campaign.protocols import Committee, Executor, Handle, PluginSpec, Trainable
+from campaign.protocols import Executor, Handle, NeedsLabels, PluginSpec, Trainable
 from campaign.roles import objective_oracle, reference_oracles
 from campaign.schema import Component, GeneratorConfig
 from campaign.seeds import content_hash, stream_key
@@ -203,7 +203,7 @@ class Loop:
         """Keyed work: the checkpoint is an artifact on disk before the event that names it."""
         name, labels = learner.name, len(dataset.labelled)
         is_due = labels > 0 and record.index > 0 and record.index % self.config.train_every == 0
-        is_ready = not isinstance(learner.part, Committee) or learner.part.is_ready(dataset.labelled)
+        is_ready = not isinstance(learner.part, NeedsLabels) or learner.part.is_ready(dataset.labelled)
         if not (is_due and is_ready):
             return
         parent = self.state.published(name)

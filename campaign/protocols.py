@@ -81,12 +81,15 @@ class Trainable(Protocol):
 
 
 @runtime_checkable
-class Committee(Trainable, Protocol):
-    """Models trained in the loop on labels, whose disagreement tells which crystal is worth a label."""
+class NeedsLabels(Protocol):
+    """A component that learns only once there are labels enough."""
 
-    def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
-        """Whether there are labels enough to train on."""
-        ...
+    def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool: ...
+
+
+@runtime_checkable
+class Committee(Trainable, NeedsLabels, Protocol):
+    """Models trained in the loop on labels, whose disagreement tells which crystal is worth a label."""
 
     def disagreement(self, crystals: Sequence[Crystal], checkpoint: Checkpoint) -> tuple[FloatArray, FloatArray]:
         """How much the members disagree on each crystal, in the unit of the thresholds of ``query_by_committee``.

@@ -41,7 +41,7 @@ def train(
     from generators.pcdvae.data import check_phases, examples_of
     from generators.pcdvae.model import PRESETS
     from generators.pcdvae.store import hash_of, tables_of, to_checkpoint
-    from generators.pcdvae.train import Epoch, TrainingSettings
+    from generators.pcdvae.train import Epoch, TrainingSettings, shape_of
     from generators.pcdvae.train import train as fit
 
     if target.suffix != ".safetensors":
@@ -79,7 +79,8 @@ def train(
             write_whole(resume, checkpoint_to_bytes(state))
 
         begun = checkpoint_from_bytes(resume.read_bytes()) if resume.exists() else None
-        trained = fit(examples, settings, seed=seed, progress=progress, resume=begun, keep=keep, device=device)
+        shape = shape_of(examples, len(names))
+        trained = fit(examples, settings, seed=seed, shape=shape, progress=progress, resume=begun, keep=keep, device=device)
     checkpoint = to_checkpoint(trained.model.cpu(), tables_of(examples, names, [quantity]), data, trained.metrics)
     write_whole(target, checkpoint_to_bytes(checkpoint))
     resume.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from generators.pcdvae.model import PCDVAE, Preset, elements_known
 from generators.pcdvae.optimise import Held, Merit, Plain, Prior, ascend, conditions, encode, fit_ensemble
 from generators.pcdvae.sample import Focused, Langevin, Sampler, in_reduced_precision, sample
 from generators.pcdvae.store import from_checkpoint, hash_of, tables_of, to_checkpoint
-from generators.pcdvae.train import Epoch, Example, TrainingSettings, split_by_composition, train
+from generators.pcdvae.train import Epoch, Example, TrainingSettings, shape_of, split_by_composition, train
 
 log = logging.getLogger(__name__)
 _AT_ONCE, _GATE = 32, 24
@@ -100,6 +100,7 @@ class PCDVAEConfig(Frame):
         ("fcc", "bcc"), description="Phases told apart: fcc, hcp, bcc, other; or crystal systems. None or one: plain CDVAE."
     )
     weights: ConfigPath | None = Field(None, description="File that `oreloop train pcdvae` wrote, to start from.")
+    max_atoms: int | None = Field(None, ge=1, description="Most atoms in a cell; the largest labelled one by default.")
     least_labels: int = Field(50, ge=2, description="Labelled crystals before it is first trained.")
     training: TrainingConfig = TrainingConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
@@ -204,17 +205,18 @@ class PCDVAEGenerator:
             known = conditions(model, encoded.mean)
         return Held(model, fit_ensemble(known, standard), prior, settings.caution, settings.prior)
 
+    def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
+        return len(labelled) >= self.config.least_labels
+
     def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
-        """From the last weights where there are any; those unchanged where there are too few labels."""
+        """From the last weights where there are any. Raises InputError on fewer than two labels, and on cells above their size."""
         examples = self._examples(labelled, context)
         old = self._checkpoint(context)
-        if len(examples) < self.config.least_labels:
-            if old is not None:
-                return old
-            raise InputError(f"expected {self.config.least_labels} labelled crystals to train on, got {len(examples)}")
         start = from_checkpoint(old)[0] if old is not None else None
         settings = self.config.training.settings(self.config.preset, self.config.reduced_precision)
-        trained = train(examples, settings, seed=int(rng.integers(2**31)), start=start, progress=_told, device=self.config.device)
+        shape = shape_of(examples, len(self.config.phases), self.config.max_atoms) if len(examples) > 1 else None
+        seed = int(rng.integers(2**31))
+        trained = train(examples, settings, seed=seed, shape=shape, start=start, progress=_told, device=self.config.device)
         tables = tables_of(examples, self.config.phases, [context.objective.quantity])
         if old is not None:
             known = set(from_checkpoint(old)[1].elements) | set(tables.elements)

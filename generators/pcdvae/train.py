@@ -116,7 +116,7 @@ def train(
     torch.manual_seed(seed)
     learned, held = split_by_composition([example.crystal for example in examples], settings.validation)
     if start is None:
-        shape = shape or _shape(examples)
+        shape = shape or shape_of(examples, max(example.phase for example in examples) + 1)
         model = PCDVAE(settings.preset, shape, settings.noise).to(device)
         _standardise(model, [examples[row] for row in learned])
     else:
@@ -145,12 +145,12 @@ def rng_of(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
 
 
-def _shape(examples: Sequence[Example]) -> Shape:
-    return Shape(
-        max(len(example.crystal) for example in examples),
-        max(example.phase for example in examples) + 1,
-        len(examples[0].properties),
-    )
+def shape_of(examples: Sequence[Example], n_phases: int, max_atoms: int | None = None) -> Shape:
+    """The largest cell of the examples by default. Raises InputError where one is larger than asked for."""
+    largest = max(len(example.crystal) for example in examples)
+    if max_atoms is not None and largest > max_atoms:
+        raise InputError(f"expected cells of at most {max_atoms} atoms, got one of {largest}", hint="raise max_atoms, or leave it out")
+    return Shape(max_atoms or largest, max(1, n_phases), len(examples[0].properties))
 
 
 def _elements(examples: Sequence[Example]) -> Tensor:

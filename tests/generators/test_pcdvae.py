@@ -277,6 +277,8 @@ def test_it_trains_judges_and_proposes_from_labels() -> None:
     assert is_better
     assert 0 <= figures["valid"] <= 1
     assert set(figures) >= {"valid", "unique", "phase_fidelity", "property_error"}
+    one_phase = [item for item in labelled if phase_of(item.candidate.crystal, ("fcc", "bcc")) == 0]
+    assert from_checkpoint(generator.train(one_phase, rng=rng, context=context(one_phase)))[0].shape.n_phases == 2
     _, compared = generator.is_improvement(first, first, labelled, context=context(labelled, first))
     assert "property_error_before" in compared
     proposals = list(generator.generate(8, rng=rng, context=context(labelled, first)))
@@ -299,8 +301,13 @@ def test_bad_input_is_told() -> None:
         train([], SETTINGS, seed=0)
     with pytest.raises(InputError, match="at least two labelled crystals to train on, got 1"):
         train(alloys(1), SETTINGS, seed=0)
-    with pytest.raises(InputError, match="6 labelled crystals to train on, got 2"):
-        generator.train(labelled[:2], rng=rng, context=context(labelled))
+    with pytest.raises(InputError, match="at least two labelled crystals to train on, got 1"):
+        generator.train(labelled[:1], rng=rng, context=context(labelled))
+    narrow = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL | {"max_atoms": 3}))
+    with pytest.raises(InputError, match="at most 3 atoms, got one of 4"):
+        narrow.train(labelled, rng=rng, context=context(labelled))
+    assert generator.is_ready(labelled)
+    assert not generator.is_ready(labelled[:5])
     with pytest.raises(InputError, match=r"expected weights at nowhere\.safetensors, found no file"):
         PCDVAEGenerator(PCDVAEConfig(weights=Path("nowhere.safetensors")))
     with pytest.raises(InputError, match="kind pcdvae, got kind none"):
