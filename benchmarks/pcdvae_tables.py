@@ -275,7 +275,7 @@ def searched(folder: Path) -> list[Row]:
     for identity, record in state.candidates.items():
         for _, row in record.proposals:
             base = row.condition.get("base")
-            if base is not None and identity in values:
+            if base in values and identity in values:
                 steps = best.setdefault(str(base), {0: values[str(base)]})
                 iteration = int(row.condition["iteration"])
                 steps[iteration] = max(steps.get(iteration, -np.inf), values[identity])
@@ -387,7 +387,7 @@ def optimisation(name: str, models: Sequence[Row], percentiles: Mapping[str, flo
         found[f"{label}, correct share at that gain: plain"] = share["plain"]
         found[f"{label}, correct share at that gain: held"] = share["held"]
         ratio = share["held"] / max(share["plain"], 1e-9)
-        found[f"{label}, held over plain"] = goal(ratio, 2.0, at_least=True) if last == STAGES[-1] else ratio
+        found[f"{label}, held over plain"] = goal(ratio, 2.0, at_least=True)
     return found
 
 

@@ -62,6 +62,15 @@ QUOTED = {
         "200 crystals near their sites: energy error (meV/atom)",
         "200 crystals near their sites: force error (meV/angstrom)",
     ),
+    "pcdvae_tables": (
+        "CP G-distance of P-CDVAE over the larger of 0.71 CDVAE's and the noise floor",
+        "CP G-distance, P-CDVAE over CDVAE",
+        "CP G-distance, LS over Random",
+        "P-CDVAE-Random: up to step 2500, held over plain",
+        "P-CDVAE-Random: up to step 5000, held over plain",
+        "P-CDVAE-LS: up to step 2500, held over plain",
+        "P-CDVAE-LS: up to step 5000, held over plain",
+    ),
     "feni_ladder": (
         "minutes of running time",
         "gpaw: highest formation energy of L1_0 and L1_2 (eV/atom)",
