@@ -49,6 +49,7 @@ class Focused:
 
 Sampler = Langevin | Focused
 Progress = Callable[[int, int], None]
+_CACHED_MESSAGES = 8 * 54 * 20 * 128
 
 
 @torch.no_grad()
@@ -57,8 +58,28 @@ def sample(
 ) -> list[Crystal]:
     """One crystal for each latent vector (b, latent), of ``counts`` (b,) atoms, by the head where not given.
 
-    Draws from torch's global state. In reduced precision where the decoder's weights are (``in_reduced_precision``).
+    Draws from torch's global state. In reduced precision where the decoder's weights are (``in_reduced_precision``). On a processor only as
+    many crystals go together as have messages that fit its cache, which is a third faster than all at once.
     """
+    if counts is None:
+        counts = model.n_atoms(latent)[:, 1:].argmax(1) + 1
+    sizes = model.sizes.decoder
+    fitting = _CACHED_MESSAGES // (int(counts.max()) * sizes.neighbours * sizes.hidden)
+    together = len(latent) if latent.is_cuda else max(1, fitting)
+    parts = list(zip(torch.split(latent, together), torch.split(counts, together), strict=True))
+    calls = sampler.calls(model.noise.levels)
+    crystals: list[Crystal] = []
+    for number, (vectors, atoms) in enumerate(parts):
+
+        def told(call: int, done: int = number * calls) -> None:
+            if progress is not None:
+                progress(done + call, len(parts) * calls)
+
+        crystals += _sample(model, vectors, sampler, atoms, told)
+    return crystals
+
+
+def _sample(model: PCDVAE, latent: Tensor, sampler: Sampler, counts: Tensor, told: Callable[[int], None]) -> list[Crystal]:
     batch = start(model, latent, counts)
     phase = model.predicted_phase(latent)
     dtype = model.element.weight.dtype
@@ -70,13 +91,11 @@ def sample(
         return vectors.float()
 
     steps = _langevin(model, sampler) if isinstance(sampler, Langevin) else _focused(model, batch, sampler)
-    total = sampler.calls(model.noise.levels)
-    for call, (move, width) in enumerate(steps):
+    for call, (move, width) in enumerate(steps, start=1):
         moved = move * displacement(batch) + width * torch.randn_like(batch.fractional)
         numbers = logits.masked_fill(~model.known, -torch.inf).argmax(1) + 1
         batch = replace(batch, fractional=(batch.fractional + batch.to_fractional(moved)) % 1.0, numbers=numbers)
-        if progress is not None:
-            progress(call + 1, total)
+        told(call)
     return batch.crystals()
 
 
@@ -114,10 +133,8 @@ def _focused(model: PCDVAE, batch: Batch, sampler: Focused) -> Iterator[Step]:
 
 
 @torch.no_grad()
-def start(model: PCDVAE, latent: Tensor, counts: Tensor | None = None) -> Batch:
-    """Uniform positions in the predicted cell, with the predicted number of atoms and composition."""
-    if counts is None:
-        counts = model.n_atoms(latent)[:, 1:].argmax(1) + 1
+def start(model: PCDVAE, latent: Tensor, counts: Tensor) -> Batch:
+    """Uniform positions in the predicted cell of ``counts`` (b,) atoms, with the predicted composition."""
     lattice = model.lattices(latent, counts)
     share = softmax(model.composition(latent).masked_fill(~model.known, -torch.inf), dim=1)
     numbers = torch.cat([_elements(p, int(n)) for p, n in zip(share, counts, strict=True)])

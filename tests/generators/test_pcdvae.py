@@ -15,6 +15,7 @@ from support import load
 from typer.testing import CliRunner
 
 import generators.pcdvae.plugin as plugin
+import generators.pcdvae.sample as sampling
 import generators.pcdvae.train as training
 from campaign.api import Campaign
 from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
@@ -150,6 +151,15 @@ def test_samples_have_the_asked_atoms_and_known_elements(trained: PCDVAE, sample
     assert {symbol for crystal in crystals for symbol in crystal.symbols} <= set(ELEMENTS)
     assert told[-1] == (sampler.calls(50), sampler.calls(50))
     assert len(told) == sampler.calls(50)
+
+
+def test_crystals_that_do_not_go_together_come_in_order(trained: PCDVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_CACHED_MESSAGES", 1)
+    told: list[tuple[int, int]] = []
+    progress = lambda *step: told.append(step)  # noqa: E731
+    crystals = sample(trained, torch.randn(3, 64), Focused(2, 1), counts=torch.tensor([2, 4, 3]), progress=progress)
+    assert [len(crystal) for crystal in crystals] == [2, 4, 3]
+    assert told == [(call, 9) for call in range(1, 10)]
 
 
 def test_a_sampler_finds_what_a_perfect_decoder_knows() -> None:
