@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pcdvae_tables import train_kept
 from benchmarks.record import RESULTS, Row, show, write
 from benchmarks.tables import label
 from campaign.artifacts import write_whole
@@ -70,12 +71,10 @@ def crystals() -> list[Crystal]:
 def run(seed: int) -> None:
     import torch
 
-    from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
-    from campaign.types import Checkpoint
     from generators.metrics import reconstruction
     from generators.pcdvae.optimise import encode
     from generators.pcdvae.sample import Focused, Langevin, Sampler, in_reduced_precision, sample
-    from generators.pcdvae.train import Example, TrainingSettings, train
+    from generators.pcdvae.train import Example, TrainingSettings
 
     torch.set_num_threads(1)
     path, resume = SAVED / f"{seed}.json", SAVED / f"training-{seed}.part"
@@ -85,13 +84,8 @@ def run(seed: int) -> None:
     order = np.random.default_rng(0).permutation(len(every))
     test, learned = [every[row] for row in order[:TEST]], [every[row] for row in order[TEST:]]
     settings = TrainingSettings(epochs=EPOCHS, patience=EPOCHS, batch_size=32, reduced_precision=True)
-
-    def keep(state: Checkpoint) -> None:
-        write_whole(resume, checkpoint_to_bytes(state))
-
-    begun = checkpoint_from_bytes(resume.read_bytes()) if resume.exists() else None
     examples = [Example(crystal, np.array([np.nan])) for crystal in learned]
-    model = train(examples, settings, seed=seed, resume=begun, keep=keep).model
+    model = train_kept(examples, settings, seed, resume).model
     torch.manual_seed(seed)
     latent, _ = encode(model, test)
     counts = torch.tensor([len(crystal) for crystal in test])

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.pcdvae_tables import PARTS, Data, relaxed
+from benchmarks.pcdvae_tables import PARTS, Data, relaxed, train_kept
 from benchmarks.record import RESULTS, Row, goal, show, write
 from campaign.artifacts import write_whole
-from campaign.types import Checkpoint, Crystal
+from campaign.types import Crystal
 
 if TYPE_CHECKING:
     from generators.pcdvae.model import PCDVAE
@@ -79,18 +79,13 @@ def split() -> tuple[list[Example], dict[int, list[Crystal]]]:
 def trained(seed: int) -> PCDVAE:
     from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
     from generators.pcdvae.store import from_checkpoint, hash_of, tables_of, to_checkpoint
-    from generators.pcdvae.train import TrainingSettings, train
+    from generators.pcdvae.train import TrainingSettings
 
     path, resume = SAVED / f"weights-{seed}.safetensors", SAVED / f"training-{seed}.part"
     if not path.exists():
         examples, _ = split()
-
-        def keep(state: Checkpoint) -> None:
-            write_whole(resume, checkpoint_to_bytes(state))
-
-        begun = checkpoint_from_bytes(resume.read_bytes()) if resume.exists() else None
         settings = TrainingSettings(epochs=EPOCHS, patience=EPOCHS, batch_size=32, reduced_precision=True)
-        result = train(examples, settings, seed=seed, resume=begun, keep=keep)
+        result = train_kept(examples, settings, seed, resume)
         checkpoint = to_checkpoint(result.model, tables_of(examples, ("fcc", "bcc"), ["none"]), hash_of(examples), result.metrics)
         write_whole(path, checkpoint_to_bytes(checkpoint))
         resume.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from benchmarks.record import RESULTS, Row, goal, show, write
 from campaign.artifacts import write_whole
 from campaign.crystals.lattice import ParentLattice
 from campaign.types import Checkpoint, Crystal, LabelledCandidate
+
+if TYPE_CHECKING:
+    from generators.pcdvae.train import Example, Trained, TrainingSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = RESULTS / "parts" / "pcdvae_tables"
@@ -114,7 +117,7 @@ def trained(name: str, seed: int, scale: str, data: Data, part: Path) -> Any:
     from generators.pcdvae.data import examples_of
     from generators.pcdvae.model import Preset
     from generators.pcdvae.store import from_checkpoint, hash_of, tables_of, to_checkpoint
-    from generators.pcdvae.train import TrainingSettings, train
+    from generators.pcdvae.train import TrainingSettings
 
     which, phases = MODELS[name]
     path, resume = part / "weights.safetensors", part / "training.part"
@@ -123,12 +126,7 @@ def trained(name: str, seed: int, scale: str, data: Data, part: Path) -> Any:
         preset: Preset = "paper" if scale == "paper" else "small"
         epochs = EPOCHS[scale]
         settings = TrainingSettings(preset=preset, epochs=epochs, patience=epochs, batch_size=32, reduced_precision=True)
-        begun = checkpoint_from_bytes(resume.read_bytes()) if resume.exists() else None
-
-        def keep(state: Checkpoint) -> None:
-            write_whole(resume, checkpoint_to_bytes(state))
-
-        result = train(examples, settings, seed=seed, resume=begun, keep=keep)
+        result = train_kept(examples, settings, seed, resume)
         checkpoint = to_checkpoint(result.model, tables_of(examples, phases, [QUANTITY]), hash_of(examples), result.metrics)
         write_whole(path, checkpoint_to_bytes(checkpoint))
         resume.unlink(missing_ok=True)
@@ -137,14 +135,22 @@ def trained(name: str, seed: int, scale: str, data: Data, part: Path) -> Any:
     return model
 
 
+def train_kept(examples: Sequence[Example], settings: TrainingSettings, seed: int, resume: Path) -> Trained:
+    """Train, keeping the state after each epoch in a file, and going on from it."""
+    from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
+    from generators.pcdvae.train import train
+
+    def keep(state: Checkpoint) -> None:
+        write_whole(resume, checkpoint_to_bytes(state))
+
+    begun = checkpoint_from_bytes(resume.read_bytes()) if resume.exists() else None
+    return train(examples, settings, seed=seed, resume=begun, keep=keep)
+
+
 def decode(model: Any, latent: Any, counts: Any = None, steps: int = 170) -> list[Crystal]:
     from generators.pcdvae.sample import Focused, in_reduced_precision, sample
 
-    reduced, found = in_reduced_precision(model), []
-    for start in range(0, len(latent), 64):
-        rows = slice(start, start + 64)
-        found += sample(reduced, latent[rows], Focused(steps), counts=None if counts is None else counts[rows])
-    return found
+    return sample(in_reduced_precision(model), latent, Focused(steps), counts=counts)
 
 
 def reconstruct(model: Any, data: Data, seed: int) -> Row:
@@ -170,8 +176,7 @@ def parents(model: Any, latent: Any, counts: Any) -> list[Crystal]:
 
     batch = start(model, latent, counts)
     repeats = {16: (2, 2, 2), 54: (3, 3, 3)}
-    found = [Crystal(crystal.lattice, sites(repeats[len(crystal)]), crystal.numbers) for crystal in batch.crystals()]
-    return found
+    return [Crystal(crystal.lattice, sites(repeats[len(crystal)]), crystal.numbers) for crystal in batch.crystals()]
 
 
 def generate(model: Any, data: Data, seed: int) -> Row:

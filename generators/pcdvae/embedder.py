@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,8 +29,7 @@ class PCDVAEEmbedder:
     is_worth_keeping = True
 
     def __init__(self, config: PCDVAEEmbedderConfig) -> None:
-        if not config.weights.is_file():
-            raise InputError(f"expected weights at {config.weights}, found no file", hint="write them with `oreloop train pcdvae`")
+        check_weights(config.weights)
         self.config = config
 
     @cached_property
@@ -54,7 +54,14 @@ class PCDVAEEmbedder:
         return encode(model, crystals)[0].double().numpy()
 
 
+def check_weights(path: Path) -> None:
+    """Raises InputError where there is no such file."""
+    if not path.is_file():
+        raise InputError(f"expected weights at {path}, found no file", hint="write them with `oreloop train pcdvae`")
+
+
 def check_elements(elements: Sequence[str], tables: Tables) -> None:
+    """Raises InputError where the weights were not trained on one of the elements."""
     if unknown := sorted(set(elements) - set(tables.elements)):
         known = ", ".join(tables.elements)
         raise InputError(f"expected elements that the weights know ({known}), got {', '.join(unknown)}", hint="train on them")

@@ -39,14 +39,13 @@ class Merit(Protocol):
 
 @dataclass(frozen=True)
 class Plain:
-    """The property head; ``sign`` -1 to make the property small."""
+    """The first property by its head; ``sign`` -1 to make it small."""
 
     model: PCDVAE
-    output: int = 0
     sign: float = 1.0
 
     def __call__(self, latent: Tensor) -> Tensor:
-        return self.sign * self.model.property(latent)[:, self.output]  # type: ignore[no-any-return]
+        return self.sign * self.model.property(latent)[:, 0]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,12 @@ class Prior:
 
     @classmethod
     def of(cls, mean: Tensor, deviation: Tensor, phase: Tensor) -> Prior:
-        """From encoded crystals (n, d) and their phases (n,); a phase with fewer than two crystals joins none."""
+        """From two or more encoded crystals (n, d) and their phases (n,); a phase of one crystal has no component of its own.
+
+        Where no phase has two crystals, one Gaussian stands for all.
+        """
+        if not (torch.bincount(phase) > 1).any():
+            phase = torch.zeros_like(phase)
         means, whiten = [], []
         for value in torch.unique(phase):
             rows = phase == value

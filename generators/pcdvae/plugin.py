@@ -20,7 +20,7 @@ from campaign.protocols import GenerationContext
 from campaign.types import Checkpoint, Crystal, LabelledCandidate, Objective, Proposal
 from generators.metrics import generation, phase_share
 from generators.pcdvae.data import NEIGHBOURHOODS, check_phases, examples_of
-from generators.pcdvae.embedder import check_elements
+from generators.pcdvae.embedder import check_elements, check_weights
 from generators.pcdvae.model import PCDVAE, Preset, elements_known
 from generators.pcdvae.optimise import Held, Merit, Plain, Prior, ascend, conditions, encode, fit_ensemble
 from generators.pcdvae.sample import Focused, Langevin, Sampler, in_reduced_precision, sample
@@ -28,7 +28,7 @@ from generators.pcdvae.store import from_checkpoint, hash_of, tables_of, to_chec
 from generators.pcdvae.train import Epoch, Example, TrainingSettings, shape_of, split_by_composition, train
 
 log = logging.getLogger(__name__)
-_AT_ONCE, _GATE = 32, 24
+_GATE = 24
 
 
 class Frame(BaseModel):
@@ -134,8 +134,8 @@ class PCDVAEGenerator:
     Config = PCDVAEConfig
 
     def __init__(self, config: PCDVAEConfig) -> None:
-        if config.weights is not None and not config.weights.is_file():
-            raise InputError(f"expected weights at {config.weights}, found no file", hint="write them with `oreloop train pcdvae`")
+        if config.weights is not None:
+            check_weights(config.weights)
         self.config = config
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
@@ -152,10 +152,7 @@ class PCDVAEGenerator:
         n_optimised = round(self.config.optimisation.share * n) if encoded is not None else 0
         decoder = in_reduced_precision(model) if self.config.reduced_precision else model
         for latent, proposals in self._latents(model, encoded, n - n_optimised, n_optimised, rng, context.objective):
-            for start in range(0, len(latent), _AT_ONCE):
-                part = slice(start, start + _AT_ONCE)
-                crystals = sample(decoder, latent[part], self.config.sampler.sampler)
-                yield from zip(crystals, proposals[part], strict=True)
+            yield from zip(sample(decoder, latent, self.config.sampler.sampler), proposals, strict=True)
 
     def _checkpoint(self, context: GenerationContext) -> Checkpoint | None:
         if context.checkpoint is None and self.config.weights is not None:

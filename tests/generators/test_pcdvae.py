@@ -203,6 +203,8 @@ def test_both_forms_raise_what_they_climb_and_one_stays_near_the_data(trained: P
     phase = torch.tensor([example.phase for example in examples])
     prior = Prior.of(mean, deviation, phase)
     assert float(prior.distance(prior.draw(500)).mean()) == pytest.approx(1.0, abs=0.1)
+    alone = Prior.of(mean[:2], deviation[:2], phase[:2])
+    assert alone.means.shape == (1, 64), "one crystal of each phase"
     with torch.no_grad():
         inputs = conditions(trained, mean)
     held = Held(trained, fit_ensemble(inputs, (values - values.mean()) / values.std(), steps=50), prior, weight=20.0)
