@@ -196,11 +196,11 @@ def generate(model: Any, data: Data, seed: int) -> Row:
         crystals = decode(model, latent)
         asked = ["fcc" if phase == 0 else "bcc" for phase in model.predicted_phase(latent).tolist()]
         by_rule = [lattice_by_rule(crystal) for crystal in crystals]
-        fidelity = [phase_share(*pair) for pair in zip(crystals, asked, strict=True)] if model.phase is not None else [float("nan")]
+        fidelity = [phase_share(*pair) for pair in zip(crystals, asked, strict=True)]
         pure = [max(float((classify(c) == phase).mean()) for phase in (Phase.FCC, Phase.BCC)) for c in crystals]
         found[name] = {
             **generation(crystals),
-            "asked_phase": float(np.mean(fidelity)),
+            "asked_phase": float(np.mean(fidelity)) if model.phase is not None else None,
             "rule_phase": float(np.mean([phase_share(*pair) for pair in zip(crystals, by_rule, strict=True)])),
             "one_phase": float(np.mean(np.array(pure) > 0.9)),
             "compositions": [[float((c.numbers == z).mean()) for z in (28, 26, 24)] for c in crystals],
