@@ -1,4 +1,4 @@
-"""The command ``oreloop evaluate crystals``: the metrics of any generator's crystals."""
+"""The command ``oreloop evaluate crystals``, the metrics of any generator's crystals; and labelled crystals for the commands that train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rich.table import Table
 from campaign.errors import InputError
 
 if TYPE_CHECKING:
-    from campaign.types import Crystal
+    from campaign.api import Campaign
+    from campaign.ledger import CampaignState
+    from campaign.types import Crystal, LabelledCandidate
 
 
 def evaluate(
@@ -55,3 +57,46 @@ def _read(path: Path) -> list[Crystal]:
     except Exception as error:
         raise InputError(f"cannot read {path}: {error}", hint="give crystals in a format of ASE, such as extxyz or CIF") from error
     return [Crystal.from_atoms(atoms) for atoms in images]
+
+
+def labelled_of(source: Path, quantity: str) -> list[LabelledCandidate]:
+    """Crystals with a quantity from a campaign's folder, or from a file that ASE reads."""
+    return opened(source, quantity)[2] if source.is_dir() else labelled_of_file(source, quantity)
+
+
+def opened(folder: Path, quantity: str, oracle: str | None = None) -> tuple[Campaign, CampaignState, list[LabelledCandidate]]:
+    """A campaign, its state and its labels of a quantity by one oracle. Raises InputError where none or several give it."""
+    from campaign.api import Campaign
+    from campaign.dataset import dataset_before
+
+    campaign = Campaign.open(folder)
+    reader = campaign.reader()
+    try:
+        state = reader.fold()
+        giving = sorted({label.oracle for label in state.labels.values() if quantity in label.values})
+        if oracle is None and len(giving) != 1:
+            raise InputError(
+                f"{folder}: {'no oracle gives' if not giving else ', '.join(giving) + ' give'} {quantity}", hint="name one: --oracle"
+            )
+        dataset = dataset_before(reader, state, state.sequence + 1, oracle or giving[0])
+    finally:
+        reader.close()
+    return campaign, state, [item for item in dataset.labelled if quantity in item.values]
+
+
+def labelled_of_file(path: Path, quantity: str) -> list[LabelledCandidate]:
+    """Raises InputError where the file cannot be read, or a structure has no such value."""
+    from ase.io import read
+
+    from campaign.types import Candidate, Crystal, LabelledCandidate
+
+    try:
+        images = read(path, ":")
+    except Exception as error:
+        raise InputError(f"cannot read {path}: {error}", hint=f"give an extxyz file with {quantity} in each comment line") from error
+    found = []
+    for row, atoms in enumerate(images):
+        if quantity not in atoms.info:
+            raise InputError(f"{path}: structure {row} has no {quantity}", hint="name another with --quantity")
+        found.append(LabelledCandidate(candidate=Candidate(Crystal.from_atoms(atoms)), values={quantity: float(atoms.info[quantity])}))
+    return found

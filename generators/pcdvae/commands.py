@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from campaign.errors import InputError
 from campaign.types import Checkpoint, LabelledCandidate
+from generators.commands import labelled_of_file, opened
 
 Subset = Literal["all", "random", "improved"]
 
@@ -52,7 +53,7 @@ def train(
         raise InputError(f"expected --set all, random or improved, got {subset}")
     names = tuple(name.strip() for name in phases.split(",") if name.strip())
     check_phases(names)
-    labelled = labelled_of_campaign(source, quantity, oracle, subset) if source.is_dir() else _labelled_of_file(source, quantity)
+    labelled = labelled_of_campaign(source, quantity, oracle, subset) if source.is_dir() else labelled_of_file(source, quantity)
     examples = examples_of(labelled, [quantity], names)
     if len(examples) < 2:
         raise InputError(f"expected at least two crystals with {quantity} in {source}, got {len(examples)}")
@@ -90,22 +91,7 @@ def train(
 
 def labelled_of_campaign(folder: Path, quantity: str, oracle: str | None, subset: str) -> list[LabelledCandidate]:
     """Of one oracle. ``random``: without what a local search proposed; ``improved``: with the best that each local search found."""
-    from campaign.api import Campaign
-    from campaign.dataset import dataset_before
-
-    campaign = Campaign.open(folder)
-    reader = campaign.reader()
-    try:
-        state = reader.fold()
-        giving = sorted({label.oracle for label in state.labels.values() if quantity in label.values})
-        if oracle is None and len(giving) != 1:
-            raise InputError(
-                f"{folder}: {'no oracle gives' if not giving else ', '.join(giving) + ' give'} {quantity}", hint="name one: --oracle"
-            )
-        dataset = dataset_before(reader, state, state.sequence + 1, oracle or giving[0])
-    finally:
-        reader.close()
-    labelled = [item for item in dataset.labelled if quantity in item.values]
+    campaign, state, labelled = opened(folder, quantity, oracle)
     if subset == "all":
         return labelled
     objective = campaign.objective
@@ -123,20 +109,3 @@ def labelled_of_campaign(folder: Path, quantity: str, oracle: str | None, subset
     best = [max(items, key=lambda item: objective.gain(item.values[quantity])) for items in searched.values()]
     known = {item.candidate.id for item in kept}
     return kept + list({item.candidate.id: item for item in best if item.candidate.id not in known}.values())
-
-
-def _labelled_of_file(path: Path, quantity: str) -> list[LabelledCandidate]:
-    from ase.io import read
-
-    from campaign.types import Candidate, Crystal
-
-    try:
-        images = read(path, ":")
-    except Exception as error:
-        raise InputError(f"cannot read {path}: {error}", hint=f"give an extxyz file with {quantity} in each comment line") from error
-    found = []
-    for row, atoms in enumerate(images):
-        if quantity not in atoms.info:
-            raise InputError(f"{path}: structure {row} has no {quantity}", hint="name another with --quantity")
-        found.append(LabelledCandidate(candidate=Candidate(Crystal.from_atoms(atoms)), values={quantity: float(atoms.info[quantity])}))
-    return found

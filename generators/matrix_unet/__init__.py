@@ -1,0 +1,1 @@
+"""Conditional generation and modification of crystals: flow matching, diffusion and regression."""

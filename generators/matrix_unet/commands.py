@@ -1,0 +1,80 @@
+"""The command ``oreloop train flow``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from campaign.errors import InputError
+
+MODELS = ("equivariant", "flow", "diffusion", "regression", "flow_modifier", "diffusion_modifier")
+
+
+def train(
+    source: Annotated[Path, typer.Argument(help="A campaign's folder, or crystals with formation energies in a file that ASE reads.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    model: Annotated[str, typer.Option(help=f"Which model: {', '.join(MODELS)}.")] = "equivariant",
+    energy: Annotated[
+        str, typer.Option(help="The energy (eV/atom): a label's name, or a key of the file's info.")
+    ] = "formation_energy_per_atom",
+    form: Annotated[str, typer.Option(help="flow: the paper's form, faithful, or the better one.")] = "better",
+    preset: Annotated[str, typer.Option(help="Sizes of the matrix UNet: paper, or small for CPUs.")] = "small",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")] = 5000,
+    atoms: Annotated[tuple[int, int], typer.Option(help="Fewest and most atoms of a primitive cell.")] = (2, 60),
+    group: Annotated[int, typer.Option(min=1, help="Fewest polymorphs of a formula.")] = 7,
+    share: Annotated[float, typer.Option(help="Least share (1) of the crystals that an element or a space group needs.")] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,
+) -> None:
+    """Train a conditional generator on polymorphs, a tenth of whose formulas is held out to judge it by."""
+    import numpy as np
+
+    from campaign.artifacts import write_whole
+    from campaign.checkpoints import checkpoint_to_bytes
+    from generators.matrix_unet.model import Design
+    from generators.matrix_unet.plugin import validation_loss
+    from generators.matrix_unet.store import to_checkpoint
+    from generators.matrix_unet.train import MATRIX_RATE, SYMMETRIC_RATE, train_matrix, train_symmetric
+    from generators.matrix_unet.unet import PRESETS
+    from generators.networks.training import Progress, Schedule
+    from generators.polymorphs import Filters, polymorphs_of_labelled
+
+    for name, value, known in (("model", model, MODELS), ("preset", preset, tuple(PRESETS)), ("form", form, ("faithful", "better"))):
+        if value not in known:
+            raise InputError(f"expected --{name} {' or '.join(known)}, got {value}")
+    if target.suffix != ".safetensors":
+        raise InputError(f"{target} should end in .safetensors")
+    from generators.commands import labelled_of
+
+    data = polymorphs_of_labelled(labelled_of(source, energy), energy).filtered(Filters(atoms, group, share))
+    learned, held = data.split_by_formula(0.1, np.random.default_rng(0))
+    console = Console()
+    columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=steps)
+
+        def told(progress: Progress) -> None:
+            bar.update(task, completed=progress.step, description=f"loss {progress.loss:.3f}")
+
+        if model == "equivariant":
+            trained = train_symmetric(learned, Schedule(steps, SYMMETRIC_RATE, with_muon=True), seed=seed, progress=told)
+        else:
+            method, _, modifies = model.partition("_")
+            is_better = form == "better" and method == "flow" and not modifies
+            design = Design(
+                method,  # type: ignore[arg-type]
+                modifies=bool(modifies) or method == "regression",
+                form="better" if is_better else "faithful",
+                preset=preset,  # type: ignore[arg-type]
+            )
+            trained = train_matrix(learned, design, Schedule(steps, MATRIX_RATE), seed=seed, progress=told)
+    loss = validation_loss(trained, held)
+    write_whole(target, checkpoint_to_bytes(to_checkpoint(trained, data.key, {"validation_loss": loss})))
+    console.print(
+        f"{target}: {model} trained on {len(learned)} crystals of {len(learned.groups)} formulas; "
+        f"loss {trained.metrics['training_loss']:.3f}, on {len(held.groups)} held-out formulas {loss:.3f}"
+    )

@@ -1,0 +1,296 @@
+"""The generators ``flow_matching``, ``diffusion`` and ``regression_modifier``: crystals under a formula, a space group and an energy.
+
+Each learns from the campaign's labelled polymorphs. The first two generate; the third takes the best unstable crystals and asks for a
+lower energy. Samples whose atoms stand too close, or whose volume cannot be, are left out before the screens see them, and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from campaign.checkpoints import checkpoint_from_bytes
+from campaign.errors import InputError
+from campaign.parameters import ConfigPath
+from campaign.protocols import GenerationContext
+from campaign.types import FORMATION_ENERGY, Checkpoint, Crystal, LabelledCandidate, Proposal
+from generators.matrix_unet.choice import SiteChoice
+from generators.matrix_unet.model import Design, Form, MatrixModel, Noise, Sampler
+from generators.matrix_unet.sample import Way, generate, is_possible, modify
+from generators.matrix_unet.store import from_checkpoint, to_checkpoint
+from generators.matrix_unet.symmetric_flow import SymmetricFlow, draw_paths, losses
+from generators.matrix_unet.train import MATRIX_RATE, SYMMETRIC_RATE, Trained, matrix_loss, train_matrix, train_symmetric
+from generators.matrix_unet.unet import Preset
+from generators.matrix_unet.wanted import WantedConfig, draw
+from generators.networks.training import Progress, Schedule
+from generators.polymorphs import PolymorphDataset, polymorphs_of_labelled
+
+log = logging.getLogger(__name__)
+_VALIDATED = 128
+
+
+class Frame(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainingConfig(Frame):
+    steps: int = Field(4000, ge=1, description="Steps of each training; about 20 a second on one core for cells of up to 8 atoms.")
+    again: int = Field(1000, ge=1, description="Steps of a training that goes on from earlier weights.")
+    rate: float | None = Field(None, gt=0, description="Largest rate of the optimiser; by the architecture where absent.")
+
+
+class ConditionalConfig(Frame):
+    """What the three generators share."""
+
+    weights: ConfigPath | None = Field(None, description="File that `oreloop train flow` wrote, to start from.")
+    preset: Preset = Field("small", description="Sizes of the matrix UNet: the paper's, or small ones for CPUs.")
+    least_labels: int = Field(100, ge=4, description="Labelled crystals before it is first trained.")
+    training: TrainingConfig = TrainingConfig()
+    steps: int = Field(20, ge=1, description="Steps of the sampler, one or two calls of the network each.")
+    least_distance: float = Field(1.0, gt=0, description="Shortest distance between atoms (angstrom) of what is proposed.")
+    volume_per_atom: tuple[float, float] = Field((4.0, 60.0), description="Least and largest volume per atom (angstrom^3) proposed.")
+
+
+class FlowMatchingConfig(ConditionalConfig):
+    architecture: Literal["equivariant", "matrix"] = Field(
+        "equivariant", description="Message passing between random symmetric crystals and known ones, or the UNet on the matrix form."
+    )
+    form: Form = Field("better", description="matrix: the paper's form, or the better one.")
+    noise: Noise = Field("uniform", description="matrix, faithful: the noise that the flow starts from.")
+    guidance: float = Field(1.0, ge=0, description="Weight (1) of the energy against no energy; above 1 goes further.")
+    exploration: float = Field(0.1, ge=0, le=1, description="equivariant: share (1) of the sites that are drawn with equal chance.")
+    wanted: WantedConfig = WantedConfig()
+
+
+class DiffusionConfig(ConditionalConfig):
+    sampler: Literal["ddpm", "ddim"] = Field("ddim", description="Ancestral steps, or deterministic ones.")
+    steps: int = Field(100, ge=1, description="Steps of the sampler.")
+    wanted: WantedConfig = WantedConfig()
+
+
+class ModifierConfig(ConditionalConfig):
+    method: Literal["regression", "diffusion", "flow"] = Field("regression", description="Which of the paper's models modifies.")
+    starts: float = Field(0.5, gt=0, le=1, description="Best share (1) of the unstable labelled crystals that are modified.")
+    lower_by: tuple[float, float] = Field((0.02, 0.3), description="Least and largest energy (eV/atom) by which the wish is lower.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ModifierConfig:
+        if not 0 < self.lower_by[0] <= self.lower_by[1]:
+            raise ValueError(f"lower_by: expected two energies above 0, the smaller first, got {list(self.lower_by)}")
+        return self
+
+
+class Conditional:
+    """Training on labelled polymorphs, and the gate by the loss on formulas held out."""
+
+    config: ConditionalConfig
+
+    @property
+    def design(self) -> Design | None:
+        """Of the matrix model; None for the equivariant one."""
+        raise NotImplementedError
+
+    def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
+        return len(labelled) >= self.config.least_labels
+
+    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
+        """From the last weights where there are any. Raises InputError on too few polymorphs."""
+        data = self._data(context, labelled)
+        old = self._checkpoint(context)
+        start = self._model(old)[0] if old is not None else None
+        learned, held = _split(data)
+        seed = int(rng.integers(2**31))
+        settings = self.config.training
+        steps = settings.again if start is not None else settings.steps
+        if self.design is None:
+            schedule = Schedule(steps, settings.rate or SYMMETRIC_RATE, with_muon=True)
+            begun = start if isinstance(start, SymmetricFlow) else None
+            trained = train_symmetric(learned, schedule, seed=seed, start=begun, progress=_told)
+        else:
+            schedule = Schedule(steps, settings.rate or MATRIX_RATE)
+            before = start if isinstance(start, MatrixModel) else None
+            trained = train_matrix(learned, self.design, schedule, seed=seed, start=before, progress=_told)
+        trained = replace(trained, choice=SiteChoice.fit(data, rng))
+        return to_checkpoint(trained, data.key, {"validation_loss": validation_loss(trained, held)})
+
+    def is_improvement(
+        self, new: Checkpoint, old: Checkpoint | None, labelled: Sequence[LabelledCandidate], *, context: GenerationContext
+    ) -> tuple[bool, Mapping[str, float]]:
+        """Whether the loss on held-out formulas, with the same noise, fell."""
+        _, held = _split(self._data(context, labelled))
+        after = {"validation_loss": validation_loss(Trained(*self._model(new), {}), held)}
+        if old is None:
+            return True, after
+        before = validation_loss(Trained(*self._model(old), {}), held)
+        return after["validation_loss"] <= before, after | {"validation_loss_before": before}
+
+    def _data(self, context: GenerationContext, labelled: Sequence[LabelledCandidate]) -> PolymorphDataset:
+        has_formation = any(FORMATION_ENERGY.name in item.values for item in labelled)
+        quantity = FORMATION_ENERGY.name if has_formation else "energy_per_atom"
+        data = polymorphs_of_labelled(labelled, quantity)
+        if len(data.groups) < 2:
+            raise InputError(
+                f"expected labelled crystals of at least two formulas with {quantity}, got {len(data.groups)}",
+                hint="label more crystals first: raise least_labels",
+            )
+        return data
+
+    def _checkpoint(self, context: GenerationContext) -> Checkpoint | None:
+        if context.checkpoint is None and self.config.weights is not None:
+            return checkpoint_from_bytes(self.config.weights.read_bytes())
+        return context.checkpoint
+
+    def _model(self, checkpoint: Checkpoint) -> tuple[MatrixModel | SymmetricFlow, SiteChoice]:
+        model, choice = from_checkpoint(checkpoint)
+        found = model.design if isinstance(model, MatrixModel) else None
+        if found != self.design:
+            raise InputError(f"the weights are of {found or 'the equivariant flow'}, but the config asks for {self.design or 'that'}")
+        return model, choice
+
+    def _possible(self, made: Iterator[tuple[Crystal | None, Proposal]]) -> Iterator[tuple[Crystal, Proposal]]:
+        lost = Counter[str]()
+        kept = 0
+        for crystal, proposal in made:
+            why = "no cell" if crystal is None else is_possible(crystal, self.config.least_distance, self.config.volume_per_atom)
+            if crystal is None or why:
+                lost[why] += 1
+            else:
+                kept += 1
+                yield crystal, proposal
+        if lost:
+            reasons = ", ".join(f"{count} {why}" for why, count in sorted(lost.items()))
+            log.info("of %d samples %d are possible; left out: %s", kept + lost.total(), kept, reasons)
+
+
+class _Generating(Conditional):
+    config: FlowMatchingConfig | DiffusionConfig
+
+    @property
+    def way(self) -> Way:
+        raise NotImplementedError
+
+    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
+        """None before there are weights. Raises InputError where a formula fits none of the space groups."""
+        checkpoint = self._checkpoint(context)
+        if checkpoint is None:
+            return
+        model, choice = self._model(checkpoint)
+        data = self._data(context, context.labelled) if context.labelled else PolymorphDataset([])
+        wanted = draw(self.config.wanted, n, data, context.space, rng, done=len(context.labelled) + len(context.pending))
+        made = (
+            (
+                sample.crystal,
+                Proposal(
+                    condition={
+                        "formula": str(sample.wanted.formula),
+                        "space_group": sample.wanted.space_group,
+                        "energy": round(sample.wanted.energy, 6),
+                    }
+                ),
+            )
+            for sample in generate(model, choice, wanted, self.way, rng)
+        )
+        yield from self._possible(made)
+
+
+class FlowMatching(_Generating):
+    Config: ClassVar[type[BaseModel]] = FlowMatchingConfig
+
+    def __init__(self, config: FlowMatchingConfig) -> None:
+        self.config: FlowMatchingConfig = config
+
+    @property
+    def design(self) -> Design | None:
+        config = self.config
+        return None if config.architecture == "equivariant" else Design("flow", False, config.noise, config.form, config.preset)
+
+    @property
+    def way(self) -> Way:
+        return Way(self.config.steps, "euler", self.config.guidance, self.config.exploration)
+
+
+class Diffusion(_Generating):
+    Config: ClassVar[type[BaseModel]] = DiffusionConfig
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        self.config: DiffusionConfig = config
+
+    @property
+    def design(self) -> Design | None:
+        return Design("diffusion", preset=self.config.preset)
+
+    @property
+    def way(self) -> Way:
+        sampler: Sampler = self.config.sampler
+        return Way(self.config.steps, sampler)
+
+
+class RegressionModifier(Conditional):
+    Config: ClassVar[type[BaseModel]] = ModifierConfig
+
+    def __init__(self, config: ModifierConfig) -> None:
+        self.config: ModifierConfig = config
+
+    @property
+    def design(self) -> Design | None:
+        return Design(self.config.method, modifies=True, preset=self.config.preset)
+
+    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
+        """None before there are weights, or where no labelled crystal is above another one of its formula."""
+        checkpoint = self._checkpoint(context)
+        if checkpoint is None or not context.labelled:
+            return
+        model, _ = self._model(checkpoint)
+        assert isinstance(model, MatrixModel)
+        data = self._data(context, context.labelled)
+        above = [row for rows in data.groups.values() for row in rows[1:]]
+        if not above:
+            return
+        lowest = {row: data.items[rows[0]].energy for rows in data.groups.values() for row in rows}
+        above.sort(key=lambda row: data.items[row].energy - lowest[row])
+        best = above[: max(1, math.ceil(self.config.starts * len(above)))]
+        rows = [best[int(k)] for k in rng.integers(len(best), size=n)]
+        groups = np.array([item.cell.space_group for item in data.items])
+        wanted = [int(groups[rng.integers(len(groups))]) for _ in rows]
+        lower = [-float(value) for value in rng.uniform(*self.config.lower_by, size=n)]
+        seed = int(rng.integers(2**31))
+        crystals = modify(model, [data.items[row].crystal for row in rows], wanted, lower, Way(self.config.steps), seed=seed)
+        proposals = (
+            Proposal(parents=(data.items[row].source,), condition={"space_group": group, "energy_change": round(change, 6)})
+            for row, group, change in zip(rows, wanted, lower, strict=True)
+        )
+        yield from self._possible(zip(crystals, proposals, strict=True))
+
+
+def _split(data: PolymorphDataset) -> tuple[PolymorphDataset, PolymorphDataset]:
+    """A tenth of the formulas is held out, always the same for the same data."""
+    return data.split_by_formula(0.1, np.random.default_rng(0))
+
+
+@torch.no_grad()
+def validation_loss(trained: Trained, held: PolymorphDataset) -> float:
+    """With the same noise at each call. Not a number where a modifier has no pairs to be judged by."""
+    rng = np.random.default_rng(0)
+    model = trained.model
+    rows = rng.permutation(len(held))[:_VALIDATED]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if isinstance(model, MatrixModel):
+            return matrix_loss(model, held.subset(rows.tolist()), rng)
+        items = [held.items[row] for row in rows]
+        paths = draw_paths([item.cell for item in items], model, rng)
+        of_atoms, of_cell = losses(model, paths, torch.tensor([item.energy for item in items], dtype=torch.float32))
+        return float(of_atoms + of_cell)
+
+
+def _told(progress: Progress) -> None:
+    if progress.step % 500 == 0:
+        log.info("step %d of %d: loss %.3f", progress.step, progress.steps, progress.loss)

@@ -1,0 +1,105 @@
+"""Crystals under wanted conditions from any of the trained models, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from campaign.crystals.neighbours import shortest_distance
+from campaign.types import Crystal
+from generators.matrix_unet.choice import SiteChoice
+from generators.matrix_unet.matrix import conditions_of, matrices
+from generators.matrix_unet.model import MatrixModel, Sampler
+from generators.matrix_unet.symmetric_flow import SymmetricFlow
+from generators.matrix_unet.symmetric_flow import sample as sample_symmetric
+from generators.matrix_unet.wanted import Wanted, numbers_of
+from generators.symmetry import SymmetricCell
+from generators.wyckoff import random_cell
+
+BATCH = 64
+_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Way:
+    """How samples are taken: steps, the sampler of a diffusion model, guidance, and the share of sites drawn with equal chance."""
+
+    steps: int = 20
+    sampler: Sampler = "euler"
+    guidance: float = 1.0
+    exploration: float = 0.1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What came of a wish; no crystal where its cell has no volume or no sites fit. ``calls`` of the network for its batch."""
+
+    wanted: Wanted
+    crystal: Crystal | None
+    prototype: str | None = None
+
+
+def generate(
+    model: MatrixModel | SymmetricFlow, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator
+) -> Iterator[Sample]:
+    """One sample of each wish, in batches of 64 by size, so that memory does not grow with their number; in the order of the wishes
+    within a batch. Draws from ``rng``, which also seeds torch's stream.
+    """
+    torch.manual_seed(int(rng.integers(2**31)))
+    order = np.argsort([wish.formula.n_atoms for wish in wanted], kind="stable")
+    for rows in np.array_split(order, max(1, -(-len(wanted) // BATCH))):
+        wishes = [wanted[row] for row in rows]
+        yield from _symmetric(model, choice, wishes, way, rng) if isinstance(model, SymmetricFlow) else _matrix(model, wishes, way)
+
+
+def _symmetric(model: SymmetricFlow, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator) -> Iterator[Sample]:
+    cells = [draw_cell(choice, wish, way.exploration, rng) for wish in wanted]
+    kept = [cell for cell in cells if cell is not None]
+    energy = torch.tensor([wish.energy for wish, cell in zip(wanted, cells, strict=True) if cell is not None], dtype=torch.float32)
+    made = iter(sample_symmetric(model, kept, energy, rng, steps=way.steps, guidance=way.guidance) if kept else [])
+    for wish, cell in zip(wanted, cells, strict=True):
+        yield Sample(wish, None) if cell is None else Sample(wish, next(made), cell.prototype)
+
+
+def draw_cell(choice: SiteChoice, wanted: Wanted, exploration: float, rng: np.random.Generator) -> SymmetricCell | None:
+    """Sites by the choice's chances, or with equal chance for a share of ``exploration``; None where none fits the group alone."""
+    options, chances = choice.probabilities(wanted.space_group, wanted.formula.counts)
+    if not options:
+        return None
+    for _ in range(_TRIES):
+        row = rng.integers(len(options)) if rng.random() < exploration else rng.choice(len(options), p=chances)
+        cell = random_cell(wanted.space_group, options[int(row)], wanted.formula.numbers, 12.0, rng)
+        if cell is not None:
+            return cell
+    return None
+
+
+def _matrix(model: MatrixModel, wanted: Sequence[Wanted], way: Way) -> Iterator[Sample]:
+    conditions = conditions_of(
+        numbers_of([wish.formula for wish in wanted]), [wish.space_group for wish in wanted], [wish.energy for wish in wanted]
+    )
+    for wish, crystal in zip(wanted, model.sample(conditions, steps=way.steps, sampler=way.sampler, guidance=way.guidance), strict=True):
+        yield Sample(wish, crystal)
+
+
+def modify(
+    model: MatrixModel, initial: Sequence[Crystal], space_groups: Sequence[int], differences: Sequence[float], way: Way, *, seed: int
+) -> Iterator[Crystal | None]:
+    """Each crystal, in its standard primitive cell, moved toward a space group and an energy lower by ``differences`` (eV/atom)."""
+    torch.manual_seed(seed)
+    for first in range(0, len(initial), BATCH):
+        part = slice(first, first + BATCH)
+        numbers = [crystal.numbers.tolist() for crystal in initial[part]]
+        conditions = conditions_of(numbers, space_groups[part], differences[part])
+        yield from model.sample(conditions, matrices(initial[part]), steps=way.steps, sampler=way.sampler, guidance=way.guidance)
+
+
+def is_possible(crystal: Crystal, least_distance: float, volume_per_atom: tuple[float, float]) -> str:
+    """Why a crystal cannot be: ``distance`` or ``volume``; empty where it can."""
+    low, high = volume_per_atom
+    if not low <= crystal.volume / len(crystal) <= high:
+        return "volume"
+    return "distance" if shortest_distance(crystal) < least_distance else ""

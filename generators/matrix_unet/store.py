@@ -1,0 +1,53 @@
+"""Trained weights of the conditional generators as checkpoints: arrays, and what they are as readable facts. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from campaign.errors import InputError
+from campaign.types import Checkpoint
+from generators.matrix_unet.choice import SiteChoice
+from generators.matrix_unet.model import Design, MatrixModel
+from generators.matrix_unet.symmetric_flow import SymmetricFlow
+from generators.matrix_unet.train import Trained
+from generators.networks.periodic import PeriodicSizes
+
+MATRIX, SYMMETRIC = "matrix_unet", "symmetric_flow"
+
+
+def to_checkpoint(trained: Trained, data_key: str, extra: Mapping[str, float] | None = None) -> Checkpoint:
+    model = trained.model
+    is_matrix = isinstance(model, MatrixModel)
+    shape = asdict(model.design) if isinstance(model, MatrixModel) else asdict(model.sizes)
+    facts = {
+        "kind": MATRIX if is_matrix else SYMMETRIC,
+        "shape": json.dumps(shape),
+        "prototypes": json.dumps(dict(trained.choice.counts), sort_keys=True),
+        "site_weights": json.dumps(trained.choice.weights.tolist()),
+        "data": data_key,
+    }
+    tensors = {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
+    return Checkpoint(tensors=tensors, metrics={**trained.metrics, **(extra or {})}, facts=facts)
+
+
+def from_checkpoint(checkpoint: Checkpoint) -> tuple[MatrixModel | SymmetricFlow, SiteChoice]:
+    """Raises InputError on a checkpoint of another kind, or on one whose arrays are not those of its facts."""
+    facts = checkpoint.facts
+    kind = facts.get("kind", "none")
+    if kind not in (MATRIX, SYMMETRIC):
+        raise InputError(
+            f"expected weights of kind {MATRIX} or {SYMMETRIC}, got kind {kind}", hint="give a file that `oreloop train flow` wrote"
+        )
+    shape = json.loads(facts["shape"])
+    model = MatrixModel(Design(**shape)) if kind == MATRIX else SymmetricFlow(PeriodicSizes(**shape))
+    try:
+        model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in checkpoint.tensors.items()})
+    except RuntimeError as error:
+        raise InputError(f"the weights do not fit their own description: {error}") from error
+    model.eval()
+    return model, SiteChoice(np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]))

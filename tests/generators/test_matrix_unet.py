@@ -1,0 +1,422 @@
+"""The conditional generators: sizes, losses, exact samplers, memory of what was learned, symmetry, and use in a campaign."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import SMALL, merged
+from torch import Tensor
+
+from campaign import config as configs
+from campaign.api import Campaign
+from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
+from campaign.errors import InputError
+from campaign.protocols import GenerationContext
+from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
+from generators.formulas import check_formula
+from generators.matrix_unet.choice import SiteChoice
+from generators.matrix_unet.coupling import nearest_equivalent
+from generators.matrix_unet.features import element_properties
+from generators.matrix_unet.losses import absolute, minimum_image, nearest_image, periodic, smooth_minimum
+from generators.matrix_unet.matrix import conditions_of, crystals_of, matrices, operations
+from generators.matrix_unet.model import Design, MatrixModel, Method, schedule
+from generators.matrix_unet.plugin import (
+    Diffusion,
+    DiffusionConfig,
+    FlowMatching,
+    FlowMatchingConfig,
+    ModifierConfig,
+    RegressionModifier,
+)
+from generators.matrix_unet.sample import Way, draw_cell, generate
+from generators.matrix_unet.store import from_checkpoint, to_checkpoint
+from generators.matrix_unet.symmetric_flow import (
+    SymmetricFlow,
+    cells_of,
+    draw_paths,
+    exp_metric,
+    log_metric,
+    losses,
+    random_start,
+    sample,
+)
+from generators.matrix_unet.train import Trained, train_matrix, train_symmetric
+from generators.matrix_unet.unet import MatrixUNet
+from generators.matrix_unet.wanted import Wanted, WantedConfig, draw
+from generators.networks.periodic import PeriodicSizes
+from generators.networks.training import Schedule
+from generators.polymorphs import PolymorphDataset, polymorphs_of
+from generators.prototypes import Prototypes, PrototypesConfig
+from generators.symmetry import space_group_of, symmetric_cell
+from generators.wyckoff import assignments, random_cell
+
+METALS = SearchSpace(("Al", "Fe", "Ni"))
+CONTEXT = GenerationContext(space=METALS, objective=Objective("formation_energy_per_atom", "minimize"))
+SIZES = PeriodicSizes(width=24, layers=2, n_radial=8, n_vectors=4)
+
+
+@pytest.fixture(scope="module")
+def data() -> PolymorphDataset:
+    config = PrototypesConfig(source="library", atoms=(2, 6), shapes=((1, 1), (1, 2), (2, 2), (1, 3)))
+    made = [crystal for crystal, _ in Prototypes(config).generate(110, rng=np.random.default_rng(0), context=CONTEXT)]
+    return polymorphs_of([(crystal, 0.1 * (crystal.volume / len(crystal) % 3) - 0.3, str(row)) for row, crystal in enumerate(made)])
+
+
+def labelled_of(data: PolymorphDataset) -> tuple[LabelledCandidate, ...]:
+    return tuple(
+        LabelledCandidate(candidate=Candidate(item.crystal), values={"formation_energy_per_atom": item.energy}) for item in data.items
+    )
+
+
+def test_the_paper_networks_have_their_sizes() -> None:
+    """304,781,763 parameters for generation and about 305.06 million with an initial crystal (the published code's counts)."""
+    with torch.device("meta"):
+        assert sum(p.numel() for p in MatrixUNet("paper").parameters()) == 304_781_763
+        assert sum(p.numel() for p in MatrixUNet("paper", sees_initial=True).parameters()) == 305_060_931
+        assert 2e6 < sum(p.numel() for p in MatrixUNet("small").parameters()) < 5e6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_paper_network_takes_a_step(data: PolymorphDataset) -> None:
+    trained = train_matrix(data.subset(range(4)), Design(preset="paper"), Schedule(steps=1, rate=1e-4), seed=0)
+    assert np.isfinite(trained.metrics["training_loss"])
+    assert trained.metrics["steps_left_out"] == 0
+
+
+def test_the_matrix_form_and_back(data: PolymorphDataset) -> None:
+    crystals = [item.crystal for item in data.items[:5]]
+    rows = matrices(crystals)
+    assert rows.shape == (5, 64, 3)
+    assert not rows[0, len(crystals[0]) : 61].any(), "rows without atoms are zero"
+    conditions = conditions_of([c.numbers.tolist() for c in crystals], [225] * 5, [0.0] * 5)
+    assert conditions.elements.shape == (5, 64, 125)
+    assert conditions.elements[0, 0, int(crystals[0].numbers[0]) - 1] == 1
+    for found, crystal in zip(crystals_of(rows, conditions.numbers), crystals, strict=True):
+        assert found is not None
+        assert np.allclose(found.lattice, crystal.lattice, atol=1e-5)
+        assert np.array_equal(found.numbers, crystal.numbers)
+    assert crystals_of(torch.zeros(1, 64, 3), conditions.numbers[:1]) == [None], "no cell without a volume"
+    table = operations(225)
+    assert table.shape == (192, 4, 4)
+    assert np.array_equal(table[0, 3], [0, 0, 0, 1])
+    assert not operations(1)[1:].any()
+    with pytest.raises(InputError, match="at most 60 atoms"):
+        conditions_of([[13] * 61], [1], [0.0])
+
+
+def test_element_properties_are_standard_and_say_what_is_missing() -> None:
+    table = element_properties()
+    assert table.shape == (119, 22)
+    assert np.allclose(table[1:104].mean(0), 0, atol=0.35)
+    assert table[103, -1] > table[26, -1], "lawrencium misses more than iron"
+    assert np.array_equal(table[0], np.zeros(22))
+
+
+@pytest.mark.parametrize(
+    ("target", "predicted", "distance"),
+    [
+        ([0.0, 1.0, 0.0], [0.9, 0.1, 0.05], np.sqrt(0.01 + 0.01 + 0.0025)),
+        ([0.0, 1.0, 0.3], [0.9, 0.9, 0.4], np.sqrt(0.01 + 0.01 + 0.01)),
+        ([0.0, 0.5, 0.3], [0.95, 0.4, 0.3], np.sqrt(0.0025 + 0.01)),
+        ([0.2, 0.5, 0.3], [0.9, 0.5, 0.3], 0.7),
+    ],
+    ids=["vertex", "edge", "side", "inner"],
+)
+def test_the_periodic_loss_of_the_paper(target: list[float], predicted: list[float], distance: float) -> None:
+    """Appendix A.4: 8, 4, 2 or 1 points are the same; inner points know no images."""
+    x = torch.tensor(predicted, dtype=torch.double, requires_grad=True)
+    value = periodic(x, torch.tensor(target, dtype=torch.double))
+    assert float(value.detach()) == pytest.approx(distance, rel=0.02)
+    assert torch.autograd.gradcheck(periodic, (x, torch.tensor(target, dtype=torch.double)))
+
+
+def test_the_other_losses_of_coordinates() -> None:
+    one, other = torch.tensor([[0.9, 0.5, 0.3]]).double(), torch.tensor([[0.2, 0.5, 0.3]]).double()
+    assert float(absolute(one, other)) == pytest.approx(0.7)
+    assert float(minimum_image(one, other)) == pytest.approx(0.3)
+    assert float(nearest_image(one, other)) == pytest.approx(0.3, rel=0.02), "the nearest of 27 images"
+    values = torch.tensor([0.5, 0.2, 0.9], dtype=torch.double, requires_grad=True)
+    assert float(smooth_minimum(values, -200.0).detach()) == pytest.approx(0.2, rel=1e-3)
+    assert torch.autograd.gradcheck(lambda x: smooth_minimum(x), (torch.full((3,), 0.4, dtype=torch.double, requires_grad=True),))
+
+
+class _Exact(torch.nn.Module):
+    """In the network's place: the exact velocity, or noise, for data that are normal with a mean and a deviation in every entry."""
+
+    def __init__(self, method: Method, mean: float, deviation: float) -> None:
+        super().__init__()
+        self.method, self.mean, self.deviation = method, mean, deviation
+
+    def forward(self, x: Tensor, time: Tensor, *_: Any) -> Tensor:
+        if self.method == "flow":
+            t = time[:, None, None]
+            variance = t**2 * self.deviation**2 + (1 - t) ** 2
+            return self.mean + (t * self.deviation**2 - (1 - t)) / variance * (x - t * self.mean)
+        alpha = schedule("ddpm").alphas_cumprod[time.long()][:, None, None]
+        variance = alpha * self.deviation**2 + 1 - alpha
+        return torch.as_tensor((1 - alpha).sqrt() / variance * (x - alpha.sqrt() * self.mean))
+
+
+@pytest.mark.parametrize(("method", "sampler", "steps"), [("flow", "euler", 100), ("diffusion", "ddpm", 250), ("diffusion", "ddim", 100)])
+def test_samplers_are_exact_on_a_known_distribution(method: Method, sampler: Any, steps: int) -> None:
+    """Mean 2 and deviation 0.5 come back when the network is the exact one (lattice rows are normal too, so all entries count)."""
+    torch.manual_seed(0)
+    model = MatrixModel(Design(method, noise="normal"))
+    model.network = _Exact(method, 2.0, 0.5)  # type: ignore[assignment]
+    found: list[Tensor] = []
+    model.decode = lambda x, numbers: (found.append(x), x)[1]  # type: ignore[method-assign,func-returns-value]
+    conditions = conditions_of([[13, 28]] * 400, [225] * 400, [0.0] * 400)
+    model.sample(conditions, steps=steps, sampler=sampler)
+    values = found[0]
+    error = 4 * 0.5 / np.sqrt(values.numel())
+    assert float(values.mean()) == pytest.approx(2.0, abs=error + 0.01)
+    assert float(values.std()) == pytest.approx(0.5, rel=0.06)
+
+
+def test_a_matrix_model_gives_back_the_one_crystal_it_knows(data: PolymorphDataset) -> None:
+    """Regression trained on one pair, and flow matching on one crystal, return what they were trained on."""
+    by_cell = next(rows for rows in data._same_cell() if len(rows) > 1)
+    pair = data.subset(by_cell[:2])
+    trained = train_matrix(pair, Design("regression", modifies=True), Schedule(steps=180, rate=1e-3, averaging=0.9), seed=0)
+    model = trained.model
+    assert isinstance(model, MatrixModel)
+    low, high = sorted(pair.items, key=lambda item: item.energy)
+    conditions = conditions_of([high.crystal.numbers.tolist()], [low.cell.space_group], [low.energy - high.energy])
+    made = model.sample(conditions, matrices([high.crystal]))[0]
+    assert made is not None
+    assert np.abs(made.lattice - low.crystal.lattice).max() < 0.35
+    offset = made.fractional - low.crystal.fractional
+    assert np.abs(offset - np.round(offset)).max() < 0.06
+
+
+def test_coupled_paths_end_at_the_same_crystal(data: PolymorphDataset) -> None:
+    """The nearest equivalent is nearer than the description that a path started from, and is the same crystal."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    rng = np.random.default_rng(0)
+    cells = [item.cell for item in data.items]
+    start, end, _ = random_start(cells, np.full(119, 12.0), rng)
+    matcher = StructureMatcher(ltol=0.01, stol=0.01, angle_tol=0.5, scale=False)
+    for row, cell in list(enumerate(cells))[::7]:
+        n = len(cell.crystal)
+        assert matcher.fit(Crystal(cell.crystal.lattice, end[row, :n], cell.crystal.numbers).structure, cell.crystal.structure)
+    for cell in cells[::5]:
+        free = rng.uniform(-0.5, 0.5, len(cell.free_directions))
+        way = nearest_equivalent(cell, free)
+        length = [np.linalg.norm(np.einsum("f,fni->ni", c, cell.free_directions) @ cell.crystal.lattice) for c in (way, free)]
+        assert length[0] <= length[1] + 1e-9
+    assert start.shape == end.shape
+
+
+def test_metrics_follow_geodesics() -> None:
+    rng = np.random.default_rng(0)
+    axes = np.eye(3) + 0.4 * rng.normal(size=(2, 5, 3, 3))
+    one, other = np.einsum("sbij,sbkj->sbik", axes, axes)
+    tangent = log_metric(one, other)
+    assert np.allclose(exp_metric(one, tangent), other)
+    half = exp_metric(one, 0.5 * tangent)
+    assert np.allclose(np.linalg.det(half) ** 2, np.linalg.det(one) * np.linalg.det(other)), "volumes change by equal factors"
+    basis = np.array([[1, 0, 0], [1, 1, 0], [0, -1, 1]])
+    turned = [basis @ metric @ basis.T for metric in (one, other)]
+    assert np.allclose(log_metric(*turned), basis @ tangent @ basis.T), "no choice of axes matters"
+
+
+def test_the_equivariant_network_keeps_every_symmetry() -> None:
+    """Its ways lie in what the group keeps, before any projection; other axes of the same lattice turn them along."""
+    rng = np.random.default_rng(0)
+    cells = [
+        random_cell(group, option, (13, 28), 12.0, rng) for group in (99, 139, 156, 194, 225) for option in assignments(group, (2, 2))[:2]
+    ]
+    kept = [cell for cell in cells if cell is not None]
+    torch.manual_seed(0)
+    model = SymmetricFlow(SIZES).double()
+    for parameter in model.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    start, _, metric = random_start(kept, np.full(119, 12.0), rng)
+    batch = cells_of(kept)
+    doubled = replace(
+        batch, **{name: getattr(batch, name).double() for name in ("site", "group", "system", "keep_positions", "keep_metric")}
+    )
+    here = doubled.moved(torch.as_tensor(start), torch.as_tensor(metric))
+    time, energy = torch.full((len(kept),), 0.3).double(), torch.zeros(len(kept)).double()
+    way, change = model(here, time, energy)
+    projected, kept_change = model.guided(here, time, energy)
+    assert way.abs().max() > 1e-3
+    assert torch.allclose(way, projected, atol=1e-5)
+    assert torch.allclose(change, kept_change, atol=1e-5)
+    swap = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]]).double()
+    turned = here.moved(here.fractional @ swap, swap.T @ here.metric @ swap)
+    other_way, other_change = model(turned, time, energy)
+    assert torch.allclose(other_way, way @ swap, atol=1e-8)
+    assert torch.allclose(other_change, swap.T @ change @ swap, atol=1e-8)
+
+
+def test_the_equivariant_flow_learns_a_crystal_and_its_samples_have_the_group() -> None:
+    """Trained on one rutile-like crystal it returns it from random starts; each sample has the space group asked for."""
+    rng = np.random.default_rng(4)
+    cells = [random_cell(136, option, (28, 13), 12.0, rng) for option in assignments(136, (2, 4))]
+    cell = next(cell for cell in cells if cell is not None and len(cell.free_directions) == 1)
+    one = polymorphs_of([(cell.crystal, -0.2, "")])
+    trained = train_symmetric(one.subset([0] * 32), Schedule(steps=150, rate=6e-3, averaging=0.9, with_muon=True), seed=0)
+    model = trained.model
+    assert isinstance(model, SymmetricFlow)
+    made = sample(model, [one.items[0].cell] * 12, torch.full((12,), -0.2), np.random.default_rng(1), steps=10)
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    matched = [StructureMatcher().fit(crystal.structure, cell.crystal.structure) for crystal in made]
+    assert np.mean(matched) >= 0.75
+    assert all(space_group_of(crystal, 0.01) == 136 for crystal in made)
+    again = sample(model, [one.items[0].cell] * 12, torch.full((12,), -0.2), np.random.default_rng(1), steps=10)
+    assert [crystal.id for crystal in again] == [crystal.id for crystal in made], "a seed reproduces"
+
+
+def test_sites_are_chosen_as_known_crystals_have_them(data: PolymorphDataset) -> None:
+    choice = SiteChoice.fit(data, np.random.default_rng(0))
+    for item in data.items[::9]:
+        options, chances = choice.probabilities(item.cell.space_group, item.formula.counts)
+        assert chances.sum() == pytest.approx(1.0)
+        assert len(options) == len(chances)
+    assert choice.weights[0] + choice.weights[1] > 0, "what other formulas took counts"
+    rng = np.random.default_rng(0)
+    cell = draw_cell(choice, Wanted(check_formula("AlNi3"), 221, -0.1), 0.0, rng)
+    assert cell is not None
+    assert (cell.space_group, cell.crystal.formula) == (221, "Al1Ni3")
+    assert draw_cell(choice, Wanted(check_formula("AlNi2"), 221, -0.1), 0.0, rng) is None, "no sites of one and two atoms"
+
+
+def test_wishes_come_from_the_config_or_the_data(data: PolymorphDataset) -> None:
+    rng = np.random.default_rng(0)
+    drawn = draw(WantedConfig(), 30, data, METALS, rng)
+    groups = {item.cell.space_group for item in data.items}
+    assert {wish.space_group for wish in drawn} <= groups
+    lowest = np.quantile([item.energy for item in data.items], 0.2)
+    assert all(wish.energy <= lowest for wish in drawn)
+    config = WantedConfig(formulas=("AlNi", "AlNi3"), space_groups=(221, 139), energies=(-0.1, -0.2), every=True)
+    every = draw(config, 6, data, METALS, rng, done=2)
+    assert [(str(wish.formula), wish.space_group, wish.energy) for wish in every[:3]] == [
+        ("Al1Ni1", 139, -0.1),
+        ("Al1Ni1", 139, -0.2),
+        ("Al1Ni3", 221, -0.1),
+    ]
+    with pytest.raises(InputError, match="Fd-3m"):
+        draw(WantedConfig(formulas=("AlNi3",), space_groups=(227,)), 1, data, METALS, rng)
+    for changes, what in (
+        ({"formulas": ("Ni61",)}, "at most 60"),
+        ({"formulas": ("Qq",)}, "Qq"),
+        ({"space_groups": (231,)}, "from 1 to 230"),
+        ({"energy_between": (0.0, -1.0)}, "lower energy first"),
+        ({"every": True}, "give formulas"),
+    ):
+        with pytest.raises((InputError, ValueError), match=what):
+            WantedConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["equivariant", "matrix", "diffusion", "modifier"])
+def test_each_generator_trains_stores_and_proposes(kind: str, data: PolymorphDataset, caplog: pytest.LogCaptureFixture) -> None:
+    training = {"steps": 12, "again": 6} if kind == "equivariant" else {"steps": 3, "again": 2}
+    common: dict[str, Any] = {"training": training, "steps": 4, "least_labels": 10, "least_distance": 0.3, "volume_per_atom": (1.0, 500.0)}
+    generator: FlowMatching | Diffusion | RegressionModifier
+    if kind == "modifier":
+        generator = RegressionModifier(ModifierConfig(**common))
+    elif kind == "diffusion":
+        generator = Diffusion(DiffusionConfig(**common))
+    else:
+        generator = FlowMatching(FlowMatchingConfig(architecture=kind, **common))  # type: ignore[arg-type]
+    labelled = labelled_of(data)
+    context = replace(CONTEXT, labelled=labelled)
+    assert generator.is_ready(labelled)
+    assert not generator.is_ready(labelled[:5])
+    assert list(generator.generate(3, rng=np.random.default_rng(0), context=context)) == []
+    first = generator.train(labelled, rng=np.random.default_rng(0), context=context)
+    same = generator.train(labelled, rng=np.random.default_rng(0), context=context)
+    assert all(np.array_equal(first.tensors[name], same.tensors[name]) for name in first.tensors), "training is a function of its seed"
+    kept = checkpoint_from_bytes(checkpoint_to_bytes(first))
+    trained = replace(context, checkpoint=kept)
+    better, figures = generator.is_improvement(kept, None, labelled, context=context)
+    assert better
+    assert np.isfinite(figures["validation_loss"])
+    second = generator.train(labelled, rng=np.random.default_rng(1), context=trained)
+    _, figures = generator.is_improvement(second, kept, labelled, context=context)
+    assert figures["validation_loss_before"] == pytest.approx(first.metrics["validation_loss"], rel=1e-4)
+    with caplog.at_level(logging.INFO):
+        made = list(generator.generate(12, rng=np.random.default_rng(2), context=trained))
+    assert made or "left out" in caplog.text
+    for crystal, proposal in made:
+        assert METALS.violation(crystal.symbols) == ""
+        assert "space_group" in proposal.condition
+        if kind == "equivariant":
+            assert space_group_of(crystal, 0.01) in (proposal.condition["space_group"], 0) or symmetric_cell(crystal, 1e-3) is not None
+        if kind == "modifier":
+            assert proposal.parents
+    if kind == "equivariant":
+        assert len(made) >= 6
+
+
+def test_wrong_weights_and_settings_are_told(data: PolymorphDataset, tmp_path: Path) -> None:
+    trained = Trained(SymmetricFlow(PeriodicSizes()), SiteChoice(np.zeros(5), {}), {})
+    good = to_checkpoint(trained, data.key)
+    with pytest.raises(InputError, match="kind pcdvae"):
+        from_checkpoint(replace(good, facts={**good.facts, "kind": "pcdvae"}))
+    with pytest.raises(InputError, match="do not fit"):
+        from_checkpoint(replace(good, tensors=dict(list(good.tensors.items())[1:])))
+    context = replace(CONTEXT, labelled=labelled_of(data), checkpoint=good)
+    with pytest.raises(InputError, match="the config asks for"):
+        list(Diffusion(DiffusionConfig()).generate(1, rng=np.random.default_rng(0), context=context))
+    with pytest.raises(InputError, match="makes none from noise"):
+        Design("regression")
+    with pytest.raises(InputError, match="one of flow matching"):
+        Design("diffusion", form="better")
+    with pytest.raises(ValueError, match="the smaller first"):
+        ModifierConfig(lower_by=(0.3, 0.1))
+    alone = [item for item in labelled_of(data) if item.candidate.crystal.formula == "Al1Ni1"]
+    with pytest.raises(InputError, match="at least two formulas"):
+        FlowMatching(FlowMatchingConfig()).train(alone, rng=np.random.default_rng(0), context=CONTEXT)
+
+
+def test_batches_stream_and_count_their_calls(data: PolymorphDataset) -> None:
+    model = SymmetricFlow(SIZES)
+    model.atomic_volumes.fill_(12.0)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    choice = SiteChoice.fit(data, np.random.default_rng(0))
+    wanted = [Wanted(check_formula("AlNi3"), 221, -0.1)] * 130
+    stream = generate(model, choice, wanted, Way(steps=5), np.random.default_rng(0))
+    next(stream)
+    assert len(calls) == 5, "the first batch is out before the second is begun"
+    assert 1 + len(list(stream)) == 130
+    assert len(calls) == 15
+    paths = draw_paths([item.cell for item in data.items[:8]], model, np.random.default_rng(0))
+    assert all(torch.isfinite(part) for part in losses(model, paths, torch.full((8,), float("nan"))))
+
+
+def test_a_campaign_learns_polymorphs_and_proposes(tmp_path: Path) -> None:
+    """Random crystals first; then the flow is trained on their labels, proposes, and its proposals are labelled."""
+    changes = {
+        "space": {"elements": ["Fe", "Ni"], "max_fraction": 1.0},
+        "budget": {"labels": 44},
+        "generators": [
+            {"use": "random_crystal", "count": 24, "params": {"atoms": [2, 4], "space_groups": [63, 65, 71, 99, 123, 139, 166, 194, 221]}},
+            {
+                "use": "flow_matching",
+                "count": 10,
+                "params": {"least_labels": 20, "training": {"steps": 20, "again": 5}, "steps": 5, "least_distance": 1.5},
+            },
+        ],
+        "acquisition": {"use": "random", "initial_labels": 24, "batch_size": 12},
+        "screens": {"min_distance": 1.4, "volume_per_atom": [4, 40]},
+    }
+    campaign = Campaign(tmp_path / "campaign", configs.validate(merged(SMALL, changes), folder=tmp_path, source=tmp_path / "flow.yaml"))
+    campaign.run()
+    state = campaign.state()
+    makers = {event.generator for record in state.candidates.values() for event, _ in record.proposals}
+    assert makers == {"random_crystal", "flow_matching"}
+    assert any(event.generator == "flow_matching" for candidate, _ in state.labels for event, _ in state.candidates[candidate].proposals), (
+        "one of its proposals was labelled"
+    )
