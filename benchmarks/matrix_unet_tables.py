@@ -259,6 +259,11 @@ def summarise(parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
                 paper = f" (paper {PAPER[name]})" if name in PAPER and size == "at most 8" else ""
                 found[f"held-out {split}, {size} atoms: {name}{paper}"] = {"once": once, "best of ten": best, "targets": len(chosen)}
 
+    for name in sorted({row["model"] for row in rows if "sample_seconds" in row}):
+        mine = [row for row in rows if row["model"] == name]
+        took = float(np.median([row["sample_seconds"] for row in mine]))
+        found[f"samples a second on one core: {name}"] = {"samples": round(1 / took, 1), "calls of the network": mine[0]["calls"]}
+
     def once_of(split: str, name: str, key: str = "once") -> float:
         entry = next((v for k, v in found.items() if k.startswith(f"held-out {split}, at most 8 atoms: {name}") and "steps" not in k), None)
         return float(entry[key][0]) if entry else 0.0
