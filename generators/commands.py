@@ -88,8 +88,13 @@ def labelled_of_file(path: Path, quantity: str) -> list[LabelledCandidate]:
     """Raises InputError where the file cannot be read, or a structure has no such value."""
     from ase.io import read
 
+    from campaign.schema import SourceConfig
+    from campaign.sources import read as read_source
     from campaign.types import Candidate, Crystal, LabelledCandidate
 
+    if path.suffix == ".csv":
+        source = SourceConfig(path=str(path), columns={quantity: quantity})
+        return [LabelledCandidate(candidate=Candidate(crystal), values=values) for crystal, values in read_source(path, source)]
     try:
         images = read(path, ":")
     except Exception as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +13,22 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from campaign.errors import InputError
+from campaign.types import FORMATION_ENERGY
 
 MODELS = ("equivariant", "flow", "diffusion", "regression", "flow_modifier", "diffusion_modifier")
 
 
 def train(
-    source: Annotated[Path, typer.Argument(help="A campaign's folder, or crystals with formation energies in a file that ASE reads.")],
+    source: Annotated[
+        str, typer.Argument(help="A campaign's folder; a CSV with CIFs or a file that ASE reads; or an OPTIMADE provider's address.")
+    ],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     model: Annotated[str, typer.Option(help=f"Which model: {', '.join(MODELS)}.")] = "equivariant",
     energy: Annotated[
-        str, typer.Option(help="The energy (eV/atom): a label's name, or a key of the file's info.")
+        str, typer.Option(help="The energy (eV/atom): a label's name, a file's key or column, or a provider's field.")
     ] = "formation_energy_per_atom",
+    query: Annotated[str, typer.Option("--filter", help='OPTIMADE: which structures, such as \'elements HAS ONLY "Al","Ni"\'.')] = "",
+    most: Annotated[int, typer.Option(min=1, help="OPTIMADE: most structures.")] = 1000,
     form: Annotated[str, typer.Option(help="flow: the paper's form, faithful, or the better one.")] = "better",
     preset: Annotated[str, typer.Option(help="Sizes of the matrix UNet: paper, or small for CPUs.")] = "small",
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")] = 5000,
@@ -30,7 +37,10 @@ def train(
     share: Annotated[float, typer.Option(help="Least share (1) of the crystals that an element or a space group needs.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,
 ) -> None:
-    """Train a conditional generator on polymorphs, a tenth of whose formulas is held out to judge it by."""
+    """Train a conditional generator on polymorphs, a tenth of whose formulas is held out to judge it by.
+
+    Energies are formation energies, but for those under the name energy_per_atom.
+    """
     import numpy as np
 
     from campaign.artifacts import write_whole
@@ -49,8 +59,16 @@ def train(
     if target.suffix != ".safetensors":
         raise InputError(f"{target} should end in .safetensors")
     from generators.commands import labelled_of
+    from generators.optimade import labelled_of_provider
 
-    data = polymorphs_of_labelled(labelled_of(source, energy), energy).filtered(Filters(atoms, group, share))
+    if source.startswith(("http://", "https://")):
+        labelled = labelled_of_provider(source, query, energy, most)
+    else:
+        labelled = labelled_of(Path(source), energy)
+    if energy != "energy_per_atom" and not source.startswith("http"):
+        labelled = [replace(item, values={FORMATION_ENERGY.name: item.values.get(energy, math.nan)}) for item in labelled]
+    data = polymorphs_of_labelled(labelled, energy if energy == "energy_per_atom" else FORMATION_ENERGY.name)
+    data = data.filtered(Filters(atoms, group, share))
     learned, held = data.split_by_formula(0.1, np.random.default_rng(0))
     console = Console()
     columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())

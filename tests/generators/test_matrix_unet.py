@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from pymatgen.io.cif import CifWriter
 from support import SMALL, merged
 from torch import Tensor
+from typer.testing import CliRunner
 
 from campaign import config as configs
 from campaign.api import Campaign
 from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
+from campaign.cli import app
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext
 from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
@@ -394,6 +398,28 @@ def test_batches_stream_and_count_their_calls(data: PolymorphDataset) -> None:
     assert len(calls) == 15
     paths = draw_paths([item.cell for item in data.items[:8]], model, np.random.default_rng(0))
     assert all(torch.isfinite(part) for part in losses(model, paths, torch.full((8,), float("nan"))))
+
+
+@pytest.mark.parametrize("model", ["equivariant", "flow"])
+def test_the_command_trains_on_a_table_of_structures(model: str, data: PolymorphDataset, tmp_path: Path) -> None:
+    """A CSV with CIFs and an enthalpy of formation, as AFLOW's; the weights serve the generator."""
+    table = pd.DataFrame(
+        {"cif": [str(CifWriter(item.crystal.structure)) for item in data.items], "enthalpy": [item.energy for item in data.items]}
+    )
+    table.to_csv(tmp_path / "table.csv", index=False)
+    target = tmp_path / "flow.safetensors"
+    arguments = ["train", "flow", str(tmp_path / "table.csv"), str(target), "--model", model, "--energy", "enthalpy", "--steps", "3"]
+    done = CliRunner().invoke(app, [*arguments, "--group", "2", "--share", "0"])
+    assert done.exit_code == 0, done.output
+    assert "held-out formulas" in " ".join(done.output.split())
+    architecture = "equivariant" if model == "equivariant" else "matrix"
+    config = FlowMatchingConfig(architecture=architecture, weights=target, steps=2, least_distance=0.2, volume_per_atom=(0.5, 900))  # type: ignore[arg-type]
+    context = replace(CONTEXT, labelled=labelled_of(data))
+    assert len(list(FlowMatching(config).generate(8, rng=np.random.default_rng(0), context=context))) >= (
+        6 if model == "equivariant" else 0
+    )
+    done = CliRunner().invoke(app, [*arguments[:4], "--model", "unknown"])
+    assert done.exit_code == 2
 
 
 def test_a_campaign_learns_polymorphs_and_proposes(tmp_path: Path) -> None:
