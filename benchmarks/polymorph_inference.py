@@ -158,7 +158,7 @@ def _generator(way: str, learned: PolymorphDataset, seed: int, seconds: float) -
         taken = Way(100, "ddim") if way == "diffusion" else Way(100)
 
     def generated(wanted: Sequence[Wanted], rng: np.random.Generator) -> list[Crystal | None]:
-        return [sample.crystal for sample in generate(trained.model, trained.choice, wanted, taken, rng)]
+        return [sample.crystal for sample in generate(trained.model, trained.choice, wanted, taken, rng, learned)]
 
     return generated
 

@@ -67,6 +67,13 @@ class FlowMatchingConfig(ConditionalConfig):
     noise: Noise = Field("uniform", description="matrix, faithful: the noise that the flow starts from.")
     guidance: float = Field(1.0, ge=0, description="Weight (1) of the energy against no energy; above 1 goes further.")
     exploration: float = Field(0.1, ge=0, le=1, description="equivariant: share (1) of the sites that are drawn with equal chance.")
+    recall: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="equivariant: share (1) of samples that begin near a labelled crystal with the same sites, if there is one.",
+    )
+    recall_time: float = Field(0.85, ge=0, lt=1, description="equivariant: time (1) on the path at which those begin.")
     wanted: WantedConfig = WantedConfig()
 
 
@@ -196,7 +203,7 @@ class _Generating(Conditional):
                     }
                 ),
             )
-            for sample in generate(model, choice, wanted, self.way, rng)
+            for sample in generate(model, choice, wanted, self.way, rng, data)
         )
         yield from self._possible(made)
 
@@ -214,7 +221,8 @@ class FlowMatching(_Generating):
 
     @property
     def way(self) -> Way:
-        return Way(self.config.steps, "euler", self.config.guidance, self.config.exploration)
+        config = self.config
+        return Way(config.steps, "euler", config.guidance, config.exploration, config.recall, config.recall_time)
 
 
 class Diffusion(_Generating):

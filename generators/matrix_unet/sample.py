@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,21 +17,29 @@ from generators.matrix_unet.model import MatrixModel, Sampler
 from generators.matrix_unet.symmetric_flow import SymmetricFlow
 from generators.matrix_unet.symmetric_flow import sample as sample_symmetric
 from generators.matrix_unet.wanted import Wanted, numbers_of
-from generators.symmetry import SymmetricCell
+from generators.polymorphs import Polymorph, PolymorphDataset
+from generators.prototypes import assigned_elements, chemical_distance, substituted
+from generators.symmetry import SymmetricCell, symmetric_cell
 from generators.wyckoff import random_cell
 
 BATCH = 64
-_TRIES = 20
+_TRIES, _NEAREST = 20, 3
 
 
 @dataclass(frozen=True)
 class Way:
-    """How samples are taken: steps, the sampler of a diffusion model, guidance, and the share of sites drawn with equal chance."""
+    """How samples are taken.
+
+    Steps; the sampler of a diffusion model; guidance; the share of sites drawn with equal chance; and of the equivariant flow the share of
+    samples that begin at time ``recall_time`` from a known crystal with the same sites, its elements exchanged, where there is one.
+    """
 
     steps: int = 20
     sampler: Sampler = "euler"
     guidance: float = 1.0
     exploration: float = 0.1
+    recall: float = 0.8
+    recall_time: float = 0.85
 
 
 @dataclass(frozen=True)
@@ -43,23 +52,37 @@ class Sample:
 
 
 def generate(
-    model: MatrixModel | SymmetricFlow, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator
+    model: MatrixModel | SymmetricFlow,
+    choice: SiteChoice,
+    wanted: Sequence[Wanted],
+    way: Way,
+    rng: np.random.Generator,
+    known: PolymorphDataset | None = None,
 ) -> Iterator[Sample]:
     """One sample of each wish, in batches of 64 by size, so that memory does not grow with their number; in the order of the wishes
     within a batch. Draws from ``rng``, which also seeds torch's stream.
     """
     torch.manual_seed(int(rng.integers(2**31)))
+    recall = Recall.of(known) if known is not None else Recall({})
     order = np.argsort([wish.formula.n_atoms for wish in wanted], kind="stable")
     for rows in np.array_split(order, max(1, -(-len(wanted) // BATCH))):
         wishes = [wanted[row] for row in rows]
-        yield from _symmetric(model, choice, wishes, way, rng) if isinstance(model, SymmetricFlow) else _matrix(model, wishes, way)
+        yield from _symmetric(model, choice, wishes, way, rng, recall) if isinstance(model, SymmetricFlow) else _matrix(model, wishes, way)
 
 
-def _symmetric(model: SymmetricFlow, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator) -> Iterator[Sample]:
+def _symmetric(
+    model: SymmetricFlow, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator, recall: Recall
+) -> Iterator[Sample]:
     cells = [draw_cell(choice, wish, way.exploration, rng) for wish in wanted]
+    begin = []
+    for row, (wish, cell) in enumerate(zip(wanted, cells, strict=True)):
+        if cell is not None:
+            like = recall.nearest(wish, cell.prototype, rng) if rng.random() < way.recall else None
+            cells[row] = like or cell
+            begin.append(way.recall_time if like is not None else 0.0)
     kept = [cell for cell in cells if cell is not None]
     energy = torch.tensor([wish.energy for wish, cell in zip(wanted, cells, strict=True) if cell is not None], dtype=torch.float32)
-    made = iter(sample_symmetric(model, kept, energy, rng, steps=way.steps, guidance=way.guidance) if kept else [])
+    made = iter(sample_symmetric(model, kept, energy, rng, begin=np.array(begin), steps=way.steps, guidance=way.guidance) if kept else [])
     for wish, cell in zip(wanted, cells, strict=True):
         yield Sample(wish, None) if cell is None else Sample(wish, next(made), cell.prototype)
 
@@ -75,6 +98,35 @@ def draw_cell(choice: SiteChoice, wanted: Wanted, exploration: float, rng: np.ra
         if cell is not None:
             return cell
     return None
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Known crystals by prototype."""
+
+    by_prototype: Mapping[str, Sequence[Polymorph]]
+
+    @classmethod
+    def of(cls, data: PolymorphDataset) -> Recall:
+        found: defaultdict[str, list[Polymorph]] = defaultdict(list)
+        for item in data.items:
+            found[item.cell.prototype].append(item)
+        return cls(found)
+
+    def nearest(self, wanted: Wanted, prototype: str, rng: np.random.Generator) -> SymmetricCell | None:
+        """One of the three nearest in chemistry with these sites, its elements exchanged; None where there is none."""
+        options = []
+        for row, item in enumerate(self.by_prototype.get(prototype, ())):
+            if item.formula.shape == wanted.formula.shape and item.cell.space_group == wanted.space_group:
+                for symbols in assigned_elements(wanted.formula, item.formula):
+                    options.append((chemical_distance(item.formula, symbols), row, symbols))
+        options.sort(key=lambda option: option[:2])
+        if not options:
+            return None
+        _, row, symbols = options[int(rng.integers(min(_NEAREST, len(options))))]
+        made = substituted(self.by_prototype[prototype][row].crystal, symbols, wanted.formula)
+        cell = symmetric_cell(made, precision=1e-2)
+        return cell if cell is not None and cell.space_group == wanted.space_group else None
 
 
 def _matrix(model: MatrixModel, wanted: Sequence[Wanted], way: Way) -> Iterator[Sample]:

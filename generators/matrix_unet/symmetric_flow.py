@@ -219,10 +219,10 @@ class Paths:
     change: Tensor
 
 
-def draw_paths(cells: Sequence[SymmetricCell], model: SymmetricFlow, rng: np.random.Generator) -> Paths:
-    """Random starts, and a time uniform from 0 to 1 for each."""
+def draw_paths(cells: Sequence[SymmetricCell], model: SymmetricFlow, rng: np.random.Generator, time: FloatArray | None = None) -> Paths:
+    """Random starts, and a time (b,) for each: uniform from 0 to 1 where none is given."""
     start, end, metric = random_start(cells, model.atomic_volumes.numpy(), rng)
-    time = rng.random(len(cells))
+    time = rng.random(len(cells)) if time is None else time
     goal = np.stack([cell.crystal.lattice @ cell.crystal.lattice.T for cell in cells])
     metric = exp_metric(metric, time[:, None, None] * log_metric(metric, goal))
     scale = (np.linalg.det(metric) ** 0.5 / [len(cell.crystal) for cell in cells]) ** (2 / 3)
@@ -255,19 +255,19 @@ def sample(
     energy: Tensor,
     rng: np.random.Generator,
     *,
+    begin: FloatArray | None = None,
     steps: int = 20,
     guidance: float = 1.0,
 ) -> list[Crystal]:
     """Crystals with the Wyckoff positions of ``cells``, whose free coordinates and axes are forgotten, and a wanted energy (b,) in eV/atom.
 
-    Euler's method over ``steps`` equal times: each takes 1 / (steps left) of the way that is left.
+    begin: (b,) times at which the crystals stand on their paths; those that begin later than 0 keep something of ``cells``. Euler's
+    method over ``steps`` equal times: each takes 1 / (steps left) of the way that is left.
     """
-    here = cells_of(cells)
-    start, _, metric = random_start(cells, model.atomic_volumes.numpy(), rng, couple=False)
-    here = here.moved(torch.as_tensor(start).float(), torch.as_tensor(metric).float())
-    step = 1.0 / steps
+    first = np.zeros(len(cells)) if begin is None else begin
+    here = draw_paths(cells, model, rng, first).here
     for k in range(steps):
-        time = torch.full((len(cells),), k * step)
+        time = _tensor(first + (1 - first) * k / steps)
         way, change = model.guided(here, time, energy, guidance)
         scale = scale_of(here.metric, here.counts)[:, None, None]
         share = 1 / (steps - k)

@@ -23,7 +23,7 @@ from campaign.cli import app
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext
 from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
-from generators.formulas import check_formula
+from generators.formulas import check_formula, formula_of
 from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.coupling import nearest_equivalent
 from generators.matrix_unet.features import element_properties
@@ -38,7 +38,7 @@ from generators.matrix_unet.plugin import (
     ModifierConfig,
     RegressionModifier,
 )
-from generators.matrix_unet.sample import Way, draw_cell, generate
+from generators.matrix_unet.sample import Recall, Way, draw_cell, generate
 from generators.matrix_unet.store import from_checkpoint, to_checkpoint
 from generators.matrix_unet.symmetric_flow import (
     SymmetricFlow,
@@ -293,6 +293,33 @@ def test_sites_are_chosen_as_known_crystals_have_them(data: PolymorphDataset) ->
     assert cell is not None
     assert (cell.space_group, cell.crystal.formula) == (221, "Al1Ni3")
     assert draw_cell(choice, Wanted(check_formula("AlNi2"), 221, -0.1), 0.0, rng) is None, "no sites of one and two atoms"
+
+
+def test_samples_begin_near_a_known_crystal_with_the_same_sites(data: PolymorphDataset) -> None:
+    """A path entered late is near its end; the known crystal has its elements exchanged for those wanted."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    rng = np.random.default_rng(0)
+    recall = Recall.of(data)
+    item = next(item for item in data.items if item.formula.symbols == ("Fe", "Ni") and len(item.cell.free_directions))
+    wanted = Wanted(check_formula(f"Al{item.formula.counts[0]}Fe{item.formula.counts[1]}"), item.cell.space_group, -0.2)
+    cell = recall.nearest(wanted, item.cell.prototype, rng)
+    assert cell is not None
+    assert (str(formula_of(cell.crystal)), cell.space_group, cell.prototype) == (
+        str(wanted.formula),
+        wanted.space_group,
+        item.cell.prototype,
+    )
+    assert recall.nearest(wanted, "1:a_b", rng) is None
+    model = SymmetricFlow(SIZES)
+    model.atomic_volumes.fill_(12.0)
+    late = sample(model, [cell] * 3, torch.full((3,), -0.2), rng, begin=np.full(3, 0.999), steps=2)
+    assert all(StructureMatcher().fit(crystal.structure, cell.crystal.structure) for crystal in late)
+    choice = SiteChoice.fit(data, rng)
+    made = [one.crystal for one in generate(model, choice, [wanted] * 8, Way(recall=1.0, recall_time=0.999, exploration=0.0), rng, data)]
+    known = [known.crystal.structure for known in data.items if known.formula.shape == wanted.formula.shape]
+    found = [any(StructureMatcher().fit_anonymous(crystal.structure, other) for other in known) for crystal in made if crystal is not None]
+    assert np.mean(found) > 0.5, "most are known prototypes"
 
 
 def test_wishes_come_from_the_config_or_the_data(data: PolymorphDataset) -> None:
