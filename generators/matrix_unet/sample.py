@@ -44,7 +44,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Sample:
-    """What came of a wish; no crystal where its cell has no volume or no sites fit. ``calls`` of the network for its batch."""
+    """What came of a wish; no crystal where its cell has no volume or no sites fit. ``prototype``: the sites that were drawn."""
 
     wanted: Wanted
     crystal: Crystal | None
