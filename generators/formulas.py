@@ -79,12 +79,20 @@ def formulas_of(space: SearchSpace, atoms: tuple[int, int], shapes: Sequence[Seq
 
     Raises InputError where there is none.
     """
-    wanted = {tuple(sorted(shape)) for shape in shapes}
-    found = [formula for n in range(atoms[0], atoms[1] + 1) for formula in _of_size(space, n)]
-    found = [formula for formula in found if not wanted or formula.shape in wanted]
+    wanted = sorted({tuple(sorted(shape)) for shape in shapes}, key=lambda shape: (sum(shape), len(shape), shape))
+    sizes = range(atoms[0], atoms[1] + 1)
+    drawn = (_of_shape(space, shape) for shape in wanted if sum(shape) in sizes) if wanted else (_of_size(space, n) for n in sizes)
+    found = [formula for formulas in drawn for formula in formulas]
     if not found:
         raise InputError(f"no formula of {atoms[0]} to {atoms[1]} atoms fits the search space", hint="widen its fractions or the sizes")
     return found
+
+
+def _of_shape(space: SearchSpace, shape: tuple[int, ...]) -> Iterator[Formula]:
+    for symbols in itertools.combinations(sorted(space.elements), len(shape)):
+        for counts in sorted(set(itertools.permutations(shape))):
+            if not space.violation([symbol for symbol, count in zip(symbols, counts, strict=True) for _ in range(count)]):
+                yield Formula(symbols, counts)
 
 
 def _of_size(space: SearchSpace, n: int) -> Iterator[Formula]:
