@@ -188,7 +188,7 @@ def test_a_matrix_model_gives_back_the_one_crystal_it_knows(data: PolymorphDatas
     """Regression trained on one pair, and flow matching on one crystal, return what they were trained on."""
     by_cell = next(rows for rows in data._same_cell() if len(rows) > 1)
     pair = data.subset(by_cell[:2])
-    trained = train_matrix(pair, Design("regression", modifies=True), Schedule(steps=180, rate=1e-3, averaging=0.9), seed=0)
+    trained = train_matrix(pair, Design("regression", modifies=True), Schedule(steps=400, rate=1e-3, averaging=0.9), seed=0)
     model = trained.model
     assert isinstance(model, MatrixModel)
     low, high = sorted(pair.items, key=lambda item: item.energy)
