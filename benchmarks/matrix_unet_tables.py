@@ -191,8 +191,8 @@ def _pairs(targets: Sequence[Polymorph]) -> list[tuple[Polymorph, Polymorph]]:
 
 def _baselines(learned: PolymorphDataset, targets: Sequence[Polymorph], seed: int) -> list[Row]:
     """Random symmetric crystals under the same formula and space group; nearest crystals of that space group, elements exchanged."""
+    from generators.formulas import mean_atomic_volume
     from generators.prototypes import Known, substitutions
-    from generators.random_crystal import mean_atomic_volume
     from generators.wyckoff import assignments, spread_cell
 
     rng = np.random.default_rng(seed)

@@ -164,7 +164,7 @@ def _generator(way: str, learned: PolymorphDataset, seed: int, seconds: float) -
 
 
 def _random(wanted: Sequence[Wanted], rng: np.random.Generator) -> list[Crystal | None]:
-    from generators.random_crystal import mean_atomic_volume
+    from generators.formulas import mean_atomic_volume
     from generators.wyckoff import assignments, spread_cell
 
     found: list[Crystal | None] = []

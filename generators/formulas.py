@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from math import gcd
+from typing import Annotated
 
 import numpy as np
 from ase.data import atomic_numbers
+from pydantic import AfterValidator
 
+from campaign.crystals.lattice import atomic_volume
 from campaign.errors import InputError
 from campaign.types import Crystal, SearchSpace
 
@@ -72,6 +75,20 @@ def check_formula(text: str) -> Formula:
     if formula.n_atoms > MOST_ATOMS:
         raise InputError(f"expected at most {MOST_ATOMS} atoms in a cell, got {formula.n_atoms} in {text}", hint="take a smaller cell")
     return formula
+
+
+def _readable(text: str) -> str:
+    check_formula(text)
+    return text
+
+
+FormulaText = Annotated[str, AfterValidator(_readable)]
+"""A formula in a config, refused where ``check_formula`` refuses it."""
+
+
+def mean_atomic_volume(formula: Formula) -> float:
+    """Cubic angstrom, from the elements' own crystals."""
+    return float(np.average([atomic_volume(symbol) for symbol in formula.symbols], weights=formula.counts))
 
 
 def formulas_of(space: SearchSpace, atoms: tuple[int, int], shapes: Sequence[Sequence[int]] = ()) -> list[Formula]:

@@ -146,10 +146,6 @@ class PolymorphDataset:
         """Whether any formula has two polymorphs with as many atoms."""
         return max(Counter(item.formula for item in self.items).values(), default=0) > 1
 
-    def improvements(self) -> list[tuple[int, int]]:
-        """Rows (from, to) of every crystal and the lowest with the same atoms."""
-        return [(row, rows[0]) for rows in self._same_cell() for row in rows[1:]]
-
     def _same_cell(self) -> list[list[int]]:
         found: defaultdict[Formula, list[int]] = defaultdict(list)
         for rows in self.groups.values():
@@ -214,7 +210,7 @@ def polymorphs_of_labelled(labelled: Sequence[LabelledCandidate], quantity: str 
     Another energy than the formation energy is taken against its best linear function of the composition.
     """
     known = tuple(item for item in labelled if quantity in item.values)
-    key = (quantity, tuple((item.candidate.id, item.values[quantity]) for item in known))
+    key = (quantity, tuple(((item.relaxed or item.candidate.crystal).id, item.values[quantity]) for item in known))
     if key not in _made:
         while len(_made) >= _KEPT:
             del _made[next(iter(_made))]

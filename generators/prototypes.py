@@ -16,13 +16,13 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.protocols import GenerationContext
 from campaign.types import Crystal, Proposal
-from generators.formulas import Formula, check_formula, formula_of, formulas_of
-from generators.random_crystal import mean_atomic_volume
+from generators.formulas import Formula, FormulaText, check_formula, formula_of, formulas_of, mean_atomic_volume
 from generators.symmetry import space_group_of, symmetric_cell
+from generators.wyckoff import SpaceGroup
 
 
 class PrototypesConfig(BaseModel):
@@ -30,18 +30,11 @@ class PrototypesConfig(BaseModel):
 
     source: Literal["labelled", "library"] = Field("labelled", description="Crystals that lend their structure.")
     atoms: tuple[int, int] = Field((1, 12), description="Fewest and most atoms in the primitive cell.")
-    formulas: tuple[str, ...] = Field((), description="Formulas wanted, such as Ni3Al; drawn in the search space where empty.")
+    formulas: tuple[FormulaText, ...] = Field((), description="Formulas wanted, such as Ni3Al; drawn in the search space where empty.")
     shapes: tuple[tuple[int, ...], ...] = Field(
         (), description="Drawn formulas have these numbers of atoms of their elements; any where empty."
     )
-    space_groups: tuple[int, ...] = Field((), description="Only prototypes of these space groups; of any where empty.")
-
-    @field_validator("formulas")
-    @classmethod
-    def _readable(cls, formulas: tuple[str, ...]) -> tuple[str, ...]:
-        for formula in formulas:
-            check_formula(formula)
-        return formulas
+    space_groups: tuple[SpaceGroup, ...] = Field((), description="Only prototypes of these space groups; of any where empty.")
 
 
 class Prototypes:

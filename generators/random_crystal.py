@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from campaign.crystals.lattice import atomic_volume
 from campaign.crystals.neighbours import shortest_distance
 from campaign.protocols import GenerationContext
 from campaign.types import Crystal, Proposal
-from generators.formulas import Formula, check_formula, formulas_of
-from generators.wyckoff import assignments, check_fits, group_of, spread_cell
+from generators.formulas import Formula, FormulaText, check_formula, formulas_of, mean_atomic_volume
+from generators.wyckoff import SpaceGroup, assignments, check_fits, spread_cell
 
 _TRIES = 50
 
@@ -25,29 +24,15 @@ class RandomCrystalConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     atoms: tuple[int, int] = Field((2, 12), description="Fewest and most atoms in the primitive cell of a drawn formula.")
-    formulas: tuple[str, ...] = Field(
+    formulas: tuple[FormulaText, ...] = Field(
         (), description="Formulas of the primitive cell, such as Ni3Al; drawn in the search space where empty."
     )
     shapes: tuple[tuple[int, ...], ...] = Field(
         (), description="Drawn formulas have these numbers of atoms of their elements; any where empty."
     )
-    space_groups: tuple[int, ...] = Field((), description="Numbers of space groups, drawn with equal chance; all where empty.")
+    space_groups: tuple[SpaceGroup, ...] = Field((), description="Numbers of space groups, drawn with equal chance; all where empty.")
     volume: tuple[float, float] = Field((0.9, 1.2), description="Least and largest volume as a multiple (1) of the elements' own.")
     least_distance: float = Field(0.75, gt=0, description="Shortest distance in units of (volume per atom)^(1/3).")
-
-    @field_validator("formulas")
-    @classmethod
-    def _readable(cls, formulas: tuple[str, ...]) -> tuple[str, ...]:
-        for formula in formulas:
-            check_formula(formula)
-        return formulas
-
-    @field_validator("space_groups")
-    @classmethod
-    def _known(cls, numbers: tuple[int, ...]) -> tuple[int, ...]:
-        for number in numbers:
-            group_of(number)
-        return numbers
 
 
 class RandomCrystal:
@@ -83,8 +68,3 @@ class RandomCrystal:
             if cell is not None and shortest_distance(cell.crystal) >= self.config.least_distance * volume ** (1 / 3):
                 return cell.crystal, Proposal(condition={"space_group": group, "prototype": cell.prototype})
         return None
-
-
-def mean_atomic_volume(formula: Formula) -> float:
-    """Cubic angstrom, from the elements' own crystals."""
-    return float(np.average([atomic_volume(symbol) for symbol in formula.symbols], weights=formula.counts))

@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
 from campaign.crystals.neighbours import shortest_distance
 from campaign.errors import InputError
@@ -58,6 +60,14 @@ def group_of(number: int) -> Group:
         for item in table
     )
     return Group(number, str(table.symbol), str(table.lattice_type), _CENTRING[table.symbol[0]], positions)
+
+
+def _known(number: int) -> int:
+    return group_of(number).number
+
+
+SpaceGroup = Annotated[int, AfterValidator(_known)]
+"""The number of a space group in a config, refused outside 1 to 230."""
 
 
 @lru_cache(maxsize=20_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -61,13 +60,12 @@ def train(
     from generators.commands import labelled_of
     from generators.optimade import labelled_of_provider
 
+    quantity = "energy_per_atom" if energy == "energy_per_atom" else FORMATION_ENERGY.name
     if source.startswith(("http://", "https://")):
-        labelled = labelled_of_provider(source, query, energy, most)
+        labelled, quantity = labelled_of_provider(source, query, energy, most), FORMATION_ENERGY.name
     else:
-        labelled = labelled_of(Path(source), energy)
-    if energy != "energy_per_atom" and not source.startswith("http"):
-        labelled = [replace(item, values={FORMATION_ENERGY.name: item.values.get(energy, math.nan)}) for item in labelled]
-    data = polymorphs_of_labelled(labelled, energy if energy == "energy_per_atom" else FORMATION_ENERGY.name)
+        labelled = [replace(item, values={quantity: item.values[energy]}) for item in labelled_of(Path(source), energy)]
+    data = polymorphs_of_labelled(labelled, quantity)
     data = data.filtered(Filters(atoms, group, share))
     learned, held = data.split_by_formula(0.1, np.random.default_rng(0))
     console = Console()

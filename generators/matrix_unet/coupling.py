@@ -21,6 +21,7 @@ from campaign.types import FloatArray
 from generators.symmetry import SymmetricCell
 
 _GRID = np.array(list(itertools.product(range(12), repeat=3))) / 12
+_NEAR = np.array(list(itertools.product(range(-2, 3), repeat=3)), dtype=float)
 _MOST_TRANSLATIONS = 16
 _TOLERANCE = 2e-3
 
@@ -97,24 +98,18 @@ def _plan(cell: SymmetricCell) -> _Plan:
     identity = np.arange(len(cell.crystal))
     keepers = [frozenset(np.flatnonzero(cell.permutations[:, atom] == atom).tolist()) for atom in identity]
     orbit_of = np.empty(len(identity), dtype=int)
-    kinds: defaultdict[tuple[int, frozenset[int]], list[int]] = defaultdict(list)
     for number, orbit in enumerate(cell.orbits):
         orbit_of[orbit.taken] = number
+    alike = [
+        [a for a in identity if cell.crystal.numbers[a] == cell.crystal.numbers[orbit.first] and keepers[a] == keepers[orbit.first]]
+        for orbit in cell.orbits
+    ]
+    kinds: defaultdict[tuple[int, frozenset[int]], list[int]] = defaultdict(list)
     for number, orbit in enumerate(cell.orbits):
-        partners = [
-            orbit_of[atom]
-            for atom in identity
-            if cell.crystal.numbers[atom] == cell.crystal.numbers[orbit.first] and keepers[atom] == keepers[orbit.first]
-        ]
-        kinds[int(cell.crystal.numbers[orbit.first]), frozenset(partners)].append(number)
+        kinds[int(cell.crystal.numbers[orbit.first]), frozenset(orbit_of[alike[number]].tolist())].append(number)
     translations = _translations(cell.rotations.tobytes(), len(cell.rotations))
     slots, first = [], 0
-    for orbit in cell.orbits:
-        atoms = [
-            atom
-            for atom in identity
-            if cell.crystal.numbers[atom] == cell.crystal.numbers[orbit.first] and keepers[atom] == keepers[orbit.first]
-        ]
+    for orbit, atoms in zip(cell.orbits, alike, strict=True):
         targets = []
         for shift in translations:
             options = []
@@ -140,9 +135,6 @@ def _coordinates(difference: FloatArray, basis: NDArray[np.int64]) -> FloatArray
     miss = np.abs(solved @ basis - images).max(1)
     best = int(miss.argmin())
     return np.asarray(solved[best]) if miss[best] < _TOLERANCE else None
-
-
-_NEAR = np.array(list(itertools.product(range(-2, 3), repeat=3)), dtype=float)
 
 
 @lru_cache(maxsize=4096)

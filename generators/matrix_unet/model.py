@@ -29,7 +29,8 @@ Noise = Literal["normal", "uniform"]
 Form = Literal["faithful", "better"]
 Sampler = Literal["euler", "ddpm", "ddim"]
 TIMES = 1000
-_LEFT_OUT = 0.15
+LEFT_OUT = 0.15
+"""Share (1) of the energies that training leaves out, for guidance."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class MatrixModel(nn.Module):
             examples = _with_random_origin(examples)
         conditions = self.scaled(examples.conditions)
         if self.is_better:
-            keep = (torch.rand(len(conditions.energy)) >= _LEFT_OUT).float()
+            keep = (torch.rand(len(conditions.energy)) >= LEFT_OUT).float()
             conditions = replace(conditions, energy=conditions.energy * keep)
         target = self.encode(examples.target, conditions.numbers)
         if self.design.method == "regression":

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.matrix import Conditions, conditions_of, matrices, operations
-from generators.matrix_unet.model import Design, Examples, MatrixModel, atomic_volumes_of
+from generators.matrix_unet.model import LEFT_OUT, Design, Examples, MatrixModel, atomic_volumes_of
 from generators.matrix_unet.symmetric_flow import SymmetricFlow, draw_paths, losses
 from generators.networks.periodic import PeriodicSizes
 from generators.networks.training import Progress, Schedule, optimise
 from generators.polymorphs import Polymorph, PolymorphDataset
 
 SYMMETRIC_RATE, MATRIX_RATE = 6e-3, 5e-4
-_LEFT_OUT = 0.15
 _PAIRS_PER_BATCH = 2500
 _BATCH = 64
 Told = Callable[[Progress], None]
@@ -48,7 +47,7 @@ def train_symmetric(
 
     def loss() -> Tensor:
         rows = next(batches)
-        asked = np.where(rng.random(len(rows)) < _LEFT_OUT, np.nan, energies[rows])
+        asked = np.where(rng.random(len(rows)) < LEFT_OUT, np.nan, energies[rows])
         paths = draw_paths([data.items[row].cell for row in rows], model, rng)
         of_atoms, of_cell = losses(model, paths, torch.as_tensor(asked, dtype=torch.float32))
         return of_atoms + of_cell

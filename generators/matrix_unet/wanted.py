@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from campaign.errors import InputError
 from campaign.types import SearchSpace
-from generators.formulas import Formula, check_formula, formulas_of
+from generators.formulas import Formula, FormulaText, check_formula, formulas_of
 from generators.polymorphs import PolymorphDataset
-from generators.wyckoff import assignments, check_fits, group_of
+from generators.wyckoff import SpaceGroup, assignments, check_fits
 
 
 class WantedConfig(BaseModel):
@@ -21,8 +21,8 @@ class WantedConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    formulas: tuple[str, ...] = Field((), description="Formulas of the primitive cell, such as Ni3Al; drawn where empty.")
-    space_groups: tuple[int, ...] = Field(
+    formulas: tuple[FormulaText, ...] = Field((), description="Formulas of the primitive cell, such as Ni3Al; drawn where empty.")
+    space_groups: tuple[SpaceGroup, ...] = Field(
         (), description="Numbers of space groups; drawn as often as the labelled crystals have them where empty."
     )
     energies: tuple[float, ...] = Field(
@@ -32,20 +32,6 @@ class WantedConfig(BaseModel):
         None, description="Least and largest formation energy (eV/atom) drawn; the lowest fifth of the labelled ones by default."
     )
     every: bool = Field(False, description="Every combination of formulas, space groups and energies in turn, in place of random ones.")
-
-    @field_validator("formulas")
-    @classmethod
-    def _readable(cls, formulas: tuple[str, ...]) -> tuple[str, ...]:
-        for formula in formulas:
-            check_formula(formula)
-        return formulas
-
-    @field_validator("space_groups")
-    @classmethod
-    def _known(cls, numbers: tuple[int, ...]) -> tuple[int, ...]:
-        for number in numbers:
-            group_of(number)
-        return numbers
 
     @model_validator(mode="after")
     def _complete(self) -> WantedConfig:

@@ -1,8 +1,8 @@
-"""A message-passing network whose velocities of atoms and cell turn with the crystal and do not depend on the choice of its axes.
+"""A message-passing network whose ways of atoms and cell turn with the crystal and do not depend on the choice of its axes.
 
 Crystals of one batch are padded to the same number of atoms n. Lattice and positions enter by the distances r between atoms and all
 periodic images, in units of (V/n)^(1/3), and by the differences d in fractional coordinates weighted by radial functions of r. The
-velocities are sums of d, the change of the metric G one of G d d^T G: each turns with any change of basis, so that a crystal keeps every
+ways are sums of d, the change of the metric G one of G d d^T G: each turns with any change of basis, so that a crystal keeps every
 symmetry that it has. Vectors of the atoms, updated by messages, tell angles (K. T. Schuett, O. T. Unke, M. Gastegger, ICML 2021).
 
 Time and memory grow with crystals x n^2 x images; 64 crystals of 8 atoms take about 0.1 s forward and back on one core.
@@ -17,8 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from generators.networks.bases import gaussians
+
 CUTOFF = 2.2
 """In units of (V/n)^(1/3): the shells of close packings up to the fourth."""
+_REACH = 2
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,14 @@ class Geometry:
     """(m, 3) fractional differences over their lengths."""
 
 
-def geometry(fractional: Tensor, metric: Tensor, counts: Tensor, n_radial: int, reach: int = 2) -> Geometry:
-    """Of fractional coordinates (b, n, 3), padded, and metrics (b, 3, 3); counts (b,). Images up to ``reach`` cells away count."""
+def geometry(fractional: Tensor, metric: Tensor, counts: Tensor, n_radial: int) -> Geometry:
+    """Of fractional coordinates (b, n, 3), padded, and metrics (b, 3, 3); counts (b,). Images up to two cells away count."""
     b, n, _ = fractional.shape
     scale = (torch.linalg.det(metric).clamp_min(1e-12).sqrt() / counts) ** (2 / 3)
     metric = metric / scale[:, None, None]
     difference = fractional[:, None] - fractional[:, :, None]
     difference = difference - difference.round()
-    images = torch.tensor(list(itertools.product(range(-reach, reach + 1), repeat=3)), dtype=fractional.dtype, device=fractional.device)
+    images = torch.tensor(list(itertools.product(range(-_REACH, _REACH + 1), repeat=3)), dtype=fractional.dtype, device=fractional.device)
     here = torch.arange(n, device=fractional.device) < counts[:, None]
     pair = here[:, :, None] & here[:, None, :]
     crossed = torch.einsum("bnmi,bij->bnmj", difference, metric)
@@ -64,11 +67,9 @@ def geometry(fractional: Tensor, metric: Tensor, counts: Tensor, n_radial: int, 
 
 
 def radial_basis(distance: Tensor, n_radial: int) -> Tensor:
-    """(m, k) of distances (m,): Gaussians evenly placed up to the cutoff under an envelope that ends there smoothly."""
-    centres = torch.linspace(0.0, CUTOFF, n_radial, dtype=distance.dtype, device=distance.device)
-    width = CUTOFF / n_radial
+    """(m, k) of distances (m,): equal Gaussians up to the cutoff under an envelope that ends there smoothly."""
     envelope = 0.5 * (1 + torch.cos(math.pi * distance / CUTOFF))
-    return torch.exp(-(((distance[:, None] - centres) / width) ** 2)) * envelope[:, None]
+    return gaussians(distance, CUTOFF, n_radial) * envelope[:, None]
 
 
 class Perceptron(nn.Sequential):
@@ -119,7 +120,7 @@ class PeriodicSizes:
 
 
 class PeriodicNetwork(nn.Module):
-    """Velocities from atoms' features (b, n, f) and a condition of the crystal (b, c)."""
+    """Ways from atoms' features (b, n, f) and a condition of the crystal (b, c)."""
 
     def __init__(self, n_features: int, n_condition: int, sizes: PeriodicSizes) -> None:
         super().__init__()
@@ -139,7 +140,7 @@ class PeriodicNetwork(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, fractional: Tensor, metric: Tensor, counts: Tensor, atoms: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocities of the coordinates (b, n, 3) and of the metric (b, 3, 3) in units of (V/n)^(2/3)."""
+        """Ways of the coordinates (b, n, 3) and of the metric (b, 3, 3) in units of (V/n)^(2/3)."""
         b, n, _ = fractional.shape
         around = geometry(fractional, metric, counts, self.sizes.n_radial)
         here = (torch.arange(n, device=counts.device) < counts[:, None]).to(fractional.dtype)
