@@ -135,7 +135,12 @@ def _model(name: str, learned: PolymorphDataset, targets: Sequence[Polymorph], s
     if name == "diffusion":
         ways = {"DDPM": Way(100, "ddpm"), "DDIM": Way(100, "ddim")}
     if name == "equivariant flow":
-        ways = {name: Way(), f"{name}, 100 steps": Way(steps=100), f"{name} without recall": Way(recall=0.0)}
+        ways = {
+            name: Way(),
+            f"{name}, 100 steps": Way(steps=100),
+            f"{name} without recall": Way(recall=0.0),
+            f"{name} with half of the sites even": Way(exploration=0.5),
+        }
     rows = []
     for label, way in ways.items():
         began = time.process_time()
@@ -269,7 +274,8 @@ def summarise(parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
             (
                 v
                 for k, v in found.items()
-                if k.startswith(f"held-out {split}, at most 8 atoms: {name}") and not any(word in k for word in ("steps", "without"))
+                if k.startswith(f"held-out {split}, at most 8 atoms: {name}")
+                and not any(word in k for word in ("steps", "without", "even"))
             ),
             None,
         )

@@ -12,12 +12,13 @@ R_nl is tabulated once for each setting. Cost: O(n neighbours (l + 1)^2 n_radial
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.special import sph_harm_y, spherical_in
+from scipy.special import factorial2, sph_harm_y, spherical_in
 
 from campaign.crystals.neighbours import pairs
 from campaign.types import Crystal, FloatArray
@@ -89,3 +90,38 @@ def radial_functions(settings: PowerSpectrum) -> CubicSpline:
     smooth = 0.5 * (1 + np.cos(np.pi * r / settings.cutoff))
     table = 4 * np.pi * np.einsum("lrs,ns,r->rnl", damped, basis, smooth)
     return CubicSpline(r, table)
+
+
+def solid_pieces(settings: PowerSpectrum, intervals: int = 512) -> FloatArray:
+    """(intervals, n_max, l_max + 1, 4): R_nl(r) / r^l on equal intervals of r^2 up to cutoff^2 as p0 + p1 t + p2 t^2 + p3 t^3, 0 <= t <= 1.
+
+    For c_nlm with solid harmonics r^l Y_lm. Each l is scaled by sqrt(2 sqrt(2) pi / sqrt(2 l + 1)), so that orders weigh alike in p.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    s = 0.5 * settings.cutoff * (nodes + 1)
+    basis = radial_basis(s, settings.n_max, settings.cutoff) * (0.5 * settings.cutoff * weights * s**2)
+    square = np.linspace(0.0, settings.cutoff**2, intervals + 1)
+    r = np.sqrt(square)
+    damping = np.exp(-settings.alpha * (square[:, None] + s**2))
+    smooth = 0.5 * (1 + np.cos(np.pi * r / settings.cutoff))
+    table = np.empty((intervals + 1, settings.n_max, settings.l_max + 1))
+    x = 2 * settings.alpha * r[:, None] * s
+    for order in range(settings.l_max + 1):
+        scale = 4 * np.pi * np.sqrt(2 * np.sqrt(2) * np.pi / np.sqrt(2 * order + 1))
+        small = x < 1e-2
+        series = (1 + x**2 / (2 * (2 * order + 3))) / factorial2(2 * order + 1)
+        bessel = np.where(small, series, spherical_in(order, x) / np.where(small, 1.0, x) ** order)
+        table[:, :, order] = scale * smooth[:, None] * np.einsum("rs,ns,s->rn", bessel * damping, basis, (2 * settings.alpha * s) ** order)
+    spline = CubicSpline(np.arange(intervals + 1), table)
+    found: FloatArray = np.ascontiguousarray(np.moveaxis(spline.c[::-1], 0, -1))
+    return found
+
+
+def harmonic_norms(l_max: int) -> FloatArray:
+    """(l_max + 1, l_max + 1) of l and m: what makes real harmonics of Q_lm = r^(l - m) d^m P_l / du^m orthonormal on the sphere."""
+    found = np.zeros((l_max + 1, l_max + 1))
+    for order in range(l_max + 1):
+        for m in range(order + 1):
+            ratio = math.factorial(order - m) / math.factorial(order + m)
+            found[order, m] = math.sqrt((2 * order + 1) / (4 * math.pi) * ratio * (2 if m else 1))
+    return found

@@ -1,0 +1,1 @@
+"""The symmetry-conditioned CVAE with refinement towards a local environment."""

@@ -1,0 +1,230 @@
+"""The commands ``oreloop nets``, the ranked list of a campaign's nets, and ``oreloop train cvae``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from campaign.errors import InputError
+from campaign.types import ENERGY_PER_ATOM
+
+if TYPE_CHECKING:
+    from campaign.api import Campaign
+    from campaign.types import Crystal
+    from generators.cvae.environment import Environment
+
+WINDOW = 0.55
+"""Energy (eV/atom) above the reference below which a net counts as low in energy (O. G. Ridwan et al., section 4.1)."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """A labelled crystal after relaxation. energy: eV/atom above the reference. key: of its net; None where its bonds changed."""
+
+    candidate: str
+    crystal: Crystal
+    energy: float
+    key: str | None
+    dimension: int
+    generator: str
+    name: str = ""
+
+
+def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) -> tuple[list[Net], dict[str, int]]:
+    """The campaign's nets, the lowest energy first, and the counts of the paper. Raises InputError where it has no such generator."""
+    from campaign import plugins
+    from campaign.crystals.matching import Matcher
+    from campaign.crystals.topology import dimensions, net_of
+    from generators.commands import opened
+
+    campaign, state, labelled = opened(folder, ENERGY_PER_ATOM.name, oracle)
+    environment = _environment_of(campaign)
+    giving = {label.oracle for label in state.labels.values() if ENERGY_PER_ATOM.name in label.values}
+    level = next(item for item in campaign.loaded.config.oracles if item.label == (oracle or min(giving)))
+    answer = plugins.build(campaign.loaded.spec("oracles", level)).evaluate(environment.references[0])
+    if answer.failure is not None:
+        raise InputError(f"{level.label} has no energy of the target: {answer.failure.message}")
+    ground = answer.value(ENERGY_PER_ATOM.name)
+    names = _names_of(known, environment) if known is not None else {}
+    found = []
+    for item in labelled:
+        crystal = item.relaxed or item.candidate.crystal
+        if not set(crystal.numbers.tolist()) <= set(environment.species):
+            continue
+        bonds, _ = net_of(crystal, environment.bonds_by_numbers)
+        key = net_key_of(crystal, environment)
+        rows = state.candidates[item.candidate.id].proposals
+        found.append(
+            Net(
+                item.candidate.id,
+                crystal,
+                item.values[ENERGY_PER_ATOM.name] - ground,
+                key,
+                min(dimensions(len(crystal), bonds)),
+                ", ".join(dict.fromkeys(event.generator for event, _ in rows)),
+                names.get(key or "", ""),
+            )
+        )
+    found.sort(key=lambda net: (net.energy, net.candidate))
+    unique: dict[str, Net] = {}
+    for net in found:
+        if net.key is not None:
+            unique.setdefault(net.key, net)
+    matcher = Matcher(0.2, 0.3, 5.0)
+    kept: list[Net] = []
+    for net in unique.values():
+        rivals = [other for other in kept if len(other.crystal) == len(net.crystal) and abs(other.energy - net.energy) < 0.01]
+        if not any(matcher.is_same(net.crystal, other.crystal) for other in rivals):
+            kept.append(net)
+    counts = {
+        "labelled": len(found),
+        "with the target's bonds after relaxation": sum(net.key is not None for net in found),
+        "unique": len(kept),
+        "unique, three-dimensional": sum(net.dimension == 3 for net in kept),
+        f"unique, within {WINDOW} eV/atom": sum(net.energy <= WINDOW for net in kept),
+        "unique, three-dimensional, within the window": sum(net.dimension == 3 and net.energy <= WINDOW for net in kept),
+    }
+    if known is not None:
+        counts[f"of the {len(names)} known nets"] = sum(bool(net.name) for net in kept)
+    return kept, counts
+
+
+def net_key_of(crystal: Crystal, environment: Environment) -> str | None:
+    """None where an atom has not the target's bonds."""
+    import numpy as np
+
+    from campaign.crystals.topology import net_key, net_of
+
+    bonds, kinds = net_of(crystal, environment.bonds_by_numbers)
+    wanted = np.array([environment.coordination[environment.species.index(number)] for number in crystal.numbers.tolist()])
+    if (np.bincount(bonds[:, 0], minlength=len(crystal)) != wanted).any():
+        return None
+    return net_key(len(crystal), bonds, kinds, range(len(crystal)), [1] * len(crystal))
+
+
+def _environment_of(campaign: Campaign) -> Environment:
+    from campaign import plugins
+    from generators.cvae.plugin import RandomEnvironment
+
+    for item in campaign.loaded.config.generators:
+        made = plugins.build(campaign.loaded.spec("generators", item))
+        if isinstance(made, RandomEnvironment):
+            return made.environment
+    raise InputError("the campaign has no generator with a target environment", hint="use cvae, tabular_vae or random_environment")
+
+
+def _names_of(path: Path, environment: Environment) -> dict[str, str]:
+    from ase.db import connect
+
+    from campaign.types import Crystal
+
+    if path.suffix != ".db":
+        raise InputError(f"expected an ASE database of known nets, got {path}")
+    found: dict[str, str] = {}
+    for row in connect(path).select():
+        key = net_key_of(Crystal.from_atoms(row.toatoms()), environment)
+        if key is not None:
+            name = str(row.get("topology", row.id))
+            found.setdefault(key, f"row {row.id}" if name == "aaa" else name)
+    return found
+
+
+def nets(
+    folder: Annotated[Path, typer.Argument(help="A campaign's folder.")],
+    known: Annotated[Path | None, typer.Option(help="ASE database of known nets, whose names are given to those found again.")] = None,
+    oracle: Annotated[str | None, typer.Option(help="Level; the only one with energies by default.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Most nets that are listed.")] = 25,
+) -> None:
+    """The nets of a campaign towards a local environment, ranked by energy above the target, and how many there are of each kind."""
+    from generators.symmetry import space_group_of
+
+    found, counts = nets_of(folder, known, oracle)
+    console = Console()
+    table = Table("rank", "energy above the target (eV/atom)", "space group", "atoms", "volume (angstrom^3/atom)", "net", "candidate")
+    for rank, net in enumerate(found[:most], 1):
+        volume = f"{net.crystal.volume / len(net.crystal):.2f}"
+        name = f"{net.name or (net.key or '')[:8]} ({net.dimension}D)"
+        table.add_row(
+            str(rank), f"{net.energy:.4f}", str(space_group_of(net.crystal, 0.05)), str(len(net.crystal)), volume, name, net.candidate
+        )
+    console.print(table)
+    for what, count in counts.items():
+        console.print(f"{what}: {count}")
+    for generator, count in Counter(net.generator for net in found if net.energy <= WINDOW).most_common():
+        console.print(f"within the window, by {generator}: {count}")
+
+
+def train(
+    source: Annotated[Path, typer.Argument(help="Known crystals: an ASE database, a file that ASE reads, or a folder of those.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    prototype: Annotated[str, typer.Option(help="The environment that they share, by name.")] = "graphite",
+    bond: Annotated[list[str] | None, typer.Option(help="Longest bond (angstrom), such as C-C=1.872.")] = None,
+    form: Annotated[str, typer.Option(help="The published network, or the better one.")] = "better",
+    conditional: Annotated[bool, typer.Option(help="Conditional on space group and sites, or all columns together.")] = True,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs.")] = 250,
+    descriptions: Annotated[int, typer.Option(min=1, help="Equivalent descriptions of each crystal.")] = 100,
+    subgroups: Annotated[int, typer.Option(min=0, help="Trials of describing each crystal in a subgroup.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of weights, descriptions and order.")] = 0,
+) -> None:
+    """Train a tabular generator on crystals with the target's bonds."""
+    import numpy as np
+
+    from campaign.artifacts import write_whole
+    from campaign.checkpoints import checkpoint_to_bytes
+    from generators.cvae.data import augmented, fitting, read_crystals
+    from generators.cvae.data import descriptions as described
+    from generators.cvae.model import Form
+    from generators.cvae.settings import TargetConfig
+    from generators.cvae.store import to_checkpoint
+    from generators.cvae.train import TrainingSettings
+    from generators.cvae.train import train as fit
+    from generators.networks.training import Progress
+
+    if target.suffix != ".safetensors":
+        raise InputError(f"{target} should end in .safetensors")
+    if form not in ("published", "better"):
+        raise InputError(f"expected --form published or better, got {form}")
+    lengths = {}
+    for text in bond or []:
+        pair, _, value = text.partition("=")
+        try:
+            lengths[pair] = float(value)
+        except ValueError:
+            raise InputError(f"expected --bond such as C-C=1.872, got {text}") from None
+    try:
+        environment = TargetConfig(prototypes=(prototype,), bonds=lengths).environment()
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    rng = np.random.default_rng(seed)
+    crystals = read_crystals(source)
+    tables = fitting(crystals, environment)
+    if not tables:
+        raise InputError(f"none of the {len(crystals)} crystals of {source} has the target's elements and bonds")
+    if subgroups:
+        rows = list(augmented(tables, environment, rng, trials=subgroups, most=descriptions))
+    else:
+        rows = [one for table in tables for one in described(table, descriptions, rng)]
+    console = Console()
+    columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=epochs)
+
+        def progress(at: Progress) -> None:
+            bar.update(task, completed=at.step, total=at.steps, description=f"loss {at.loss:.2f}")
+
+        kind: Form = "published" if form == "published" else "better"
+        trained = fit(
+            rows, environment.species, TrainingSettings(epochs), form=kind, is_conditional=conditional, seed=seed, progress=progress
+        )
+    write_whole(target, checkpoint_to_bytes(to_checkpoint(trained.model, tables, trained.metrics)))
+    console.print(
+        f"{target}: trained on {len(rows)} descriptions of {len(tables)} of {len(crystals)} crystals, loss {trained.metrics['loss']:.2f}"
+    )

@@ -1,0 +1,93 @@
+"""Nets: published coordination sequences and vertex symbols, and keys that are the same in every cell of a crystal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import graphene
+from pymatgen.core import Lattice, Structure
+
+from campaign.crystals.topology import coordination_sequences, dimensions, net_of, topology_key, vertex_symbols
+from campaign.types import Crystal
+
+BONDS = {(6, 6): 1.872}
+
+
+def crystal(group: int, lattice: Lattice, points: list[list[float]]) -> Crystal:
+    return Crystal.from_structure(Structure.from_spacegroup(group, lattice, ["C"] * len(points), points))
+
+
+GRAPHITE = crystal(194, Lattice.hexagonal(2.46, 6.70), [[0, 0, 0.25], [1 / 3, 2 / 3, 0.25]])
+DIAMOND = crystal(227, Lattice.cubic(3.567), [[0, 0, 0]])
+LONSDALEITE = crystal(194, Lattice.hexagonal(2.52, 4.12), [[1 / 3, 2 / 3, 0.0625]])
+SRS = crystal(214, Lattice.cubic(1.42 * 2 * np.sqrt(2)), [[0.125, 0.125, 0.125]])
+"""The three-coordinated net with five rings of ten in each angle, with bonds of 1.42 angstrom."""
+
+
+@pytest.mark.parametrize(
+    ("net", "sequence", "symbol", "dimension"),
+    [
+        (GRAPHITE, [3, 6, 9, 12, 15, 18], ((6, 1),) * 3, 2),
+        (DIAMOND, [4, 12, 24, 42, 64, 92, 124, 162, 204, 252], ((6, 2),) * 6, 3),
+        (LONSDALEITE, [4, 12, 25, 44, 67, 96, 130, 170, 214, 264], ((6, 2),) * 6, 3),
+        (SRS, [3, 6, 12, 24, 35, 48, 69, 86, 108, 138], ((10, 5),) * 3, 3),
+    ],
+    ids=["graphite", "diamond", "lonsdaleite", "srs"],
+)
+def test_published_sequences_and_symbols(net: Crystal, sequence: list[int], symbol: tuple[tuple[int, int], ...], dimension: int) -> None:
+    """hcb, dia, lon and srs of the Reticular Chemistry Structure Resource (M. O'Keeffe et al., Acc. Chem. Res. 41 (2008) 1782)."""
+    bonds, _ = net_of(net, BONDS)
+    roots = range(len(net))
+    assert coordination_sequences(len(net), bonds, roots, len(sequence)).tolist() == [sequence] * len(net)
+    assert vertex_symbols(len(net), bonds, roots) == [symbol] * len(net)
+    assert set(dimensions(len(net), bonds)) == {dimension}
+
+
+def test_the_key_is_of_the_net_and_not_of_the_cell() -> None:
+    rng = np.random.default_rng(0)
+    keys = set()
+    for net in (GRAPHITE, DIAMOND, LONSDALEITE, SRS):
+        key = topology_key(net, BONDS)
+        keys.add(key)
+        for scaling in ([2, 1, 1], [[1, 1, 0], [0, 1, 0], [0, 0, 1]], [[1, 1, 0], [-1, 1, 0], [0, 0, 2]]):
+            other = Crystal.from_structure(
+                net.structure * scaling if np.ndim(scaling) == 1 else net.structure.make_supercell(scaling, in_place=False)
+            )
+            assert topology_key(other, BONDS) == key
+        turned, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        strain = np.eye(3) + 0.01 * rng.normal(size=(3, 3))
+        order = rng.permutation(len(net))
+        moved = Crystal(net.lattice @ strain @ turned, (net.fractional + 0.31)[order] - rng.integers(0, 3, (len(net), 3)), net.numbers)
+        assert topology_key(moved, BONDS) == key
+    assert len(keys) == 4
+
+
+def test_dimensions_of_molecules_chains_layers_and_frameworks() -> None:
+    """Larsen's classes, by atoms whose bonds reach across none, one, two or three faces of a cell of 1.5 by 6 angstrom."""
+    for n in range(4):
+        edges = [1.5 if axis < n else 6.0 for axis in range(3)]
+        one = Crystal(np.diag(edges), np.zeros((1, 3)), np.array([6]))
+        bonds, _ = net_of(one, BONDS)
+        assert dimensions(1, bonds) == (n,)
+    layer = Crystal.from_atoms(graphene(vacuum=5.0))
+    cell = layer.lattice.copy()
+    cell[2] = [0, 0, 10.0]
+    bonds, _ = net_of(Crystal(cell, layer.fractional, layer.numbers), BONDS)
+    assert dimensions(2, bonds) == (2,)
+
+
+def test_kinds_of_atoms_make_other_nets() -> None:
+    numbers = np.array([5, 7] * 2)
+    nitride = Crystal(GRAPHITE.lattice, GRAPHITE.fractional, numbers)
+    assert topology_key(nitride, {(5, 7): 1.872}) != topology_key(GRAPHITE, BONDS)
+    bonds, _ = net_of(nitride, {(5, 5): 1.872})
+    kinds = set(nitride.numbers[bonds[:, :2]].ravel().tolist())
+    assert kinds <= {5}, "only bonds that are named count"
+
+
+def test_rings_are_not_mere_cycles() -> None:
+    """In the cube-like net of pcu an angle of opposite bonds has no ring: every cycle through it has a shorter way across."""
+    pcu = Crystal(1.5 * np.eye(3), np.zeros((1, 3)), np.array([6]))
+    bonds, _ = net_of(pcu, BONDS)
+    assert vertex_symbols(1, bonds, [0]) == [((0, 0),) * 3 + ((4, 1),) * 12]
+    assert coordination_sequences(1, bonds, [0], 4).tolist() == [[6, 18, 38, 66]]
