@@ -492,16 +492,15 @@ def least_squares(family, sites, multiplicity, elements, x, tables, objective, s
     if n == 0 or not np.isfinite(value):
         return 2 * value, calls
     while calls < steps and 2 * value > goal and still < 3 and damping < _MOST_DAMPING:
-        for i in range(n):
-            total = 0.0
-            for row in range(n_rows):
-                total += jacobian[row, i] * residual[row]
-            gradient[i] = total
-            for j in range(i + 1):
-                total = 0.0
-                for row in range(n_rows):
-                    total += jacobian[row, i] * jacobian[row, j]
-                normal[i, j] = total
+        normal[:n, :n] = 0.0
+        gradient[:n] = 0.0
+        for row in range(n_rows):
+            for i in range(n):
+                value_i = jacobian[row, i]
+                if value_i != 0.0:
+                    gradient[i] += value_i * residual[row]
+                    for j in range(i + 1):
+                        normal[i, j] += value_i * jacobian[row, j]
         is_better = False
         while not is_better and calls < steps and damping < _MOST_DAMPING:
             if solve(normal, gradient, damping, n, factor, found):
