@@ -44,11 +44,12 @@ DESIGNS = {
     "flow, uniform": Design("flow", noise="uniform"),
     "flow, better form": Design("flow", form="better"),
     "regression": Design("regression", modifies=True),
+    "regression, minimum image": Design("regression", modifies=True, coordinate_loss="minimum_image"),
     "Palette": Design("diffusion", modifies=True),
     "flow from the crystal": Design("flow", modifies=True),
 }
 GENERATIVE = ("diffusion", "flow, normal", "flow, uniform", "flow, better form", "equivariant flow")
-MODIFYING = ("regression", "Palette", "flow from the crystal")
+MODIFYING = ("regression", "Palette", "flow from the crystal", "regression, minimum image")
 PAPER = {
     "DDPM": 0.8074,
     "DDIM": 0.82,
@@ -165,7 +166,7 @@ def _modified(name: str, model: Any, targets: Sequence[Polymorph], seed: int, st
     pairs = _pairs(targets)
     rows = []
     hits: list[list[bool]] = [[] for _ in pairs]
-    for k in range(1 if name == "regression" else SAMPLES):
+    for k in range(1 if name.startswith("regression") else SAMPLES):
         made = modify(
             model,
             [high.crystal for high, _ in pairs],

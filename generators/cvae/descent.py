@@ -18,6 +18,7 @@ from campaign.types import FloatArray
 from generators.cvae.environment import Spectrum
 from generators.cvae.free_variables import Batch
 from generators.cvae.refine import loss_and_slope
+from generators.cvae.tensors import TensorSpectrum
 
 LARGEST_NORM, LEAST_SCALE, PATIENCE, LEAST_GAIN = 10.0, 0.1, 10, 1e-4
 LENGTH, ANGLE = 35.0, float(np.pi)
@@ -59,10 +60,10 @@ def descend(
     rows = start.clone().requires_grad_(True)
     optimiser = torch.optim.AdamW([rows], lr=rate)
     n = len(start)
-    best = torch.full((n,), torch.inf, dtype=torch.float64)
+    best = torch.full((n,), torch.inf, dtype=torch.float64, device=start.device)
     found = start.clone()
-    scale, still = torch.ones(n, dtype=torch.float64), torch.zeros(n)
-    is_left = torch.ones(n, dtype=torch.bool)
+    scale, still = torch.ones(n, dtype=torch.float64, device=start.device), torch.zeros(n, device=start.device)
+    is_left = torch.ones(n, dtype=torch.bool, device=start.device)
     for _ in range(steps):
         which = torch.nonzero(is_left).ravel()
         if len(which) == 0:
@@ -100,12 +101,18 @@ def units_of(batch: Batch) -> FloatArray:
     return units
 
 
-def descent(batch: Batch, spectrum: Spectrum, *, steps: int = 1000, rate: float = 2e-3, threads: int = 1) -> Batch:
-    """Algorithm 1: AdamW on the free variables, in their units."""
-    units = torch.from_numpy(units_of(batch))
+def descent(
+    batch: Batch, spectrum: Spectrum, *, steps: int = 1000, rate: float = 2e-3, threads: int = 1, device: str | None = None
+) -> Batch:
+    """Algorithm 1: AdamW on the free variables, in their units; on a ``device`` of torch as one program of tensors, where one is given."""
+    units = torch.from_numpy(units_of(batch)).to(device or "cpu")
+    whole = TensorSpectrum(batch, spectrum, device) if device is not None else None
 
     def loss_of(rows: Tensor, which: Tensor) -> Tensor:
-        return spectral_loss(rows * units[which], batch.subset(which.numpy()), spectrum, threads)
+        if whole is None:
+            return spectral_loss(rows * units[which], batch.subset(which.numpy()), spectrum, threads)
+        every = torch.from_numpy(batch.variables).to(units).index_put((which,), rows * units[which])
+        return whole.loss(every)[which]
 
-    found = descend(torch.from_numpy(batch.variables) / units, loss_of, steps=steps, rate=rate)
-    return batch.with_variables((found * units).numpy())
+    found = descend(torch.from_numpy(batch.variables).to(units) / units, loss_of, steps=steps, rate=rate)
+    return batch.with_variables((found * units).cpu().numpy())

@@ -6,6 +6,8 @@ Predictions and targets are (..., 3); every loss is (...). L. Novitskiy et al. (
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,3 +50,12 @@ def minimum_image(predicted: Tensor, target: Tensor) -> Tensor:
     """sum_j |d_j - round(d_j)| of the differences d."""
     difference = predicted - target
     return (difference - difference.round()).abs().sum(-1)
+
+
+CoordinateLoss = Literal["periodic", "nearest_image", "minimum_image", "absolute"]
+COORDINATE_LOSSES: dict[CoordinateLoss, Callable[[Tensor, Tensor], Tensor]] = {
+    "periodic": periodic,
+    "nearest_image": nearest_image,
+    "minimum_image": minimum_image,
+    "absolute": absolute,
+}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from campaign.errors import InputError
 from campaign.types import Crystal
-from generators.matrix_unet.losses import absolute, periodic
+from generators.matrix_unet.losses import COORDINATE_LOSSES, CoordinateLoss, absolute
 from generators.matrix_unet.matrix import FIRST_LATTICE_ROW, SITES, Conditions, conditions_of, crystals_of, matrices
 from generators.matrix_unet.unet import MatrixUNet, Preset
 from generators.polymorphs import Polymorph
@@ -35,13 +35,17 @@ LEFT_OUT = 0.15
 
 @dataclass(frozen=True)
 class Design:
-    """Which of the models; ``modifies``: from an initial crystal. ``noise`` is that of flow matching for generation."""
+    """Which of the models; ``modifies``: from an initial crystal. ``noise`` is that of flow matching for generation.
+
+    ``coordinate_loss`` is that of regression, whose targets are coordinates; the other methods' are differences or noise.
+    """
 
     method: Method = "flow"
     modifies: bool = False
     noise: Noise = "uniform"
     form: Form = "faithful"
     preset: Preset = "small"
+    coordinate_loss: CoordinateLoss = "periodic"
 
     def __post_init__(self) -> None:
         if self.method == "regression" and not self.modifies:
@@ -124,7 +128,8 @@ class MatrixModel(nn.Module):
         if self.design.method == "regression":
             assert examples.initial is not None
             found = self.predict(examples.initial, torch.zeros(len(target)), conditions)
-            return self._total(periodic(found[:, :SITES], target[:, :SITES]), found, target, conditions)
+            of_coordinates = COORDINATE_LOSSES[self.design.coordinate_loss](found[:, :SITES], target[:, :SITES])
+            return self._total(of_coordinates, found, target, conditions)
         if self.design.method == "diffusion":
             noise = torch.randn_like(target)
             times = torch.randint(TIMES, (len(target),))

@@ -25,6 +25,7 @@ from campaign.parameters import ConfigPath
 from campaign.protocols import GenerationContext
 from campaign.types import FORMATION_ENERGY, Checkpoint, Crystal, LabelledCandidate, Proposal
 from generators.matrix_unet.choice import SiteChoice
+from generators.matrix_unet.losses import CoordinateLoss
 from generators.matrix_unet.model import Design, Form, MatrixModel, Noise, Sampler
 from generators.matrix_unet.sample import Way, generate, is_possible, modify
 from generators.matrix_unet.store import from_checkpoint, to_checkpoint
@@ -87,6 +88,9 @@ class DiffusionConfig(ConditionalConfig):
 
 class ModifierConfig(ConditionalConfig):
     method: Literal["regression", "diffusion", "flow"] = Field("regression", description="Which of the paper's models modifies.")
+    coordinate_loss: CoordinateLoss = Field(
+        "periodic", description="regression: the paper's loss at the cell's borders, over 26 images, by coordinate, or without periodicity."
+    )
     starts: float = Field(0.5, gt=0, le=1, description="Best share (1) of the unstable labelled crystals that are modified.")
     lower_by: tuple[float, float] = Field((0.02, 0.3), description="Least and largest energy (eV/atom) by which the wish is lower.")
 
@@ -252,7 +256,8 @@ class RegressionModifier(Conditional):
 
     @property
     def design(self) -> Design | None:
-        return Design(self.config.method, modifies=True, preset=self.config.preset)
+        config = self.config
+        return Design(config.method, modifies=True, preset=config.preset, coordinate_loss=config.coordinate_loss)
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         """None before there are weights, or where no labelled crystal is above another one of its formula."""

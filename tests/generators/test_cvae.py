@@ -210,6 +210,9 @@ def test_refinement_gives_the_targets_bonds_and_keeps_the_space_group() -> None:
 def test_refinement_beats_the_papers_descent() -> None:
     batch = random_batch(40, 7)
     plain = descent(batch, GRAPHITE.target, steps=200)
+    by_tensors = descent(batch.subset(range(4)), GRAPHITE.target, steps=20, device="cpu")
+    by_loops = descent(batch.subset(range(4)), GRAPHITE.target, steps=20)
+    assert np.allclose(by_tensors.variables, by_loops.variables, rtol=1e-6), "the form for GPUs takes the same steps"
     ours = refine(batch, GRAPHITE, Recipe(restarts=0), np.random.default_rng(0))
     assert (loss_and_slope(plain, GRAPHITE.target)[0] <= loss_and_slope(batch, GRAPHITE.target)[0] + 1e-9).all()
     assert ours.is_valid.sum() > is_valid(plain, GRAPHITE).sum()

@@ -27,7 +27,15 @@ from generators.formulas import check_formula, formula_of
 from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.coupling import nearest_equivalent
 from generators.matrix_unet.features import element_properties
-from generators.matrix_unet.losses import absolute, minimum_image, nearest_image, periodic, smooth_minimum
+from generators.matrix_unet.losses import (
+    COORDINATE_LOSSES,
+    CoordinateLoss,
+    absolute,
+    minimum_image,
+    nearest_image,
+    periodic,
+    smooth_minimum,
+)
 from generators.matrix_unet.matrix import conditions_of, crystals_of, matrices, operations
 from generators.matrix_unet.model import Design, MatrixModel, Method, schedule
 from generators.matrix_unet.plugin import (
@@ -166,6 +174,17 @@ class _Exact(torch.nn.Module):
         alpha = schedule("ddpm").alphas_cumprod[time.long()][:, None, None]
         variance = alpha * self.deviation**2 + 1 - alpha
         return torch.as_tensor((1 - alpha).sqrt() / variance * (x - alpha.sqrt() * self.mean))
+
+
+@pytest.mark.parametrize("kind", ["periodic", "nearest_image", "minimum_image", "absolute"])
+def test_regression_learns_by_each_loss(kind: CoordinateLoss, data: PolymorphDataset) -> None:
+    """Each trains; a shift of the target by a lattice vector changes only the losses without images."""
+    trained = train_matrix(data, Design("regression", modifies=True, coordinate_loss=kind), Schedule(2, 1e-3), seed=0)
+    assert np.isfinite(trained.metrics["training_loss"])
+    one, other = torch.tensor([[0.9, 0.2, 0.4]]), torch.tensor([[0.1, 0.2, 0.4]])
+    same = COORDINATE_LOSSES[kind](one, other + torch.tensor([1.0, 0.0, 0.0]))
+    is_periodic = torch.allclose(COORDINATE_LOSSES[kind](one, other), same, atol=0.02)
+    assert is_periodic == (kind in ("nearest_image", "minimum_image")), "the paper's form has images at the cell's borders only"
 
 
 @pytest.mark.parametrize(("method", "sampler", "steps"), [("flow", "euler", 100), ("diffusion", "ddpm", 250), ("diffusion", "ddim", 100)])
