@@ -35,7 +35,7 @@ from generators.cvae.train import TrainingSettings, sample, sample_all, train
 
 log = logging.getLogger(__name__)
 _PART = 500
-_MOST_PARTS = 40
+_MOST_IDLE = 3
 
 
 class RandomEnvironmentConfig(Frame):
@@ -96,13 +96,14 @@ class RandomEnvironment:
         self.limits = config.sites.limits(self.environment)
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
-        """Crystals of ``n`` different nets that no labelled or awaited crystal has; fewer where they are not found."""
+        """Crystals of ``n`` different nets that no labelled or awaited crystal has; fewer where three parts bring none."""
         if not self._can_generate(context):
             return
         known = set(self._nets([item.candidate.crystal for item in context.labelled] + [item.crystal for item in context.pending]))
         lost: Counter[str] = Counter()
-        made = 0
-        for _ in range(_MOST_PARTS):
+        made, idle = 0, 0
+        while idle < _MOST_IDLE:
+            before = made
             for part in self._part(min(_PART, 4 * n), rng, context):
                 refined = part.refined
                 lost["without the target's bonds"] += int((~refined.is_valid).sum())
@@ -117,6 +118,7 @@ class RandomEnvironment:
                     if made == n:
                         _tell(made, lost)
                         return
+            idle = 0 if made > before else idle + 1
         _tell(made, lost)
 
     def _can_generate(self, context: GenerationContext) -> bool:

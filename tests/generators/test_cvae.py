@@ -8,12 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import SMALL, merged
+from typer.testing import CliRunner
 
+from campaign import config as configs
+from campaign.api import Campaign
+from campaign.checkpoints import checkpoint_from_bytes
+from campaign.cli import app
 from campaign.crystals.so3 import PowerSpectrum, solid_pieces
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext
 from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
-from generators.cvae.data import bootstrap, descriptions, distinct, fitting, subgroups
+from generators.cvae.commands import nets_of
+from generators.cvae.data import bootstrap, descriptions, distinct, fitting, read_crystals, subgroups
 from generators.cvae.descent import descent, spectral_loss
 from generators.cvae.environment import Environment, Spectrum, limits_of, prototype, site_spectra
 from generators.cvae.free_variables import Batch, batch_of
@@ -349,7 +356,7 @@ def test_a_bootstrap_finds_frameworks_of_different_nets() -> None:
 
 
 TARGET = {"prototypes": ["graphite"], "bonds": {"C-C": 1.872}}
-SMALL = {"sites": {"atoms": [4, 60], "sites": [1, 4]}, "refine": {"restarts": 2}}
+QUICK = {"sites": {"atoms": [4, 60], "sites": [1, 4]}, "refine": {"restarts": 2}}
 
 
 def context(labelled: list[LabelledCandidate] | None = None, **more: object) -> GenerationContext:
@@ -357,7 +364,7 @@ def context(labelled: list[LabelledCandidate] | None = None, **more: object) -> 
 
 
 def labelled_crystals(n: int) -> list[LabelledCandidate]:
-    generator = RandomEnvironment(RandomEnvironmentConfig.model_validate({"target": TARGET, **SMALL}))
+    generator = RandomEnvironment(RandomEnvironmentConfig.model_validate({"target": TARGET, **QUICK}))
     made = [crystal for crystal, _ in generator.generate(n, rng=np.random.default_rng(2), context=context())]
     return [LabelledCandidate(candidate=Candidate(crystal), values={"energy_per_atom": -7.0 + 0.01 * k}) for k, crystal in enumerate(made)]
 
@@ -366,7 +373,7 @@ def test_the_generators_train_on_labels_and_propose_new_nets() -> None:
     labelled = labelled_crystals(20)
     assert len({item.candidate.id for item in labelled}) == 20
     settings = {"training": {"epochs": 3, "hidden": 32, "latent": 8, "components": 3, "descriptions": 4, "best": 1.0}, "least_labels": 10}
-    options = {"target": TARGET, **SMALL, **settings}
+    options = {"target": TARGET, **QUICK, **settings}
     conditional = CVAE(CVAEConfig.model_validate({**options, "conditions": "data", "latent": {"steps": 5}}))
     other = TabularVAEGenerator(TabularConfig.model_validate(options))
     for generator, label in ((conditional, "cvae"), (other, "vae")):
@@ -463,3 +470,91 @@ def test_models_refuse_weights_of_another_kind() -> None:
 def test_variables_are_those_of_the_symmetry() -> None:
     graphite = encode(prototype("graphite"))
     assert variables_of(graphite).tolist() == pytest.approx([2.46, 6.70], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def carbon(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    """Random frameworks, labelled by REBO; then the conditional VAE is trained on them, proposes, and its proposals are labelled."""
+    folder = tmp_path_factory.mktemp("carbon")
+    learning = {"epochs": 10, "hidden": 64, "latent": 8, "components": 3, "descriptions": 5, "best": 1.0}
+    environment = {"target": TARGET, "sites": {"atoms": [4, 40], "sites": [1, 3]}, "refine": {"restarts": 1}}
+    changes = {
+        "space": {"elements": ["C"], "max_fraction": 1.0},
+        "budget": {"labels": 60, "rounds": 2},
+        "generators": [
+            {"use": "random_environment", "count": 16, "params": environment},
+            {
+                "use": "cvae",
+                "count": 10,
+                "params": {**environment, "conditions": "data", "least_labels": 10, "training": learning, "latent": {"steps": 10}},
+            },
+        ],
+        "acquisition": {"use": "all", "initial_labels": 40, "batch_size": 40},
+        "screens": {"min_distance": 1.1, "volume_per_atom": [4, 40], "extra": [{"use": "local_environment", "params": {"target": TARGET}}]},
+        "oracles": [{"use": "lammps", "params": {"potential": "CH.rebo", "residual_pressure": 5.0, "residual_force": 0.5}}],
+        "failure_policy": {"not_converged": {"retries": 0}},
+    }
+    loaded = configs.validate(merged(SMALL, changes), folder=folder, source=folder / "carbon.yaml")
+    campaign = Campaign(folder / "campaign", loaded)
+    campaign.run()
+    return campaign
+
+
+def test_a_campaign_finds_frameworks_and_learns_from_them(carbon: Campaign) -> None:
+    state = carbon.state()
+    makers = {event.generator for record in state.candidates.values() for event, _ in record.proposals}
+    assert makers == {"random_environment", "cvae"}
+    labelled = {event.generator for candidate, _ in state.labels for event, _ in state.candidates[candidate].proposals}
+    assert labelled == makers
+    nets = [str(row.condition["net"]) for record in state.candidates.values() for _, row in record.proposals]
+    assert len(set(nets)) == len(nets), "each net is proposed once"
+
+
+def test_nets_are_ranked_counted_and_named(carbon: Campaign, tmp_path: Path) -> None:
+    from ase.db import connect
+
+    found, counts = nets_of(carbon.folder)
+    energies = [net.energy for net in found]
+    assert energies == sorted(energies)
+    assert counts["labelled"] >= counts["with the target's bonds after relaxation"] >= counts["unique"] == len(found) > 0
+    assert counts["unique, within 0.55 eV/atom"] == sum(energy <= 0.55 for energy in energies)
+    with connect(tmp_path / "known.db") as known:
+        known.write(found[0].crystal.atoms, topology="found")
+        known.write(prototype("diamond").atoms, topology="dia")
+    named, counts = nets_of(carbon.folder, tmp_path / "known.db")
+    assert [net.name for net in named].count("found") == 1
+    assert counts["of the 1 known nets"] == 1, "diamond has not the target's bonds"
+    told = CliRunner().invoke(app, ["nets", str(carbon.folder), "--known", str(tmp_path / "known.db"), "--most", "3"])
+    assert told.exit_code == 0, told.output
+    assert "found" in told.output
+    with pytest.raises(InputError, match="expected an ASE database"):
+        nets_of(carbon.folder, tmp_path / "known.cif")
+
+
+def test_the_command_trains_on_known_crystals(tmp_path: Path) -> None:
+    from ase.io import write
+
+    crystals = [item.candidate.crystal for item in labelled_crystals(12)]
+    write(tmp_path / "known.extxyz", [crystal.atoms for crystal in crystals])
+    target = tmp_path / "carbon.safetensors"
+    arguments = [
+        "train",
+        "cvae",
+        str(tmp_path / "known.extxyz"),
+        str(target),
+        "--bond",
+        "C-C=1.872",
+        "--epochs",
+        "2",
+        "--descriptions",
+        "4",
+    ]
+    told = CliRunner().invoke(app, [*arguments, "--subgroups", "2"])
+    assert told.exit_code == 0, told.output
+    model, tables = from_checkpoint(checkpoint_from_bytes(target.read_bytes()))
+    assert model.is_conditional
+    assert len(tables) == 12
+    bad = CliRunner().invoke(app, [*arguments, "--bond", "C-C"])
+    assert "expected --bond such as C-C=1.872" in str(bad.exception) + bad.output
+    with pytest.raises(InputError, match="no file or folder"):
+        read_crystals(tmp_path / "missing.db")
