@@ -117,16 +117,14 @@ def _table_of_pyxtal(crystal: object) -> TabularCrystal:
 def descriptions(table: TabularCrystal, most: int, rng: np.random.Generator) -> list[TabularCrystal]:
     """The table and others of the same crystal: each site by any of its equivalent points, sites in any order."""
     found = {table.points: table}
-    positions = group_of(table.space_group).positions
+    operations = group_of(table.space_group).positions[0].operations
     for _ in range(2 * most):
         if len(found) >= most:
             break
         points = []
-        for index, point in zip(table.sites, table.points, strict=True):
-            operations = positions[0].operations
+        for point in table.points:
             moved = operations[int(rng.integers(len(operations)))] @ np.append(point, 1.0)
             points.append(tuple(float(value) for value in np.round(moved[:3] % 1.0, 10)))
-            assert 0 <= index < len(positions)
         order = rng.permutation(len(points))
         order = order[np.argsort(np.array(table.sites)[order], kind="stable")]
         chosen = tuple(points[k] for k in order)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from campaign.errors import InputError
 from campaign.types import FloatArray
@@ -25,8 +24,8 @@ Condition = tuple[int, tuple[tuple[int, int], ...]]
 
 
 @lru_cache(maxsize=4096)
-def bond_orbits(space_group: int, index: int) -> tuple[tuple[int, ...], bool]:
-    """How many directions the site symmetry makes of one, all that are possible; and whether some direction stays alone."""
+def bond_orbits(space_group: int, index: int) -> tuple[int, ...]:
+    """How many directions the site symmetry makes of one: all numbers that are possible."""
     operations = group_of(space_group).positions[0].operations
     site = site_of(space_group, index)
     free = np.array([0.1234, 0.2711, 0.3871])
@@ -40,8 +39,7 @@ def bond_orbits(space_group: int, index: int) -> tuple[tuple[int, ...], bool]:
         for weights in itertools.product((-1.0, 0.37, 1.0), repeat=len(kept)):
             if len(kept):
                 directions.append(np.array(weights) @ kept)
-    sizes = {len(np.unique(np.round(rotations @ direction, 6), axis=0)) for direction in directions}
-    return tuple(sorted(sizes)), 1 in sizes
+    return tuple(sorted({len(np.unique(np.round(rotations @ direction, 6), axis=0)) for direction in directions}))
 
 
 def _left_alone(matrix: FloatArray) -> FloatArray:
@@ -52,7 +50,7 @@ def _left_alone(matrix: FloatArray) -> FloatArray:
 @lru_cache(maxsize=16384)
 def allows(space_group: int, index: int, bonds: int) -> bool:
     """Whether ``bonds`` bonds can be made of whole orbits of the site's symmetry."""
-    sizes, _ = bond_orbits(space_group, index)
+    sizes = bond_orbits(space_group, index)
     reachable = {0}
     for _ in range(bonds):
         reachable |= {total + size for total in reachable for size in sizes if total + size <= bonds}
@@ -134,7 +132,7 @@ def check_condition(condition: Condition, limits: SiteLimits) -> None:
             position = group_of(group).positions[index]
             raise InputError(
                 f"Wyckoff position {position.multiplicity}{position.letter} of space group {group} cannot have {bonds} bonds: its site "
-                f"symmetry makes {' or '.join(map(str, bond_orbits(group, index)[0]))} of each"
+                f"symmetry makes {' or '.join(map(str, bond_orbits(group, index)))} of each"
             )
     unit = atoms[limits.species[0]] / limits.ratios[0]
     for number, ratio in zip(limits.species, limits.ratios, strict=True):
@@ -220,8 +218,3 @@ class SiteModel:
 
 
 _BEGIN, _END = -1, 10_000
-
-
-def counts_by_group(tables: Sequence[TabularCrystal]) -> NDArray[np.int64]:
-    """(231,) how many tables each space group has."""
-    return np.bincount([table.space_group for table in tables], minlength=231)
