@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from campaign import __version__
-from campaign.errors import InputError, OreloopError
+from campaign.errors import InputError, OreloopError, SurroundingsError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +29,19 @@ app = typer.Typer(
 )
 oracle_app = typer.Typer(no_args_is_help=True, help="Oracles.")
 app.add_typer(oracle_app, name="oracle")
+
+
+class _RunsByDefault(typer.core.TyperGroup):
+    """`oreloop study FILE` is `oreloop study run FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+study_app = typer.Typer(no_args_is_help=True, cls=_RunsByDefault, help="Tune settings with Optuna: `oreloop study FILE` runs a study.")
+app.add_typer(study_app, name="study")
 console = Console()
 errors = Console(stderr=True)
 
@@ -360,6 +373,82 @@ def backtest(
         figures = {item.strategy: show.numbers(item) for item in outcome.summaries}
         tracker.log(uri, f"backtest {found.config.name}", outcome.objective, outcome.runs, figures, files)
     console.print(f"figures in {place}: {', '.join(path.name for path in files)}")
+
+
+StudyFolder = Annotated[Path | None, typer.Option(help="Where the storage lies; studies/NAME by default.")]
+
+
+@study_app.command(name="run")
+@command
+def study_run(
+    config: Annotated[Path, typer.Argument(help="The study's YAML.")],
+    folder: StudyFolder = None,
+    tracking: Annotated[str | None, typer.Option(help="MLflow tracking URI; a SQLite file in the folder by default; `none`.")] = None,
+) -> None:
+    """Run the trials of a study that are left; again after an interruption: it goes on."""
+    from rich.progress import Progress
+
+    from campaign.study import config as studies
+    from campaign.study import run, show
+    from campaign.study.trials import n_steps
+    from campaign.tracking import study as tracker
+
+    found = studies.read(config)
+    place = folder or Path("studies") / found.config.name
+    with Progress(console=errors, transient=True) as progress:
+        task = progress.add_task(found.config.name, total=found.config.trials)
+
+        def on_step(trials: Any) -> None:
+            ended, value = run.standing(trials)
+            progress.update(task, completed=ended, description=f"best {value:.5g}" if value is not None else found.config.name)
+
+        done = run.run(found, place, on_step)
+    console.print(show.table(done))
+    console.print(f"pruning saved {100 * run.steps_saved(done, n_steps(found)):.0f} % of the steps")
+    if tracking != "none":
+        uri = tracking or f"sqlite:///{(place / 'mlflow.db').resolve()}"
+        tracker.log(uri, f"study {found.config.name}", run.records(done))
+
+
+@study_app.command(name="best")
+@command
+def study_best(
+    config: Annotated[Path, typer.Argument(help="The study's YAML.")],
+    folder: StudyFolder = None,
+    write: Annotated[Path | None, typer.Option(help="The file that the winning config is written to.")] = None,
+) -> None:
+    """The best trials of a study, and the winner's config as a file."""
+    from campaign.study import config as studies
+    from campaign.study import run, show
+
+    found = studies.read(config)
+    done = run.opened(found, folder or Path("studies") / found.config.name)
+    console.print(show.table(done))
+    winner = run.best(done)
+    if write is not None:
+        console.print(f"trial {winner.number} in {show.write_best(found, done, write)}")
+
+
+@study_app.command(name="dashboard")
+@command
+def study_dashboard(
+    config: Annotated[Path, typer.Argument(help="The study's YAML.")],
+    folder: StudyFolder = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8080,
+) -> None:
+    """Open optuna-dashboard on a study, on this machine alone."""
+    import shutil
+    import subprocess
+
+    from campaign.study import config as studies
+    from campaign.study.run import JOURNAL
+
+    found = studies.read(config)
+    program = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent)) or shutil.which("optuna-dashboard")
+    if program is None:
+        raise SurroundingsError("optuna-dashboard is not installed", hint="pip install optuna-dashboard")
+    place = found.config.storage or str((folder or Path("studies") / found.config.name) / JOURNAL)
+    subprocess.run([program, place, "--host", "127.0.0.1", "--port", str(port)], check=True)
 
 
 @app.command()

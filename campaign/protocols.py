@@ -302,6 +302,19 @@ class Executor(Protocol):
     def shutdown(self) -> None: ...
 
 
+@runtime_checkable
+class RunsTasks(Protocol):
+    """An executor that runs functions side by side, for studies."""
+
+    def start(self, oracles: Sequence[OracleSpec]) -> None: ...
+
+    def run_all(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, cpus: float, gpus: float) -> list[Any]:
+        """What each call returns, in their order; the exception where one raised."""
+        ...
+
+    def shutdown(self) -> None: ...
+
+
 class Tracker(Protocol):
     """A view of the ledger kept elsewhere. Never slows or stops a campaign."""
 

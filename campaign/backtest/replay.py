@@ -45,7 +45,7 @@ def run_all(backtest: Backtest, folder: Path, on_done: Callable[[str, int], None
     missing = [key for key in backtest.runs if not _path(backtest, folder, *key).exists()]
     if missing:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(backtest.config.workers, len(missing)), mp_context=context, initializer=_be_quiet) as pool:
+        with ProcessPoolExecutor(min(backtest.config.workers, len(missing)), mp_context=context, initializer=be_quiet) as pool:
             jobs = {pool.submit(replay, backtest, *key): key for key in missing}
             for job in as_completed(jobs):
                 key = jobs[job]
@@ -55,7 +55,7 @@ def run_all(backtest: Backtest, folder: Path, on_done: Callable[[str, int], None
     return conclude(backtest, runs)
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """Failures in replays are data, not news."""
     logging.getLogger("campaign").setLevel(logging.CRITICAL)
 
@@ -103,6 +103,14 @@ def conclude(backtest: Backtest, runs: list[Run]) -> Outcome:
         for name in backtest.config.strategies
     )
     return Outcome(objective, tuple(runs), target, float(known[0]), n_best, summaries)
+
+
+def known_best(backtest: Backtest) -> float | None:
+    """The best value of the table; the target where there is no table; None where there is neither."""
+    loaded = backtest.campaign(backtest.config.baseline, backtest.config.first_seed)
+    objective = loaded.config.objective.objective
+    values = _values(loaded.parts.oracles[objective_oracle(loaded)], objective.quantity)
+    return max(values, key=objective.gain) if values else backtest.config.target
 
 
 def _values(oracle: Oracle, quantity: str) -> list[float]:

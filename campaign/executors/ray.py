@@ -163,6 +163,19 @@ class RayExecutor:
         handle = self._remote_worker.options(**options).remote(spec, name, self._config.threads)
         return _Actor(name, spec, handle, handle.is_ready.remote(), time.time())
 
+    def run_all(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, cpus: float, gpus: float) -> list[Any]:
+        """What each call of a function returns, in their order, as many at once as the resources allow; the exception where one raised."""
+        remote = ray.remote(function).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
+        found: list[Any] = []
+        for reference in [remote.remote(*arguments) for arguments in calls]:
+            try:
+                found.append(ray.get(reference))
+            except ray.exceptions.RayTaskError as error:
+                found.append(error.cause if isinstance(error.cause, Exception) else error)
+            except ray.exceptions.RayError as error:
+                found.append(SurroundingsError(_last_words(error)))
+        return found
+
     def free_workers(self, oracle: str) -> int:
         return sum(1 for actor in self._actors if actor.spec.name == oracle and actor.reference is None)
 

@@ -56,6 +56,16 @@ class SerialExecutor:
     def start(self, oracles: Sequence[OracleSpec]) -> None:
         self._specs = {spec.name: spec for spec in oracles}
 
+    def run_all(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, cpus: float, gpus: float) -> list[Any]:
+        """What each call of a function returns, in their order; the exception where one raised."""
+        found: list[Any] = []
+        for arguments in calls:
+            try:
+                found.append(function(*arguments))
+            except Exception as error:
+                found.append(error)
+        return found
+
     @property
     def processes(self) -> tuple[int, ...]:
         """The process ids of the workers."""

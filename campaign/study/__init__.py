@@ -1,0 +1,1 @@
+"""Studies: settings of strategies and of trained components, tuned by Optuna against a value that is measured."""

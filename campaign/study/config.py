@@ -1,0 +1,194 @@
+"""The config of a study: what is measured, and the space of settings that is searched, checked before anything runs.
+
+Two kinds of value. ``backtest``: a strategy's settings, by the mean regret of replays over seeds; one seed is one step of a trial.
+``training``: the params of a trainable component (a generator, ...), by a metric of its checkpoint; each step trains on from the last.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from campaign.backtest import config as backtests
+from campaign.backtest.config import Backtest
+from campaign.errors import InputError
+from campaign.protocols import PluginSpec
+from campaign.schema import ExecutorConfig, Frame
+
+Settings = dict[str, Any]
+
+
+class FloatRange(Frame):
+    use: Literal["float"] = "float"
+    low: float
+    high: float
+    log: bool = Field(False, description="Drawn evenly in the logarithm.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FloatRange:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"expected low below high{', both above 0,' if self.log else ''} got {self.low:g} and {self.high:g}")
+        return self
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        return self.low, self.high
+
+
+class IntegerRange(Frame):
+    use: Literal["integer"]
+    low: int
+    high: int
+    log: bool = Field(False, description="Drawn evenly in the logarithm.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> IntegerRange:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"expected low below high{', both above 0,' if self.log else ''} got {self.low} and {self.high}")
+        return self
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        return self.low, self.high
+
+
+class Choice(Frame):
+    use: Literal["choice"]
+    of: tuple[str | int | float | bool, ...] = Field(min_length=2, description="Values that are tried.")
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        return self.of
+
+
+Dimension = Annotated[FloatRange | IntegerRange | Choice, Field(discriminator="use")]
+
+
+class BacktestValue(Frame):
+    use: Literal["backtest"]
+    path: str = Field(description="A backtest's YAML; relative paths start at the study's folder.")
+    strategy: str = Field(description="The strategy that the settings are laid over; keys of the space are its keys.")
+
+
+class TrainingValue(Frame):
+    use: Literal["training"]
+    group: Literal["generators"] = "generators"
+    component: str = Field(description="Name of a trainable plug-in; keys of the space are those of its params.")
+    params: Settings = Field(default_factory=dict, description="The settings that are not searched.")
+    campaign: str = Field(description="Folder of the campaign whose labels it learns from; relative paths start at the study's folder.")
+    metric: str = Field("validation_loss", description="Name of the checkpoint's metric that is made small, or large.")
+    steps: int = Field(4, ge=1, description="Trainings of a trial, each from where the last ended; a trial may be pruned between them.")
+
+
+class StudyConfig(Frame):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the study and of its folder.")
+    seed: int = Field(0, ge=0)
+    trials: int = Field(50, ge=1, description="Trials that are begun in all, the pruned and failed ones included.")
+    direction: Literal["minimize", "maximize"] = "minimize"
+    value: Annotated[BacktestValue | TrainingValue, Field(discriminator="use")]
+    space: dict[str, Dimension] = Field(min_length=1, description="Dotted keys of settings, with the range of each.")
+    sampler: Literal["tpe", "random", "cmaes", "gp", "qmc"] = Field("tpe", description="Who chooses settings; Optuna's names.")
+    pruner: Literal["none", "median", "successive_halving", "hyperband"] = Field("median", description="Who ends hopeless trials.")
+    startup: int = Field(8, ge=0, description="Trials before the pruner and the model of the sampler begin.")
+    at_once: int = Field(2, ge=1, description="Trials of a batch, side by side; the result depends on it, but on no clock.")
+    cpus: float = Field(1.0, ge=0, description="Cores requested by each trial.")
+    gpus: float = Field(0.0, ge=0, description="GPUs requested by each trial.")
+    storage: str | None = Field(None, description="URL of a database; Optuna's journal file in the study's folder where absent.")
+    executor: ExecutorConfig = ExecutorConfig()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A valid study with where it came from. Picklable: it goes to the workers."""
+
+    config: StudyConfig
+    folder: Path
+
+    @property
+    def backtest(self) -> Backtest:
+        """Raises InputError where the value is none, or the file or the strategy is not there."""
+        value = self.config.value
+        assert isinstance(value, BacktestValue)
+        found = backtests.read(self.folder / value.path)
+        if value.strategy not in found.config.strategies:
+            raise InputError(f"{value.path} has no strategy {value.strategy!r}", hint=f"there are {', '.join(found.config.strategies)}")
+        return found
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Backtest | PluginSpec:
+        """The backtest, or the component, with values laid at their dotted keys. Raises InputError where they do not fit the schema."""
+        value = self.config.value
+        if isinstance(value, TrainingValue):
+            params = laid(value.params, settings)
+            return PluginSpec(group=value.group, use=value.component, params=params, module_folder=str(self.folder))
+        base = self.backtest
+        document = base.config.model_dump(mode="json")
+        document["strategies"][value.strategy] = laid(document["strategies"][value.strategy], settings)
+        return backtests.validate(document, folder=base.folder, source=self.folder / value.path)
+
+
+def laid(base: Mapping[str, Any], settings: Mapping[str, Any]) -> Settings:
+    """A copy of nested settings with values at dotted keys; a number in a key is a place in a list."""
+    found = copy.deepcopy(dict(base))
+    for key, value in settings.items():
+        here: Any = found
+        *parents, last = key.split(".")
+        for place, part in enumerate(parents):
+            here = here[_place(key, part, here)] if isinstance(here, list) else here.setdefault(part, {})
+            if not isinstance(here, (dict, list)):
+                raise InputError(f"space: {key}: {part} is a value, and has no {'.'.join(parents[place + 1 :] + [last])}")
+        if isinstance(here, list):
+            here[_place(key, last, here)] = value
+        else:
+            here[last] = value
+    return found
+
+
+def _place(key: str, part: str, items: list[Any]) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise InputError(f"space: {key}: expected a place from 0 to {len(items) - 1} in a list, got {part}")
+    return int(part)
+
+
+def read(path: Path) -> Study:
+    """Read a YAML file and check every end of the space against the schema of what it sets. Raises InputError."""
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read the study {path}: {error.strerror}") from error
+    except YAMLError as error:
+        raise InputError(f"{path} is no valid YAML: {error}") from error
+    return validate(document, folder=path.resolve().parent, source=path)
+
+
+def validate(document: Any, *, folder: Path, source: Path) -> Study:
+    """Check a mapping. Raises InputError."""
+    try:
+        config = StudyConfig.model_validate(document)
+    except ValidationError as error:
+        lines = [f"{source}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise InputError("\n".join(lines), hint=f"a study has {', '.join(StudyConfig.model_fields)}") from error
+    study = Study(config, folder)
+    for key, dimension in config.space.items():
+        for end in dimension.ends:
+            _check(study, {key: end}, source, key)
+    return study
+
+
+def _check(study: Study, settings: Mapping[str, Any], source: Path, key: str) -> None:
+    from campaign import plugins
+
+    try:
+        found = study.with_settings(settings)
+        if isinstance(found, PluginSpec):
+            component = plugins.build(found)
+            if not hasattr(component, "train"):
+                raise InputError(f"{found.use} does not learn")
+    except InputError as error:
+        raise InputError(f"{source}: space: {key} = {settings[key]}: {error}", hint=error.hint) from error
