@@ -5,6 +5,7 @@ Sentinels go first: an oracle gets no other work while one of its sentinels is d
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -151,10 +152,21 @@ class Dispatcher:
                 self.config.failure_policy,
                 attempt=last.attempt + 1 if last is not None else 0,
                 last=last.kind if last is not None else None,
+                start=self._start(pair),
             )
             self.running.add(pair)
             self.executor.submit(job)
         self.waiting.extendleft(reversed(kept))
+
+    def _start(self, pair: Pair) -> Crystal | None:
+        """The crystal as the level below relaxed it, where the pair's level asks for that."""
+        candidate, oracle = pair
+        levels = self.config.fidelities.levels if self.config.fidelities is not None else ()
+        for below, level in itertools.pairwise(levels):
+            label = self.state.labels.get((candidate, below.oracle))
+            if level.oracle == oracle and level.start == "relaxed" and label is not None and label.crystal is not None:
+                return self.ledger.crystal(label.crystal)
+        return None
 
     def collect(self, handle: Handle | None) -> None:
         """Wait for results and record all that came in one transaction, before their workers get more work."""

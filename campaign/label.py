@@ -12,24 +12,30 @@ from campaign.ledger import events as ev
 from campaign.protocols import EvaluationJob, FinishedJob
 from campaign.schema import FailurePolicyConfig, OracleConfig
 from campaign.seeds import content_hash
-from campaign.types import Candidate, FailureKind, FloatArray, Observation
+from campaign.types import Candidate, Crystal, FailureKind, FloatArray, Observation
 
 
 def evaluation_job(
-    candidate: Candidate, oracle: OracleConfig, fidelity: str, policy: FailurePolicyConfig, *, attempt: int, last: str | None
+    candidate: Candidate,
+    oracle: OracleConfig,
+    fidelity: str,
+    policy: FailurePolicyConfig,
+    *,
+    attempt: int,
+    last: str | None,
+    start: Crystal | None = None,
 ) -> EvaluationJob:
-    """One attempt under a key made of candidate, fidelity and attempt; a retry takes the softer settings for the last failure's kind."""
+    """One attempt under a key of candidate, fidelity, attempt and start; a retry takes the softer settings for the last failure's kind."""
     softer: Mapping[str, Any] = {}
     if attempt and last is not None:
         ladder = policy.of(FailureKind(last)).softer
         softer = ladder[min(attempt, len(ladder)) - 1] if ladder else {}
-    return EvaluationJob(
-        key=work_key(candidate.id, fidelity, attempt), oracle=oracle.label, candidate=candidate, attempt=attempt, softer=softer
-    )
+    key = work_key(candidate.id, fidelity, attempt, start.id if start is not None else None)
+    return EvaluationJob(key=key, oracle=oracle.label, candidate=candidate, attempt=attempt, softer=softer, start=start)
 
 
-def work_key(candidate: str, fidelity: str, attempt: int) -> str:
-    return f"evaluate/{content_hash([candidate, fidelity, attempt])[:32]}"
+def work_key(candidate: str, fidelity: str, attempt: int, start: str | None = None) -> str:
+    return f"evaluate/{content_hash([candidate, fidelity, attempt, *([start] if start is not None else [])])[:32]}"
 
 
 def outcome(

@@ -255,13 +255,17 @@ class OracleSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationJob:
-    """One attempt at one label. ``key`` is made of its content; ``softer`` are parameters that this attempt overrides."""
+    """One attempt at one label. ``key`` is made of its content; ``softer`` are parameters that this attempt overrides.
+
+    ``start``: the crystal that the oracle gets where it is another one than the candidate's, such as a relaxed one.
+    """
 
     key: str
     oracle: str
     candidate: Candidate
     attempt: int = 0
     softer: Mapping[str, Any] = field(default_factory=dict)
+    start: Crystal | None = None
 
 
 @dataclass(frozen=True)

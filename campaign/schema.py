@@ -235,6 +235,9 @@ class LevelConfig(Frame):
     oracle: str = Field(description="Name of an oracle.")
     gate: GateConfig | None = Field(None, description="Who climbs to this level from the one before; not for the first level.")
     labels: int | None = Field(None, ge=1, description="Most labels at this level.")
+    start: Literal["proposed", "relaxed"] = Field(
+        "proposed", description="The crystal that it gets: as proposed, or as the level below relaxed it, where that has a label."
+    )
     cost: float | None = Field(None, gt=0, description="Declared cost of a label (s); learned from past timings where absent.")
 
 
@@ -256,6 +259,8 @@ class FidelitiesConfig(Frame):
     def _ordered(self) -> FidelitiesConfig:
         if self.levels[0].gate is not None:
             raise ValueError(f"the first level, {self.levels[0].oracle}, has no level below it and so no gate")
+        if self.levels[0].start == "relaxed":
+            raise ValueError(f"the first level, {self.levels[0].oracle}, has no level below it that could relax for it")
         for level in self.levels[1:]:
             if self.mode == "gates" and level.gate is None:
                 raise ValueError(f"level {level.oracle} needs a gate: who climbs to it")

@@ -44,7 +44,7 @@ class OracleWorker:
         """The oracle's evaluation with its cost; an exception becomes a failure that tells where it came from."""
         started, cpu = time.time(), time.process_time()
         try:
-            crystal = job.candidate.crystal
+            crystal = job.start or job.candidate.crystal
             oracle, fidelity = self._oracle(job)
             with library_seeds(int(seed_sequence(f"{self._spec.seed}/{job.key}").generate_state(1)[0])):
                 answer: object = oracle.evaluate(crystal)

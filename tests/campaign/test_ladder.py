@@ -157,3 +157,24 @@ def test_costs_are_declared_or_learned(small: Callable[..., Campaign]) -> None:
     found = ladder.costs(campaign.state(), campaign.loaded.config)
     assert found["cheap"] == 3.0
     assert 0 < found["dear"] < 3.0
+
+
+def test_a_level_begins_from_what_the_level_below_relaxed(small: Callable[..., Campaign]) -> None:
+    """The dear level without relaxation labels the relaxed crystal: its energy there, and not that of the proposed one."""
+    oracles = [
+        {"use": "lammps", "name": "cheap", "params": {"potential": "wu_lee_su_2017"}},
+        {"use": "lammps", "name": "dear", "params": {"potential": "wu_lee_su_2017", "relax": "none"}},
+    ]
+    energies = {}
+    for start in ("proposed", "relaxed"):
+        levels = [{"oracle": "cheap"}, {"oracle": "dear", "gate": {"best_fraction": 0.5}, "labels": 4, "start": start}]
+        campaign = small(**merged(LADDER, {"oracles": oracles, "name": start, "fidelities": {"levels": levels, "audit": None}}))
+        campaign.run()
+        state = campaign.state()
+        pairs = [(state.labels[candidate, "cheap"], label) for (candidate, oracle), label in state.labels.items() if oracle == "dear"]
+        energies[start] = [(cheap.values["energy_per_atom"], dear.values["energy_per_atom"]) for cheap, dear in pairs]
+    assert all(dear == pytest.approx(cheap, abs=1e-9) for cheap, dear in energies["relaxed"])
+    assert any(dear > cheap + 1e-6 for cheap, dear in energies["proposed"])
+    wrong = {"levels": [{"oracle": "cheap", "start": "relaxed"}, {"oracle": "dear", "gate": {"best_fraction": 0.5}}]}
+    with pytest.raises(InputError, match="no level below it"):
+        small(**merged(LADDER, {"fidelities": wrong}))
