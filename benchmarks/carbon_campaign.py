@@ -33,7 +33,7 @@ def main() -> None:
     first = {
         candidate: min(event.round for event, _ in record.proposals) for candidate, record in state.candidates.items() if record.proposals
     }
-    parts = {
+    parts: dict[str, list[Row]] = {
         "nets": [
             {
                 "rank": rank,
@@ -51,8 +51,8 @@ def main() -> None:
             {
                 "minutes": round(state.active_seconds / 60, 2),
                 "proposed": len(first),
-                "labelled": len(state.own_labels),
-                "failed": len(state.failures),
+                "labelled": sum(1 for _ in state.own_labels),
+                "failed": sum(1 for _ in state.failures),
                 **counts,
             }
         ],
