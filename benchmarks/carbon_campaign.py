@@ -30,6 +30,9 @@ def main() -> None:
     campaign.run()
     state = campaign.state()
     found, counts = nets_of(folder, arguments.known)
+    ends = {candidate: label.started + label.wall_seconds for (candidate, _), label in state.labels.items()}
+    frameworks = sorted(ends[net.candidate] for net in found if net.dimension == 3)
+    begun = min(label.started for label in state.labels.values())
     first = {
         candidate: min(event.round for event, _ in record.proposals) for candidate, record in state.candidates.items() if record.proposals
     }
@@ -50,6 +53,7 @@ def main() -> None:
         "campaign": [
             {
                 "minutes": round(state.active_seconds / 60, 2),
+                "minutes to 1,000 nets": round((frameworks[NETS - 1] - begun) / 60, 2) if len(frameworks) >= NETS else None,
                 "proposed": len(first),
                 "labelled": sum(1 for _ in state.own_labels),
                 "failed": sum(1 for _ in state.failures),
@@ -67,7 +71,8 @@ def summarise(parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     frameworks = [net for net in nets if net["dimension"] == 3]
     found: dict[str, Any] = dict(facts)
     found["three-dimensional nets"] = goal(len(frameworks), NETS, at_least=True)
-    found["minutes of the driver"] = goal(facts["minutes"], MINUTES, at_least=False)
+    if facts["minutes to 1,000 nets"] is not None:
+        found["minutes from the first label to 1,000 of them"] = goal(facts["minutes to 1,000 nets"], MINUTES, at_least=False)
     for generator in sorted({net["generator"] for net in nets}):
         for turn in sorted({net["round"] for net in nets}):
             mine = [net for net in frameworks if net["generator"] == generator and net["round"] == turn]

@@ -100,6 +100,7 @@ def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) 
 def net_key_of(crystal: Crystal, environment: Environment) -> str | None:
     """None where an atom has not the target's bonds."""
     import numpy as np
+    import spglib
 
     from campaign.crystals.topology import net_key, net_of
 
@@ -107,7 +108,11 @@ def net_key_of(crystal: Crystal, environment: Environment) -> str | None:
     wanted = np.array([environment.coordination[environment.species.index(number)] for number in crystal.numbers.tolist()])
     if (np.bincount(bonds[:, 0], minlength=len(crystal)) != wanted).any():
         return None
-    return net_key(len(crystal), bonds, kinds, range(len(crystal)), [1] * len(crystal))
+    cell = (crystal.lattice, crystal.fractional, crystal.numbers.astype(int))
+    found = spglib.get_symmetry_dataset(cell, symprec=0.01)
+    alike = found.crystallographic_orbits if found is not None else np.arange(len(crystal))
+    roots, counts = np.unique(alike, return_counts=True)
+    return net_key(len(crystal), bonds, kinds, roots.tolist(), counts.tolist())
 
 
 def _environment_of(campaign: Campaign) -> Environment:
