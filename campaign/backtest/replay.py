@@ -45,7 +45,7 @@ def run_all(backtest: Backtest, folder: Path, on_done: Callable[[str, int], None
     missing = [key for key in backtest.runs if not _path(backtest, folder, *key).exists()]
     if missing:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(backtest.config.workers, len(missing)), mp_context=context, initializer=be_quiet) as pool:
+        with ProcessPoolExecutor(min(backtest.config.workers, len(missing)), mp_context=context, initializer=_be_quiet) as pool:
             jobs = {pool.submit(replay, backtest, *key): key for key in missing}
             for job in as_completed(jobs):
                 key = jobs[job]
@@ -55,7 +55,7 @@ def run_all(backtest: Backtest, folder: Path, on_done: Callable[[str, int], None
     return conclude(backtest, runs)
 
 
-def be_quiet() -> None:
+def _be_quiet() -> None:
     """Failures in replays are data, not news."""
     logging.getLogger("campaign").setLevel(logging.CRITICAL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,13 +47,18 @@ def run_step(study: Study, settings: Mapping[str, Any], number: int, step: int, 
 def _replay(study: Study, settings: Mapping[str, Any], step: int, regrets: tuple[float, ...]) -> Step:
     """Regret of a seed: how far the best so far stays below the table's best, or below the target, or 0, in the mean over the calls."""
     from campaign.backtest.figures import best_so_far
-    from campaign.backtest.replay import be_quiet, known_best, replay
+    from campaign.backtest.replay import known_best, replay
 
-    be_quiet()
     backtest = study.with_settings(settings)
     assert not isinstance(backtest, PluginSpec)
     strategy = study.config.value.strategy  # type: ignore[union-attr]
-    run = replay(backtest, strategy, backtest.config.first_seed + step)
+    log = logging.getLogger("campaign")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # failures in replays are data, not news
+    try:
+        run = replay(backtest, strategy, backtest.config.first_seed + step)
+    finally:
+        log.setLevel(level)
     objective = backtest.campaign(strategy, backtest.config.first_seed).config.objective.objective
     best = known_best(backtest)
     gains = best_so_far(run, objective)
