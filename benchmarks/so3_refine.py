@@ -71,7 +71,7 @@ def plain(table: TabularCrystal) -> TabularCrystal:
         found = float(((rows - target) ** 2).sum() / len(crystal))
         return found if np.isfinite(found) else 1e6
 
-    is_length = batch.tables[0][batch.families[0], :3, :n_cell].sum(0) > 0.5
+    is_length = batch.is_length[0, :n_cell]
     bounds = [(1.5, 50.0) if length else (np.pi / 6, 5 * np.pi / 6) for length in is_length] + [(-1.0, 2.0)] * (len(start) - n_cell)
     x = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 100}).x
     for iterations in (400, 200):

@@ -72,15 +72,19 @@ def merged(base: Any, over: Any) -> Any:
     return {**base, **over, **both}
 
 
-def read(path: Path) -> Backtest:
-    """Read and check a YAML file, every strategy's campaign included. Raises InputError."""
+def document_of(path: Path, what: str) -> Any:
+    """The content of a YAML file. Raises InputError, which calls the file ``what`` it should be."""
     try:
-        document = YAML(typ="safe", pure=True).load(path.read_text())
+        return YAML(typ="safe", pure=True).load(path.read_text())
     except OSError as error:
-        raise InputError(f"cannot read the backtest {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
     except YAMLError as error:
         raise InputError(f"{path} is no valid YAML: {error}") from error
-    return validate(document, folder=path.resolve().parent, source=path)
+
+
+def read(path: Path) -> Backtest:
+    """Read and check a YAML file, every strategy's campaign included. Raises InputError."""
+    return validate(document_of(path, "backtest"), folder=path.resolve().parent, source=path)
 
 
 def validate(document: Any, *, folder: Path, source: Path) -> Backtest:

@@ -13,26 +13,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from campaign.backtest import config as backtests
 from campaign.backtest.config import Backtest
 from campaign.errors import InputError
-from campaign.protocols import PluginSpec
+from campaign.protocols import PluginSpec, Trainable
 from campaign.schema import ExecutorConfig, Frame
 
 Settings = dict[str, Any]
 
 
-class FloatRange(Frame):
-    use: Literal["float"] = "float"
+class _Range(Frame):
     low: float
     high: float
     log: bool = Field(False, description="Drawn evenly in the logarithm.")
 
     @model_validator(mode="after")
-    def _ordered(self) -> FloatRange:
+    def _ordered(self) -> _Range:
         if not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(f"expected low below high{', both above 0,' if self.log else ''} got {self.low:g} and {self.high:g}")
         return self
@@ -42,21 +39,14 @@ class FloatRange(Frame):
         return self.low, self.high
 
 
-class IntegerRange(Frame):
+class FloatRange(_Range):
+    use: Literal["float"] = "float"
+
+
+class IntegerRange(_Range):
     use: Literal["integer"]
     low: int
     high: int
-    log: bool = Field(False, description="Drawn evenly in the logarithm.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> IntegerRange:
-        if not self.low < self.high or (self.log and self.low <= 0):
-            raise ValueError(f"expected low below high{', both above 0,' if self.log else ''} got {self.low} and {self.high}")
-        return self
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        return self.low, self.high
 
 
 class Choice(Frame):
@@ -79,8 +69,7 @@ class BacktestValue(Frame):
 
 class TrainingValue(Frame):
     use: Literal["training"]
-    group: Literal["generators"] = "generators"
-    component: str = Field(description="Name of a trainable plug-in; keys of the space are those of its params.")
+    component: str = Field(description="Name of a trainable generator; keys of the space are those of its params.")
     params: Settings = Field(default_factory=dict, description="The settings that are not searched.")
     campaign: str = Field(description="Folder of the campaign whose labels it learns from; relative paths start at the study's folder.")
     metric: str = Field("validation_loss", description="Name of the checkpoint's metric that is made small, or large.")
@@ -126,7 +115,7 @@ class Study:
         value = self.config.value
         if isinstance(value, TrainingValue):
             params = laid(value.params, settings)
-            return PluginSpec(group=value.group, use=value.component, params=params, module_folder=str(self.folder))
+            return PluginSpec(group="generators", use=value.component, params=params, module_folder=str(self.folder))
         base = self.backtest
         document = base.config.model_dump(mode="json")
         document["strategies"][value.strategy] = laid(document["strategies"][value.strategy], settings)
@@ -158,13 +147,7 @@ def _place(key: str, part: str, items: list[Any]) -> int:
 
 def read(path: Path) -> Study:
     """Read a YAML file and check every end of the space against the schema of what it sets. Raises InputError."""
-    try:
-        document = YAML(typ="safe", pure=True).load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read the study {path}: {error.strerror}") from error
-    except YAMLError as error:
-        raise InputError(f"{path} is no valid YAML: {error}") from error
-    return validate(document, folder=path.resolve().parent, source=path)
+    return validate(backtests.document_of(path, "study"), folder=path.resolve().parent, source=path)
 
 
 def validate(document: Any, *, folder: Path, source: Path) -> Study:
@@ -186,9 +169,7 @@ def _check(study: Study, settings: Mapping[str, Any], source: Path, key: str) ->
 
     try:
         found = study.with_settings(settings)
-        if isinstance(found, PluginSpec):
-            component = plugins.build(found)
-            if not hasattr(component, "train"):
-                raise InputError(f"{found.use} does not learn")
+        if isinstance(found, PluginSpec) and not isinstance(plugins.build(found), Trainable):
+            raise InputError(f"{found.use} does not learn")
     except InputError as error:
         raise InputError(f"{source}: space: {key} = {settings[key]}: {error}", hint=error.hint) from error

@@ -76,7 +76,7 @@ def _batch(study: Study, found: optuna.Study, executor: RunsTasks, n: int, on_st
     states: dict[int, Any] = {trial.number: None for trial in live}
     last = n_steps(study) - 1
     for step in range(last + 1):
-        calls = [(study, trial.params, trial.number, step, states[trial.number]) for trial in live]
+        calls = [(study, trial.params, step, states[trial.number]) for trial in live]
         answers = executor.run_all(run_step, calls, cpus=study.config.cpus, gpus=study.config.gpus)
         going = []
         for trial, answer in zip(live, answers, strict=True):

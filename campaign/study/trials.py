@@ -38,8 +38,8 @@ def n_steps(study: Study) -> int:
     return value.steps if isinstance(value, TrainingValue) else study.backtest.config.seeds
 
 
-def run_step(study: Study, settings: Mapping[str, Any], number: int, step: int, state: Any) -> Step:
-    """The value after a step, counted from 0, of the trial ``number``. Raises InputError where there is no such metric."""
+def run_step(study: Study, settings: Mapping[str, Any], step: int, state: Any) -> Step:
+    """The value after a step, counted from 0, of a trial with these settings. Raises InputError where there is no such metric."""
     value = study.config.value
     return _train(study, value, settings, state) if isinstance(value, TrainingValue) else _replay(study, settings, step, state or ())
 

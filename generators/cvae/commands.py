@@ -42,7 +42,6 @@ def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) 
     """The campaign's nets, the lowest energy first, and the counts of the paper. Raises InputError where it has no such generator."""
     from campaign import plugins
     from campaign.crystals.matching import Matcher
-    from campaign.crystals.topology import dimensions, net_of
     from generators.commands import opened
 
     campaign, state, labelled = opened(folder, ENERGY_PER_ATOM.name, oracle)
@@ -59,8 +58,7 @@ def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) 
         crystal = item.relaxed or item.candidate.crystal
         if not set(crystal.numbers.tolist()) <= set(environment.species):
             continue
-        bonds, _ = net_of(crystal, environment.bonds_by_numbers)
-        key = net_key_of(crystal, environment)
+        key, dimension = net_of_crystal(crystal, environment)
         rows = state.candidates[item.candidate.id].proposals
         found.append(
             Net(
@@ -68,7 +66,7 @@ def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) 
                 crystal,
                 item.values[ENERGY_PER_ATOM.name] - ground,
                 key,
-                min(dimensions(len(crystal), bonds)),
+                dimension,
                 ", ".join(dict.fromkeys(event.generator for event, _ in rows)),
                 names.get(key or "", ""),
             )
@@ -97,22 +95,23 @@ def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) 
     return kept, counts
 
 
-def net_key_of(crystal: Crystal, environment: Environment) -> str | None:
-    """None where an atom has not the target's bonds."""
+def net_of_crystal(crystal: Crystal, environment: Environment) -> tuple[str | None, int]:
+    """The key of its net, None where an atom has not the target's bonds, and the least dimension of its components."""
     import numpy as np
     import spglib
 
-    from campaign.crystals.topology import net_key, net_of
+    from campaign.crystals.topology import dimensions, net_key, net_of
 
     bonds, kinds = net_of(crystal, environment.bonds_by_numbers)
+    dimension = min(dimensions(len(crystal), bonds))
     wanted = np.array([environment.coordination[environment.species.index(number)] for number in crystal.numbers.tolist()])
     if (np.bincount(bonds[:, 0], minlength=len(crystal)) != wanted).any():
-        return None
+        return None, dimension
     cell = (crystal.lattice, crystal.fractional, crystal.numbers.astype(int))
     found = spglib.get_symmetry_dataset(cell, symprec=0.01)
     alike = found.crystallographic_orbits if found is not None else np.arange(len(crystal))
     roots, counts = np.unique(alike, return_counts=True)
-    return net_key(len(crystal), bonds, kinds, roots.tolist(), counts.tolist())
+    return net_key(len(crystal), bonds, kinds, roots.tolist(), counts.tolist()), dimension
 
 
 def _environment_of(campaign: Campaign) -> Environment:
@@ -135,7 +134,7 @@ def _names_of(path: Path, environment: Environment) -> dict[str, str]:
         raise InputError(f"expected an ASE database of known nets, got {path}")
     found: dict[str, str] = {}
     for row in connect(path).select():
-        key = net_key_of(Crystal.from_atoms(row.toatoms()), environment)
+        key, _ = net_of_crystal(Crystal.from_atoms(row.toatoms()), environment)
         if key is not None:
             name = str(row.get("topology", row.id))
             found.setdefault(key, f"row {row.id}" if name == "aaa" else name)
@@ -184,8 +183,7 @@ def train(
 
     from campaign.artifacts import write_whole
     from campaign.checkpoints import checkpoint_to_bytes
-    from generators.cvae.data import augmented, fitting, read_crystals
-    from generators.cvae.data import descriptions as described
+    from generators.cvae.data import fitting, learnable, read_crystals
     from generators.cvae.model import Form
     from generators.cvae.settings import TargetConfig
     from generators.cvae.store import to_checkpoint
@@ -213,10 +211,7 @@ def train(
     tables = fitting(crystals, environment)
     if not tables:
         raise InputError(f"none of the {len(crystals)} crystals of {source} has the target's elements and bonds")
-    if subgroups:
-        rows = list(augmented(tables, environment, rng, trials=subgroups, most=descriptions))
-    else:
-        rows = [one for table in tables for one in described(table, descriptions, rng)]
+    rows = learnable(tables, environment, rng, most=descriptions, trials=subgroups)
     console = Console()
     columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True) as bar:

@@ -55,6 +55,15 @@ def fitting(crystals: Sequence[Crystal], environment: Environment) -> list[Tabul
     return [table for table, good in zip(small, is_valid(batch_of(small, environment.species), environment), strict=True) if good]
 
 
+def learnable(
+    tables: Sequence[TabularCrystal], environment: Environment, rng: np.random.Generator, *, most: int, trials: int
+) -> list[TabularCrystal]:
+    """Up to ``most`` descriptions of each table, those of its subgroups among them where there are ``trials`` of finding them."""
+    if trials:
+        return list(augmented(tables, environment, rng, trials=trials, most=most))
+    return [one for table in tables for one in descriptions(table, most, rng)]
+
+
 def augmented(
     tables: Sequence[TabularCrystal], environment: Environment, rng: np.random.Generator, *, trials: int = 20, most: int = 500
 ) -> Iterator[TabularCrystal]:

@@ -91,14 +91,7 @@ def descend(
 
 def units_of(batch: Batch) -> FloatArray:
     """(B, f) what the free variables are divided by: lengths, angles, and 1 for coordinates."""
-    units = np.ones(batch.variables.shape)
-    maps = batch.tables[0][batch.families]
-    for column in range(min(6, batch.variables.shape[1])):
-        is_cell = column < batch.n_cell
-        is_length = maps[:, :3, column].sum(1) > 0.5
-        units[is_cell & is_length, column] = LENGTH
-        units[is_cell & ~is_length, column] = ANGLE
-    return units
+    return np.where(batch.is_length, LENGTH, np.where(batch.is_cell, ANGLE, 1.0))
 
 
 def descent(

@@ -214,6 +214,7 @@ def site_spectra(batch: Batch, spectrum: Spectrum) -> FloatArray:
 
 
 def limits_of(batch: Batch, steps: int = 0, goal: float = 0.0, plateau: float = 0.0) -> tuple[Any, ...]:
+    """What the compiled loops are bounded by: steps, loss and gain at which a crystal ends; the room for atoms, sites and neighbours."""
     return steps, goal, plateau, int(batch.atoms.max()), int(np.diff(batch.site_start).max()), MOST_NEIGHBOURS
 
 

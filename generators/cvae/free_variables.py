@@ -47,6 +47,19 @@ class Batch:
         return np.asarray(self.tables[0][self.families, 0, 7].astype(np.int64))
 
     @property
+    def is_cell(self) -> NDArray[np.bool_]:
+        """(B, f) the variables of the cell."""
+        return np.asarray(np.arange(self.variables.shape[1]) < self.n_cell[:, None])
+
+    @property
+    def is_length(self) -> NDArray[np.bool_]:
+        """(B, f) the variables that are lengths of the cell."""
+        width = min(6, self.variables.shape[1])
+        found = np.zeros((len(self), self.variables.shape[1]), dtype=bool)
+        found[:, :width] = self.tables[0][self.families, :3, :width].sum(1) > 0.5
+        return found & self.is_cell
+
+    @property
     def arguments(self) -> tuple[Any, ...]:
         """As the compiled loops take them."""
         return (

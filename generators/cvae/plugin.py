@@ -20,7 +20,7 @@ from campaign.errors import InputError
 from campaign.parameters import ConfigPath
 from campaign.protocols import GenerationContext
 from campaign.types import ENERGY_PER_ATOM, Checkpoint, Crystal, LabelledCandidate, Proposal
-from generators.cvae.data import augmented, descriptions, fitting, read_crystals
+from generators.cvae.data import fitting, learnable, read_crystals
 from generators.cvae.environment import Environment
 from generators.cvae.free_variables import batch_of
 from generators.cvae.latent import DualLevel, refine_latent
@@ -62,7 +62,7 @@ class TabularConfig(RandomEnvironmentConfig):
     data: ConfigPath | None = Field(None, description="Known crystals beside the labelled ones: an ASE database, a file or a folder.")
     weights: ConfigPath | None = Field(None, description="File that `oreloop train cvae` wrote, to start from.")
     least_labels: int = Field(50, ge=10, description="Labelled crystals before it is first trained.")
-    form: Form = Field("better", description="The published network, or the better one (see the documentation).")
+    form: Form = Field("better", description="published: tanh in training, components mixed in sampling; better: neither.")
     training: CVAETrainingConfig = CVAETrainingConfig()
 
 
@@ -94,6 +94,7 @@ class RandomEnvironment:
         self.config: RandomEnvironmentConfig = config
         self.environment: Environment = config.target.environment()
         self.limits = config.sites.limits(self.environment)
+        self.given = config.sites.conditions(self.environment)
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         """Crystals of ``n`` different nets that no labelled or awaited crystal has; fewer where three parts bring none."""
@@ -134,8 +135,7 @@ class RandomEnvironment:
         yield _Made(self._refined(tables, rng), "random")
 
     def _random_condition(self, rng: np.random.Generator) -> Condition:
-        given = self.config.sites.conditions(self.environment)
-        return given[int(rng.integers(len(given)))] if given else random_condition(self.limits, rng)
+        return self.given[int(rng.integers(len(self.given)))] if self.given else random_condition(self.limits, rng)
 
     def _refined(self, tables: Sequence[TabularCrystal], rng: np.random.Generator) -> Refined:
         return refine(batch_of(tables, self.environment.species), self.environment, self.config.refine.recipe(), rng)
@@ -161,10 +161,9 @@ class _Learned(RandomEnvironment):
     def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
         """Anew, on the labelled crystals of low energy, what was learned before, and the data of the config."""
         settings = self.config.training
-        tables = self._tables(labelled, context, rng)
-        described = [one for table in tables for one in descriptions(table, settings.descriptions, rng)]
+        tables = self._tables(labelled, context)
         trained = train(
-            described,
+            learnable(tables, self.environment, rng, most=settings.descriptions, trials=settings.subgroups),
             self.environment.species,
             TrainingSettings(settings.epochs, settings.batch_size, settings.rate),
             form=self.config.form,
@@ -180,7 +179,7 @@ class _Learned(RandomEnvironment):
         """Always: each training sees all that the one before saw, and more."""
         return True, dict(new.metrics)
 
-    def _tables(self, labelled: Sequence[LabelledCandidate], context: GenerationContext, rng: np.random.Generator) -> list[TabularCrystal]:
+    def _tables(self, labelled: Sequence[LabelledCandidate], context: GenerationContext) -> list[TabularCrystal]:
         key = context.objective.quantity if context.objective.quantity in _ENERGIES else ENERGY_PER_ATOM.name
         ranked = sorted((item for item in labelled if key in item.values), key=lambda item: (item.values[key], item.candidate.id))
         best = ranked[: max(1, round(self.config.training.best * len(ranked)))]
@@ -190,9 +189,6 @@ class _Learned(RandomEnvironment):
         tables = list(found.values())
         if not tables:
             raise InputError("no labelled crystal has the target's bonds", hint="label more crystals first: raise least_labels")
-        if self.config.training.subgroups:
-            more = augmented(tables, self.environment, rng, trials=self.config.training.subgroups, most=self.config.training.descriptions)
-            tables += list(more)
         return tables
 
     def _known(self, context: GenerationContext) -> list[TabularCrystal]:
@@ -250,7 +246,7 @@ class CVAE(_Learned):
             yield _Made(refined, "cvae, latent")
 
     def _conditions(self, n: int, tables: Sequence[TabularCrystal], rng: np.random.Generator) -> list[Condition]:
-        if self.config.sites.given or self.config.conditions == "random":
+        if self.given or self.config.conditions == "random":
             return [self._random_condition(rng) for _ in range(n)]
         if self.config.conditions == "data":
             return [condition_of(tables[int(row)]) for row in rng.integers(len(tables), size=n)]

@@ -90,12 +90,7 @@ def with_volume(batch: Batch, volume: tuple[float, float]) -> Batch:
     _, _, present = kernel.bonds_all(*batch.arguments, np.full((len(batch.species),) * 2, 0.1), limits_of(batch), 1)
     present = np.where(present > 0, present, np.mean(volume))
     factor = (np.clip(present, *volume) / present) ** (1 / 3)
-    variables = batch.variables.copy()
-    cells = batch.tables[0]
-    for column in range(min(6, variables.shape[1])):
-        is_length = (cells[batch.families, :3, column].sum(1) > 0.5) & (column < batch.n_cell)
-        variables[is_length, column] *= factor[is_length]
-    return batch.with_variables(variables)
+    return batch.with_variables(np.where(batch.is_length, batch.variables * factor[:, None], batch.variables))
 
 
 def refine(batch: Batch, environment: Environment, recipe: Recipe, rng: np.random.Generator, threads: int = 1) -> Refined:
@@ -166,13 +161,9 @@ def _better(best: Refined, again: Refined, rows: IntArray) -> Refined:
 def jolted(batch: Batch, size: float, rng: np.random.Generator) -> Batch:
     """Free coordinates moved by normal steps of ``size`` angstrom, lengths of cells by a tenth of that."""
     variables = batch.variables.copy()
-    columns = np.arange(variables.shape[1])
-    is_cell = columns < batch.n_cell[:, None]
-    is_site = ~is_cell & (columns < batch.counts[:, None])
+    is_site = ~batch.is_cell & (np.arange(variables.shape[1]) < batch.counts[:, None])
     edge = np.array([np.mean([table.cell[:3]]) for table in batch.names])
     steps = rng.normal(size=variables.shape)
     variables += np.where(is_site, steps * size / edge[:, None], 0.0)
-    lengths = batch.tables[0][batch.families, :3, :6].sum(1) > 0.5
-    width = min(6, variables.shape[1])
-    variables[:, :width] *= np.where(is_cell[:, :width] & lengths[:, :width], np.exp(0.1 * size * steps[:, :width]), 1.0)
+    variables *= np.where(batch.is_length, np.exp(0.1 * size * steps), 1.0)
     return batch.with_variables(variables)

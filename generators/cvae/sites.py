@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from ase.geometry import cell_to_cellpar
 
 from campaign.errors import InputError
 from campaign.types import FloatArray
@@ -146,10 +147,8 @@ def random_table(condition: Condition, volume: tuple[float, float], rng: np.rand
     positions = group_of(group).positions
     atoms = sum(positions[index].multiplicity for index, _ in sites)
     lattice = random_lattice(group_of(group).family, atoms * float(rng.uniform(*volume)), rng)
-    lengths = np.linalg.norm(lattice, axis=1)
-    cosines = [lattice[p] @ lattice[q] / lengths[p] / lengths[q] for p, q in ((1, 2), (0, 2), (0, 1))]
     points = tuple((float(x), float(y), float(z)) for x, y, z in rng.random((len(sites), 3)))
-    cell = tuple(float(value) for value in (*lengths, *np.arccos(cosines)))
+    cell = tuple(cell_to_cellpar(lattice, radians=True).tolist())
     return TabularCrystal(group, cell, tuple(index for index, _ in sites), points, tuple(number for _, number in sites))
 
 

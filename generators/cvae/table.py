@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import spglib
+from ase.geometry import cell_to_cellpar
 
 from campaign.crystals.neighbours import length_scale
 from campaign.errors import InputError
@@ -139,8 +140,6 @@ def encode(crystal: Crystal, precision: float = 0.01) -> TabularCrystal:
     if found is None:
         raise InputError(f"no space group found for a crystal of {len(crystal)} atoms within {precision} angstrom")
     lattice, fractional, numbers = found.std_lattice, found.std_positions, found.std_types
-    lengths = np.linalg.norm(lattice, axis=1)
-    cosines = [lattice[p] @ lattice[q] / lengths[p] / lengths[q] for p, q in ((1, 2), (0, 2), (0, 1))]
     group, operations = found.number, group_of(found.number).positions[0].operations
     tolerance = precision / length_scale(lattice, len(fractional))
     left = np.ones(len(fractional), dtype=bool)
@@ -158,7 +157,7 @@ def encode(crystal: Crystal, precision: float = 0.01) -> TabularCrystal:
         sites.append(index)
         points.append(_triple(point))
         elements.append(int(numbers[first]))
-    return TabularCrystal(group, (*lengths, *np.arccos(cosines)), tuple(sites), tuple(points), tuple(elements))
+    return TabularCrystal(group, tuple(cell_to_cellpar(lattice, radians=True).tolist()), tuple(sites), tuple(points), tuple(elements))
 
 
 def _triple(point: FloatArray) -> tuple[float, float, float]:

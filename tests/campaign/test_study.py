@@ -56,7 +56,7 @@ def study(folder: Path, **changes: Any) -> Study:
     return Study(studies.StudyConfig.model_validate(STUDY | changes), folder)
 
 
-def bowl(study: Study, settings: dict[str, Any], number: int, step: int, state: Any) -> Step:
+def bowl(study: Study, settings: dict[str, Any], step: int, state: Any) -> Step:
     """Falls with each step towards (x - 0.7)^2 + n / 10 + (kind is b)."""
     if settings["n"] == 9:
         raise ValueError("nine is too many")
