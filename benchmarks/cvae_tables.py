@@ -33,6 +33,9 @@ import numpy as np
 
 from benchmarks.record import RESULTS, Row, show, write
 from campaign.artifacts import write_whole
+from campaign.executors.serial import SerialExecutor
+from campaign.protocols import EvaluationJob, OracleSpec, PluginSpec
+from campaign.types import Candidate, Crystal, Evaluation
 from generators.cvae.data import bootstrap, descriptions, distinct
 from generators.cvae.environment import Environment, prototype
 from generators.cvae.free_variables import batch_of
@@ -46,6 +49,8 @@ from generators.cvae.train import TrainingSettings, sample, sample_all, train
 SAVED = RESULTS / "parts" / "cvae_tables"
 SEEDS = (100, 101, 102)
 LEARNED, WINDOW, EPOCHS, DESCRIPTIONS = 3000, 0.55, 60, 20
+LONGEST_RELAXATION = 30.0
+"""s"""
 ENVIRONMENT = Environment((prototype("graphite"),), {"C-C": 1.872})
 LIMITS = SiteLimits((6,), (3,), (1,), atoms=(4, 100), sites=(1, 5))
 RECIPE = Recipe(restarts=2, again="spectra", largest_loss=5.0, dimension=3)
@@ -65,18 +70,25 @@ WAYS = (
 
 
 @lru_cache(maxsize=1)
-def _oracle() -> tuple[Any, float]:
-    from campaign import plugins
-    from campaign.protocols import PluginSpec
+def _relaxations() -> tuple[SerialExecutor, float]:
+    """The oracle in a process of its own, as some cells never end relaxing, and the energy of graphite (eV/atom)."""
+    executor = SerialExecutor()
+    plugin = PluginSpec(group="oracles", use="lammps", params=POTENTIAL)
+    executor.start([OracleSpec(name="lammps", plugin=plugin, wall_limit=LONGEST_RELAXATION)])
+    return executor, _relax(executor, ENVIRONMENT.references[0]).value("energy_per_atom")
 
-    oracle = plugins.build(PluginSpec(group="oracles", use="lammps", params=POTENTIAL))
-    return oracle, oracle.evaluate(ENVIRONMENT.references[0]).value("energy_per_atom")
+
+def _relax(executor: SerialExecutor, crystal: Crystal) -> Evaluation:
+    executor.submit(EvaluationJob(key=crystal.id, oracle="lammps", candidate=Candidate(crystal)))
+    while True:
+        for done in executor.wait(LONGEST_RELAXATION):
+            return done.evaluation
 
 
 def energy(table: TabularCrystal) -> float | None:
     """eV/atom above graphite after relaxation; None where there is no label, or where the crystal is denser than the potential can tell."""
-    oracle, ground = _oracle()
-    answer = oracle.evaluate(decode(table))
+    executor, ground = _relaxations()
+    answer = _relax(executor, decode(table))
     if answer.failure is not None or answer.crystal is None or answer.crystal.volume / len(answer.crystal) < LEAST_VOLUME:
         return None
     return float(answer.value("energy_per_atom")) - ground
