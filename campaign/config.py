@@ -19,7 +19,18 @@ from ruamel.yaml.error import YAMLError
 
 from campaign import plugins
 from campaign.errors import InputError
-from campaign.protocols import Committee, Generator, HasElements, MultiFidelity, Oracle, OracleSpec, PluginSpec, Screen, Surrogate
+from campaign.protocols import (
+    Committee,
+    Generator,
+    HasElements,
+    MultiFidelity,
+    Oracle,
+    OracleSpec,
+    PluginSpec,
+    Screen,
+    Surrogate,
+    asks_committee,
+)
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, Fidelity, Quantity
@@ -217,6 +228,13 @@ def _build_parts(loaded: LoadedConfig) -> Parts:
                 )
     fidelities = {o.label: plugins.fidelity_of(oracles[o.label], loaded.spec("oracles", o)) for o in config.oracles}
     committee = build("committees", config.committee, "committee") if config.committee else None
+    for i, oracle_config in enumerate(config.oracles):
+        if asks_committee(oracles[oracle_config.label]) and (committee is None or config.fidelities is None):
+            raise InputError(
+                f"{loaded.where(('oracles', i))}: {oracle_config.label} asks the campaign's committee, but there is "
+                f"{'no committee' if committee is None else 'no level below it to learn from'}",
+                hint="add committee, such as use: mace_committee, and fidelities with another oracle as the first level",
+            )
     parts = Parts(generators, screens, surrogate, oracles, fidelities, committee)
     if config.fidelities is not None and config.fidelities.mode == "acquisition" and not isinstance(surrogate, MultiFidelity):
         raise InputError(
@@ -224,6 +242,12 @@ def _build_parts(loaded: LoadedConfig) -> Parts:
             hint="take such a surrogate, or mode: gates",
         )
     for i, level in enumerate(config.fidelities.levels if config.fidelities else ()):
+        if i == 0 and asks_committee(oracles[level.oracle]):
+            raise InputError(
+                f"{loaded.where(('fidelities', 'levels', 0))}: {level.oracle} asks the campaign's committee, which "
+                "learns from the first level",
+                hint="put an oracle that needs no training below it",
+            )
         if level.gate is not None:
             wanted = level.gate.quantity or config.objective.quantity
             below = config.fidelities.levels[i - 1].oracle if config.fidelities else ""

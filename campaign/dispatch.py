@@ -9,6 +9,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from campaign import sentinels
 from campaign.artifacts import ArtifactStore
@@ -21,6 +22,7 @@ from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.ledger.state import Pair
 from campaign.protocols import EvaluationJob, Executor, FinishedJob, Handle
+from campaign.roles import asking_committee
 from campaign.types import Candidate, Crystal, FailureKind
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Dispatcher:
         self.config, self.ledger, self.executor, self.state = loaded.config, ledger, executor, ledger.state
         self.oracle_configs = {oracle.label: oracle for oracle in self.config.oracles}
         self.fidelities = {name: fidelity.key for name, fidelity in loaded.parts.fidelities.items()}
+        self._asking_committee = asking_committee(loaded)
         self.artifacts = ArtifactStore(ledger.folder)
         self._on_change = on_change
         self.waiting: deque[Pair] = deque(pair for pair in self.state.pending if pair[1] in self.oracle_configs)
@@ -119,11 +122,13 @@ class Dispatcher:
 
     def schedule_sentinels(self, occasion: str) -> None:
         """Score every sentinel of every watched oracle again, once for an occasion."""
-        for oracle in sentinels.watched(self.config):
+        waiting = self._asking_committee if self.state.committee_of_oracles is None else frozenset()
+        for oracle in [name for name in sentinels.watched(self.config) if name not in waiting]:
             for identity, (_, crystal) in self._sentinel_crystals.items():
                 key = f"{_SENTINEL}{oracle}/{occasion}/{identity}"
                 if key not in self.state.keys:
-                    self._sentinels.append(EvaluationJob(key=key, oracle=oracle, candidate=Candidate(crystal)))
+                    job = EvaluationJob(key=key, oracle=oracle, candidate=Candidate(crystal), committee=self._committee(oracle))
+                    self._sentinels.append(job)
 
     # --- to the workers and back ------------------------------------------------------------------------------------
 
@@ -153,10 +158,16 @@ class Dispatcher:
                 attempt=last.attempt + 1 if last is not None else 0,
                 last=last.kind if last is not None else None,
                 start=self._start(pair),
+                committee=self._committee(oracle),
             )
             self.running.add(pair)
             self.executor.submit(job)
         self.waiting.extendleft(reversed(kept))
+
+    def _committee(self, oracle: str) -> bytes | None:
+        """What an oracle asks whose model is the campaign's committee; it gets no work before there is one."""
+        trained = self.state.committee_of_oracles
+        return self.artifacts.read(trained.checkpoint) if oracle in self._asking_committee and trained is not None else None
 
     def _start(self, pair: Pair) -> Crystal | None:
         """The crystal as the level below relaxed it, where the pair's level asks for that."""
@@ -203,7 +214,7 @@ class Dispatcher:
         job, evaluation = item.job, item.evaluation
         self._running_sentinels.discard(job.key)
         if evaluation.failure is not None and job.attempt + 1 < _SENTINEL_ATTEMPTS:
-            self._sentinels.appendleft(EvaluationJob(key=job.key, oracle=job.oracle, candidate=job.candidate, attempt=job.attempt + 1))
+            self._sentinels.appendleft(replace(job, attempt=job.attempt + 1))
             return
         earlier = list(self.state.sentinels[job.candidate.id, job.oracle])
         event = ev.SentinelScored(

@@ -24,6 +24,7 @@ def evaluation_job(
     attempt: int,
     last: str | None,
     start: Crystal | None = None,
+    committee: bytes | None = None,
 ) -> EvaluationJob:
     """One attempt under a key of candidate, fidelity, attempt and start; a retry takes the softer settings for the last failure's kind."""
     softer: Mapping[str, Any] = {}
@@ -31,7 +32,9 @@ def evaluation_job(
         ladder = policy.of(FailureKind(last)).softer
         softer = ladder[min(attempt, len(ladder)) - 1] if ladder else {}
     key = work_key(candidate.id, fidelity, attempt, start.id if start is not None else None)
-    return EvaluationJob(key=key, oracle=oracle.label, candidate=candidate, attempt=attempt, softer=softer, start=start)
+    return EvaluationJob(
+        key=key, oracle=oracle.label, candidate=candidate, attempt=attempt, softer=softer, start=start, committee=committee
+    )
 
 
 def work_key(candidate: str, fidelity: str, attempt: int, start: str | None = None) -> str:

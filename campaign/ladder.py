@@ -5,9 +5,10 @@ Labels of different levels are never mixed: a round's model sees the first level
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -27,27 +28,60 @@ def search_level(config: CampaignConfig, objective_oracle: str) -> str:
     return config.fidelities.levels[0].oracle if config.fidelities is not None else objective_oracle
 
 
-def climbers(state: CampaignState, config: CampaignConfig, *, before: int, stream: str) -> list[ev.ChoiceRow]:
-    """Candidates that climb a level in a round that sees the labels before an event: by their gates, then a random sample for the audit."""
+def climbers(state: CampaignState, config: CampaignConfig, *, before: int, stream: str, closed: Collection[str] = ()) -> list[ev.ChoiceRow]:
+    """Candidates that climb a level in a round that sees the labels before an event: a random sample for the audit, then by the gates.
+
+    ``closed``: levels that label nothing yet.
+    """
     if config.fidelities is None or config.fidelities.mode != "gates":
         return []
     found: list[ev.ChoiceRow] = []
-    audit = config.fidelities.audit
-    is_audit = audit is not None and len(state.rounds) % audit.every == 0
-    for lower, level in zip(config.fidelities.levels, config.fidelities.levels[1:], strict=False):
+    for lower, level in itertools.pairwise(config.fidelities.levels):
         assert level.gate is not None
         ranked = ranking(state, lower.oracle, level.gate, config.objective.objective, before)
         passed = _passing(ranked, level.gate, config.objective.objective)
         chosen = [row for row in passed if _is_new(state, row[0], level.oracle)]
-        rows = [ev.ChoiceRow(candidate, level.oracle, value, reason="gate") for candidate, value in chosen]
-        if is_audit and audit is not None:
-            climbing = {row.candidate for row in rows}
-            rest = sorted(name for name, _ in ranked if name not in climbing and _is_new(state, name, level.oracle))
-            drawn = generator(stream).permutation(len(rest))[: audit.sample]
-            rows = [ev.ChoiceRow(rest[i], level.oracle, reason="audit") for i in drawn] + rows
-        room = room_at(state, level)
-        found += rows if room is None else rows[: max(0, room)]
+        gated = [ev.ChoiceRow(candidate, level.oracle, value, reason="gate") for candidate, value in chosen]
+        climbing = {row.candidate for row in gated}
+        rows = _audited(state, config, level, [name for name, _ in ranked if name not in climbing], stream) + gated
+        found += rows[: room_at(state, level, closed)]
     return found
+
+
+def audits(state: CampaignState, config: CampaignConfig, *, before: int, stream: str, closed: Collection[str] = ()) -> list[ev.ChoiceRow]:
+    """The audit's random samples of a round where a model chooses the level.
+
+    At each level of those with a label at the level below; at the first of all that the screens accepted.
+    """
+    if config.fidelities is None or config.fidelities.mode != "acquisition":
+        return []
+    labelled: dict[str, list[str]] = defaultdict(list)
+    for label in state.labels.values():
+        if label.sequence < before and label.purpose != "reference":
+            labelled[label.oracle].append(label.candidate)
+    accepted = {*state.pool(config.acquisition.pool_size), *itertools.chain.from_iterable(labelled.values())}
+    levels = config.fidelities.levels
+    found: list[ev.ChoiceRow] = []
+    for level, below in zip(levels, [accepted, *(labelled[level.oracle] for level in levels)], strict=False):
+        found += _audited(state, config, level, below, stream)[: room_at(state, level, closed)]
+    return found
+
+
+def _audited(state: CampaignState, config: CampaignConfig, level: LevelConfig, below: Iterable[str], stream: str) -> list[ev.ChoiceRow]:
+    """A random sample of those below that are new to a level, in a round with an audit: of all, or of what each generator proposed."""
+    audit = config.fidelities.audit if config.fidelities is not None else None
+    if audit is None or len(state.rounds) % audit.every:
+        return []
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(below):
+        if _is_new(state, name, level.oracle):
+            groups[state.source_of(name) if audit.each_generator else ""].append(name)
+    drawn = generator(stream)
+    return [
+        ev.ChoiceRow(names[row], level.oracle, reason="audit")
+        for _, names in sorted(groups.items())
+        for row in drawn.permutation(len(names))[: audit.sample]
+    ]
 
 
 def ranking(state: CampaignState, oracle: str, gate: GateConfig, objective: Objective, before: int) -> list[tuple[str, float]]:
@@ -73,12 +107,23 @@ def _is_new(state: CampaignState, candidate: str, oracle: str) -> bool:
     return pair not in state.labels and pair not in state.pending and pair not in state.quarantined
 
 
-def room_at(state: CampaignState, level: LevelConfig) -> int | None:
-    """Labels that a level may still be given; None without a limit."""
+def rooms(state: CampaignState, config: CampaignConfig, closed: Collection[str], chosen: Sequence[ev.ChoiceRow]) -> dict[str, int | None]:
+    """``room_at`` each level, less those already chosen."""
+    found: dict[str, int | None] = {}
+    for level in config.fidelities.levels if config.fidelities is not None else ():
+        room = room_at(state, level, closed)
+        found[level.oracle] = None if room is None else max(0, room - sum(row.oracle == level.oracle for row in chosen))
+    return found
+
+
+def room_at(state: CampaignState, level: LevelConfig, closed: Collection[str] = ()) -> int | None:
+    """Labels that a level may still be given; none where it is closed, None without a limit."""
+    if level.oracle in closed:
+        return 0
     if level.labels is None:
         return None
     taken = sum(label.oracle == level.oracle for label in state.own_labels)
-    return level.labels - taken - sum(oracle == level.oracle for _, oracle in state.selected_pending)
+    return max(0, level.labels - taken - sum(oracle == level.oracle for _, oracle in state.selected_pending))
 
 
 def costs(state: CampaignState, config: CampaignConfig) -> dict[str, float]:

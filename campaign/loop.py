@@ -20,9 +20,9 @@ from campaign.dataset import Dataset, dataset_before
 from campaign.dispatch import Dispatcher
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
-from campaign.ledger.state import RoundRecord
+from campaign.ledger.state import COMMITTEE, RoundRecord
 from campaign.protocols import Executor, Handle, NeedsLabels, PluginSpec, Trainable
-from campaign.roles import objective_oracle, reference_oracles
+from campaign.roles import objective_oracle, reference_oracles, waiting_for_committee
 from campaign.schema import Component, GeneratorConfig
 from campaign.seeds import content_hash, stream_key
 from campaign.types import Candidate
@@ -33,9 +33,6 @@ _MIN_LABELS_TO_FIT = 3
 _MAX_RIVALS = 20
 
 Step = Generator[Handle, None, None]
-
-COMMITTEE = "committee"
-"""The committee's name in the ledger."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ class Loop:
         work.give_up_removed_oracles()
         if not self.is_over():
             work.schedule_sentinels(f"session {len(self.state.sessions)}")
-            work.request_references(reference_oracles(self.loaded))
+            self._request_references()
         while True:
             interrupted = self._should_stop()
             over = budget.stop_reason(self.state, self.config, self.objective_oracle)
@@ -109,6 +106,10 @@ class Loop:
                     self._cycle = self._round()
                 self._advance_cycle()
             work.collect(self._handle)
+
+    def _request_references(self) -> None:
+        waiting = waiting_for_committee(self.loaded, self.state)
+        self.dispatcher.request_references([name for name in reference_oracles(self.loaded) if name not in waiting])
 
     # --- rounds ---------------------------------------------------------------------------------------------------
 
@@ -163,6 +164,7 @@ class Loop:
 
         for learner in self._learners():
             yield from self._train(record, learner, dataset, data)
+        self._request_references()
 
         by_level = self._levels_before(record)
         fitted: Handle | None = None
@@ -317,7 +319,8 @@ class Loop:
         if acquisition.use == "all":
             wanted = len(pool_ids)
         stream = stream_key(self.config.seed, "select", record.index)
-        climbing = ladder.climbers(self.state, self.config, before=record.sequence, stream=f"{stream}/climb")
+        waiting = waiting_for_committee(self.loaded, self.state)
+        climbing = ladder.climbers(self.state, self.config, before=record.sequence, stream=f"{stream}/climb", closed=waiting)
         left = budget.labels_left(self.state, self.config)
         if left is not None:
             climbing = climbing[:left]
@@ -383,17 +386,21 @@ class Loop:
         left = budget.labels_left(state, self.config)
         n = wanted if left is None else max(0, min(wanted, left))
         pool = [Candidate(crystal) for crystal in self.ledger.crystals(pool_ids)]
-        pairs = sorted(pair for pair in state.pending if pair[1] in by_level)
-        pending = [(oracle, Candidate(self.ledger.crystal(candidate))) for candidate, oracle in pairs]
         stream = stream_key(self.config.seed, "select", record.index)
+        waiting = waiting_for_committee(self.loaded, state)
+        audited = ladder.audits(state, self.config, before=record.sequence, stream=f"{stream}/audit", closed=waiting)
+        audited = audited if left is None else audited[:left]
+        n = n if left is None else min(n, left - len(audited))
+        pairs = sorted(pair for pair in state.pending if pair[1] in by_level) + [(row.candidate, row.oracle) for row in audited]
+        pending = [(oracle, Candidate(self.ledger.crystal(candidate))) for candidate, oracle in pairs]
         costs = ladder.costs(state, self.config)
-        room = {level.oracle: ladder.room_at(state, level) for level in self.config.fidelities.levels}
+        room = ladder.rooms(state, self.config, waiting, audited)
         handle = self.executor.compute(levels.select, self.config, n, stream, pool, pending, by_level, fitted, costs, room)
         yield handle
         selection: levels.LevelSelection = handle.result()
         table_id = f"table-{content_hash(selection.table.hex())[:32]}" if selection.table is not None else None
         rows = [(item.choice, item.oracle) for item in selection.choices]
-        choices = tuple(ev.ChoiceRow(one.candidate, oracle, one.score, one.mean, one.deviation) for one, oracle in rows)
+        choices = (*audited, *(ev.ChoiceRow(one.candidate, oracle, one.score, one.mean, one.deviation) for one, oracle in rows))
         event = ev.Decided(
             key=f"round/{record.index}/decided",
             round=record.index,

@@ -223,6 +223,25 @@ class HasElements(Protocol):
     def elements(self) -> frozenset[str]: ...
 
 
+@runtime_checkable
+class AsksCommittee(Protocol):
+    """An oracle whose model may be the campaign's committee.
+
+    It gets the first that is published, and keeps it, so that its labels are of one level of theory.
+    """
+
+    @property
+    def asks_committee(self) -> bool:
+        """Whether it labels nothing before ``load``."""
+        ...
+
+    def load(self, committee: Checkpoint) -> None: ...
+
+
+def asks_committee(oracle: Oracle) -> bool:
+    return isinstance(oracle, AsksCommittee) and oracle.asks_committee
+
+
 @dataclass(frozen=True, kw_only=True)
 class PluginSpec:
     """How a worker builds a component: the group, the name or ``module:Class``, its parameters, and where user modules lie."""
@@ -257,7 +276,8 @@ class OracleSpec:
 class EvaluationJob:
     """One attempt at one label. ``key`` is made of its content; ``softer`` are parameters that this attempt overrides.
 
-    ``start``: the crystal that the oracle gets where it is another one than the candidate's, such as a relaxed one.
+    ``start``: the crystal that the oracle gets where it is another one than the candidate's, such as a relaxed one. ``committee``: the
+    checkpoint, as bytes, of an oracle that asks the campaign's committee.
     """
 
     key: str
@@ -266,6 +286,7 @@ class EvaluationJob:
     attempt: int = 0
     softer: Mapping[str, Any] = field(default_factory=dict)
     start: Crystal | None = None
+    committee: bytes | None = None
 
 
 @dataclass(frozen=True)

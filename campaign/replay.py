@@ -10,7 +10,7 @@ from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger import events as ev
 from campaign.ledger.state import RoundRecord
-from campaign.roles import objective_oracle
+from campaign.roles import objective_oracle, waiting_for_committee
 from campaign.schema import CampaignConfig
 from campaign.seeds import stream_key
 from campaign.types import Candidate
@@ -45,7 +45,8 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
             fitted = fit.fit(spec, classifier, dataset, config.modelled, previous, stream_key(config.seed, "fit", round_index))
         pool = [Candidate(crystal) for crystal in reader.crystals(before.pool(config.acquisition.pool_size))]
         pending = [Candidate(crystal) for crystal in reader.crystals(decided.pending)]
-        climbing = ladder.climbers(before, config, before=record.sequence, stream=f"{decided.stream}/climb")[
+        closed = waiting_for_committee(campaign.loaded, before)
+        climbing = ladder.climbers(before, config, before=record.sequence, stream=f"{decided.stream}/climb", closed=closed)[
             : sum(choice.reason in ev.CLIMBING for choice in decided.choices)
         ]
         oracles = [search] if config.fidelities is not None else [oracle.label for oracle in config.oracles]
@@ -81,10 +82,13 @@ def _levels(
         spec = campaign.loaded.spec("surrogates", config.surrogate)
         fitted = fit.fit_levels(spec, by_level, config.objective.quantity, previous, stream_key(config.seed, "fit", record.index))
     pool = [Candidate(crystal) for crystal in reader.crystals(before.pool(config.acquisition.pool_size))]
-    pairs = sorted(pair for pair in before.pending if pair[1] in by_level)
+    closed = waiting_for_committee(campaign.loaded, before)
+    most = sum(choice.reason == "audit" for choice in decided.choices)
+    audited = ladder.audits(before, config, before=record.sequence, stream=f"{decided.stream}/audit", closed=closed)[:most]
+    pairs = sorted(pair for pair in before.pending if pair[1] in by_level) + [(row.candidate, row.oracle) for row in audited]
     pending = [(oracle, Candidate(reader.crystal(candidate))) for candidate, oracle in pairs]
-    room = {level.oracle: ladder.room_at(before, level) for level in config.fidelities.levels}
-    n = len(decided.choices) if fitted is not None else config.acquisition.initial_labels
+    room = ladder.rooms(before, config, closed, audited)
+    n = len(decided.choices) - len(audited) if fitted is not None else config.acquisition.initial_labels
     selection = levels.select(config, n, decided.stream, pool, pending, by_level, fitted, decided.costs, room)
     rows = [(item.choice, item.oracle) for item in selection.choices]
-    return tuple(ev.ChoiceRow(one.candidate, oracle, one.score, one.mean, one.deviation) for one, oracle in rows)
+    return *audited, *(ev.ChoiceRow(one.candidate, oracle, one.score, one.mean, one.deviation) for one, oracle in rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from campaign.config import LoadedConfig
+from campaign.ledger import CampaignState
+from campaign.protocols import asks_committee
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
 
 
@@ -23,6 +25,16 @@ def reference_oracles(loaded: LoadedConfig) -> list[str]:
     if config.references is None and FORMATION_ENERGY.name not in (*config.modelled, *gates):
         return []
     return _measuring(loaded, ENERGY_PER_ATOM.name)
+
+
+def asking_committee(loaded: LoadedConfig) -> frozenset[str]:
+    """The oracles whose model is the campaign's committee."""
+    return frozenset(name for name, oracle in loaded.parts.oracles.items() if asks_committee(oracle))
+
+
+def waiting_for_committee(loaded: LoadedConfig, state: CampaignState) -> frozenset[str]:
+    """Those of them that label nothing yet, as no committee is published."""
+    return frozenset() if state.committee_of_oracles is not None else asking_committee(loaded)
 
 
 def _measuring(loaded: LoadedConfig, quantity: str) -> list[str]:

@@ -244,6 +244,7 @@ class LevelConfig(Frame):
 class AuditConfig(Frame):
     every: int = Field(5, ge=1, description="Rounds between two audits.")
     sample: int = Field(2, ge=1, description="Candidates, drawn at random from the level below, that each audit sends up.")
+    each_generator: bool = Field(False, description="So many of what each generator proposed, in place of so many of all.")
 
 
 class FidelitiesConfig(Frame):

@@ -42,14 +42,16 @@ def train(spec: PluginSpec, stream: str, space: SearchSpace, objective: Objectiv
 def checkpoints_to_drop(state: CampaignState) -> set[str]:
     """Hashes of checkpoints that nothing needs.
 
-    Needed are the last two of each learner, its last two published, every ancestor of a label or of what may still be selected, and what
-    a decision was made with.
+    Needed are the last two of each learner, its last two published, every ancestor of a label or of what may still be selected, what a
+    decision was made with, and the committee that oracles ask.
     """
     events = [event for trained in state.checkpoints.values() for event in trained]
     wanted: set[str] = set()
     for trained in state.checkpoints.values():
         wanted.update(event.checkpoint for event in trained[-2:])
         wanted.update([event.checkpoint for event in trained if event.is_published][-2:])
+    if state.committee_of_oracles is not None:
+        wanted.add(state.committee_of_oracles.checkpoint)
     wanted.update(record.decided.model for record in state.rounds if record.decided is not None and record.decided.model is not None)
     parents = {event.checkpoint: event.parent for event in events}
     selectable = state.pool(CampaignConfig.model_validate(state.config.config).acquisition.pool_size) if state.config is not None else []

@@ -19,6 +19,9 @@ from campaign.types import (
     FRACTION_BCC,
     FRACTION_FCC,
     FRACTION_HCP,
+    PROPOSED_ENERGY,
+    PROPOSED_FORCES,
+    PROPOSED_STRESS,
     STRESS,
     VOLUME_PER_ATOM,
     Crystal,
@@ -39,7 +42,7 @@ BULK_VOIGT, BULK_REUSS = Quantity("bulk_modulus_voigt", "GPa"), Quantity("bulk_m
 SHEAR_VOIGT, SHEAR_REUSS = Quantity("shear_modulus_voigt", "GPa"), Quantity("shear_modulus_reuss", "GPa")
 BORN_STABILITY = Quantity("smallest_elastic_eigenvalue", "GPa")
 
-Measured = Literal["forces", "bulk_modulus", "elastic_tensor"]
+Measured = Literal["forces", "proposed", "bulk_modulus", "elastic_tensor"]
 _BY_PHASE = {Phase.FCC: FRACTION_FCC, Phase.HCP: FRACTION_HCP, Phase.BCC: FRACTION_BCC}
 _ELASTIC = (ELASTIC_TENSOR, SHEAR_MODULUS, YOUNG_MODULUS, PUGH_RATIO, BULK_VOIGT, BULK_REUSS, SHEAR_VOIGT, SHEAR_REUSS, BORN_STABILITY)
 _NOT_IN_THE_LABEL = frozenset({"max_steps", "residual_pressure", "residual_force", "on_phase_change"})
@@ -51,7 +54,10 @@ class StaticConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     relax: Literal["cell", "ions", "none"] = Field("cell", description="What is relaxed before anything is measured.")
-    measure: tuple[Measured, ...] = Field((), description="What is measured beside energy, volume and phase.")
+    measure: tuple[Measured, ...] = Field(
+        (),
+        description="What is measured beside energy, volume and phase; proposed: energy, forces, stress before relaxation.",
+    )
     bulk_modulus_by: Literal["pressure", "elastic_tensor", "equation_of_state"] = Field(
         "pressure",
         description="At uniform strain: pressures of two cells, Voigt's average of the elastic tensor, or Birch-Murnaghan.",
@@ -87,6 +93,8 @@ class StaticOracle(ABC):
         found: tuple[Quantity, ...] = (ENERGY_PER_ATOM, VOLUME_PER_ATOM, *_BY_PHASE.values())
         if "forces" in measure:
             found += (FORCES, STRESS)
+        if "proposed" in measure:
+            found += (PROPOSED_ENERGY, PROPOSED_FORCES, PROPOSED_STRESS)
         if "bulk_modulus" in measure:
             found += (BULK_MODULUS,)
         if "elastic_tensor" in measure:
@@ -109,6 +117,7 @@ class StaticOracle(ABC):
             engine.load(crystal)
         except ValueError as error:
             return Evaluation.failed(FailureKind.UNPHYSICAL, str(error), retryable=False)
+        proposed = engine.state() if "proposed" in self.config.measure else None
         stress = engine.relax(cell=self.config.relax == "cell") if self.config.relax != "none" else 0.0
         ground = engine.state()
         left = self._left(ground, stress)
@@ -118,7 +127,7 @@ class StaticOracle(ABC):
         if self.config.on_phase_change == "fail" and before != after:
             return Evaluation.failed(FailureKind.UNPHYSICAL, f"{before} became {after} on relaxation", retryable=False)
         try:
-            observations = tuple(self._observations(engine, ground))
+            observations = tuple(self._observations(engine, ground, proposed))
         except ValueError as error:
             return Evaluation.failed(FailureKind.UNPHYSICAL, str(error))
         return Evaluation(observations=observations, crystal=ground.crystal if self.config.relax != "none" else None)
@@ -133,13 +142,15 @@ class StaticOracle(ABC):
             f"allowed {config.residual_pressure:g} and {config.residual_force:g}"
         )
 
-    def _observations(self, engine: Mechanics, ground: State) -> Iterator[Observation]:
+    def _observations(self, engine: Mechanics, ground: State, proposed: State | None) -> Iterator[Observation]:
         config, n = self.config, len(ground.crystal)
         phase = fractions(ground.crystal)
         values: dict[Quantity, Any] = {ENERGY_PER_ATOM: ground.energy / n, VOLUME_PER_ATOM: ground.crystal.volume / n}
         values |= {quantity: phase[kind] for kind, quantity in _BY_PHASE.items()}
         if "forces" in config.measure:
             values |= {FORCES: ground.forces, STRESS: ground.stress}
+        if proposed is not None:
+            values |= {PROPOSED_ENERGY: proposed.energy / n, PROPOSED_FORCES: proposed.forces, PROPOSED_STRESS: proposed.stress}
         needs_tensor = "elastic_tensor" in config.measure or (
             "bulk_modulus" in config.measure and config.bulk_modulus_by == "elastic_tensor"
         )

@@ -111,9 +111,12 @@ def find_reach(n, bonds, depth):
 
 
 @_compiled
-def find_distances(n, bonds, start, root, depth, reach, distance, queue):
-    """Bonds from the root's vertex in the first cell, by vertex and cell, into ``distance`` (-1 beyond depth); returns the sequence."""
-    sequence = np.zeros(depth, np.int64)
+def find_distances(n, bonds, start, kinds, root, depth, reach, distance, queue, sequence):
+    """Bonds from the root's vertex in the first cell, by vertex and cell, into ``distance`` (-1 beyond depth).
+
+    ``sequence`` (depth, kinds): how many vertices of each kind are so many bonds away.
+    """
+    sequence[:] = 0
     distance[:] = -1
     distance[root, reach[0], reach[1], reach[2]] = 0
     queue[0, 0], queue[0, 1], queue[0, 2], queue[0, 3] = root, reach[0], reach[1], reach[2]
@@ -128,10 +131,9 @@ def find_distances(n, bonds, start, root, depth, reach, distance, queue):
             j, u, v, w = bonds[k, 1], x + bonds[k, 2], y + bonds[k, 3], z + bonds[k, 4]
             if distance[j, u, v, w] < 0:
                 distance[j, u, v, w] = far + 1
-                sequence[far] += 1
+                sequence[far, kinds[j]] += 1
                 queue[high, 0], queue[high, 1], queue[high, 2], queue[high, 3] = j, u, v, w
                 high += 1
-    return sequence
 
 
 @_compiled
@@ -205,20 +207,23 @@ def count_rings(size, one, other, bonds, start, table, reach, root, place):
 
 
 @_compiled
-def sequences_and_symbols(n, bonds, roots, depth, largest):
-    """Coordination sequences (roots, depth); size and number of the smallest rings in each angle (roots, angles, 2), 0 where none."""
+def sequences_and_symbols(n, bonds, kinds, roots, depth, largest):
+    """Coordination sequences by kind (roots, depth, kinds).
+
+    And size and number of the smallest rings in each angle (roots, angles, 2), 0 where none.
+    """
     start = starts_of(n, bonds)
     most = 0
     for i in range(n):
         most = max(most, start[i + 1] - start[i])
-    sequences = np.zeros((len(roots), depth), np.int64)
+    sequences = np.zeros((len(roots), depth, kinds.max() + 1), np.int64)
     symbols = np.zeros((len(roots), most * (most - 1) // 2, 2), np.int64)
     reach = find_reach(n, bonds, depth)
     box = n * (2 * reach[0] + 1) * (2 * reach[1] + 1) * (2 * reach[2] + 1)
     distance = np.empty((n, 2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1), np.int8)
     queue = np.empty((box, 4), np.int64)
     for r in range(len(roots)):
-        sequences[r] = find_distances(n, bonds, start, roots[r], depth, reach, distance, queue)
+        find_distances(n, bonds, start, kinds, roots[r], depth, reach, distance, queue, sequences[r])
     if largest < 3:
         return sequences, symbols
     half = largest // 2
@@ -226,8 +231,9 @@ def sequences_and_symbols(n, bonds, roots, depth, largest):
     shape = (2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1)
     table = np.empty((n, n, shape[0], shape[1], shape[2]), np.int8)
     queue = np.empty((n * shape[0] * shape[1] * shape[2], 4), np.int64)
+    sequence = np.empty((half, kinds.max() + 1), np.int64)
     for i in range(n):
-        find_distances(n, bonds, start, i, half, reach, table[i], queue)
+        find_distances(n, bonds, start, kinds, i, half, reach, table[i], queue, sequence)
     one, other = np.zeros((half + 1, 4), np.int64), np.zeros((half + 1, 4), np.int64)
     place = np.zeros(half + 2, np.int64)
     root = np.zeros(4, np.int64)

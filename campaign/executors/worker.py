@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from campaign import plugins, sanity
+from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import SurroundingsError
-from campaign.protocols import EvaluationJob, Oracle, OracleSpec
+from campaign.protocols import AsksCommittee, EvaluationJob, Oracle, OracleSpec
 from campaign.seeds import library_seeds, seed_sequence
 from campaign.types import Cost, Crystal, Evaluation, FailureKind
 
@@ -36,6 +37,7 @@ class OracleWorker:
                 hint="a file or package that the labels depend on differs from when the driver started, or between machines",
             )
         self._oracles: dict[str, tuple[Oracle, str]] = {"": (oracle, found)}
+        self._committees: dict[str, bytes] = {}
 
     def is_ready(self) -> bool:
         return True
@@ -74,7 +76,12 @@ class OracleWorker:
             changed = replace(plugin, params={**plugin.params, **softer})
             oracle: Oracle = plugins.build(changed)
             self._oracles[which] = oracle, plugins.fidelity_of(oracle, changed).key
-        return self._oracles[which]
+        found, fidelity = self._oracles[which]
+        if job.committee is not None and self._committees.get(which) != job.committee:
+            assert isinstance(found, AsksCommittee)
+            found.load(checkpoint_from_bytes(job.committee))
+            self._committees[which] = job.committee
+        return found, fidelity
 
 
 class ComputeWorker:

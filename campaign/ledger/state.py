@@ -55,6 +55,9 @@ class RoundRecord:
     decided: ev.Decided | None = None
 
 
+COMMITTEE = "committee"
+"""The committee's name in the ledger."""
+
 Pair = tuple[str, str]
 
 _OUTSIDE = -1
@@ -327,6 +330,16 @@ class CampaignState:
     def pool(self, size: int) -> list[str]:
         """Accepted candidates that nobody selected yet, at most the latest ``size``."""
         return list(self.unlabelled)[-size:]
+
+    def source_of(self, candidate: str) -> str:
+        """The generator that proposed a candidate first, or the file that it came from."""
+        record = self.candidates[candidate]
+        return record.proposals[0][0].generator if record.proposals else record.source
+
+    @property
+    def committee_of_oracles(self) -> ev.Trained | None:
+        """The committee that oracles ask: the first that was published, so that their labels are of one level of theory."""
+        return next((event for event in self.checkpoints[COMMITTEE] if event.is_published), None)
 
     def published(self, generator: str) -> ev.Trained | None:
         """The checkpoint that a generator uses now."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from campaign import calibration
 from campaign.ledger import CampaignState
-from campaign.report.figures import LAYOUT, SYMBOLS, source_of
+from campaign.report.figures import LAYOUT, SYMBOLS
 from campaign.types import FloatArray, Objective
 
 
@@ -23,7 +23,7 @@ def shares(state: CampaignState) -> go.Figure | None:
     asked = [{event.generator: event.asked or len(event.proposals) for event in record.proposed} for record in state.rounds]
     labelled = [Counter[str]() for _ in rounds]
     for label in state.own_labels:
-        labelled[label.round][source_of(state, label.candidate)] += 1
+        labelled[label.round][state.source_of(label.candidate)] += 1
     figure = go.Figure(layout=LAYOUT)
     for symbol, name in zip(SYMBOLS * 9, names, strict=False):
         for counts, dash, what in ((asked, "solid", "asked"), (labelled, "dot", "labelled")):

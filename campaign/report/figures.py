@@ -23,17 +23,11 @@ LAYOUT = {
 }
 
 
-def source_of(state: CampaignState, candidate: str) -> str:
-    """The generator that proposed a candidate first, or the file that it came from."""
-    record = state.candidates[candidate]
-    return record.proposals[0][0].generator if record.proposals else record.source
-
-
 def best_so_far(state: CampaignState, objective: Objective, oracle: str, axis: str) -> go.Figure:
     series = metrics.best_so_far(state, objective, oracle)
     groups: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
     for i, (label, _) in enumerate(series, start=1):
-        groups[source_of(state, label.candidate)].append((i, label.values[objective.quantity], label.candidate))
+        groups[state.source_of(label.candidate)].append((i, label.values[objective.quantity], label.candidate))
     figure = go.Figure(layout=LAYOUT)
     for symbol, (name, points) in zip(SYMBOLS * 9, sorted(groups.items()), strict=False):
         x, y, text = zip(*points, strict=True)

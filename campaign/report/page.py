@@ -18,7 +18,6 @@ from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.progress import duration
 from campaign.report import decisions, figures
-from campaign.report.figures import source_of
 from campaign.roles import objective_oracle
 from campaign.tracking.pictures import cif
 
@@ -47,7 +46,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
                 "formula": crystal.formula,
                 "value": value,
                 "others": others,
-                "source": source_of(state, candidate),
+                "source": state.source_of(candidate),
                 "round": label.round,
                 "file": f"best/{path.name}",
             }
@@ -140,7 +139,7 @@ def _generators(state: CampaignState, loaded: LoadedConfig, oracle: str) -> list
         for event in record.proposed:
             proposed[event.generator] += len(event.proposals)
             seconds[event.generator] += event.seconds  # type: ignore[assignment]
-    labelled = Counter(source_of(state, label.candidate) for label in state.own_labels)
+    labelled = Counter(state.source_of(label.candidate) for label in state.own_labels)
     found = shares.yields(state, loaded.config, oracle, state.sequence + 1)
     return [
         {

@@ -230,10 +230,12 @@ class CVAE(_Learned):
         assert checkpoint is not None
         model, tables = self._model(checkpoint)
         conditions = [condition for condition in self._conditions(n, tables, rng) if model.categories.knows(condition, model.species)]
-        if not conditions:
+        if not conditions and self.given:
             raise InputError(
                 "the weights know none of the space groups and sites that are asked for", hint="train on crystals that have them"
             )
+        if not conditions:
+            return
         refined = self._refined(sample(model, conditions, rng), rng)
         yield _Made(refined, "cvae")
         settings = self.config.latent

@@ -206,10 +206,16 @@ class PCDVAEGenerator:
         return len(labelled) >= self.config.least_labels
 
     def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
-        """From the last weights where there are any. Raises InputError on fewer than two labels, and on cells above their size."""
+        """From the last weights where there are any; anew where cells have come that are larger than those know.
+
+        Raises InputError on fewer than two labels, and on cells above ``max_atoms`` or above what the config's weights know.
+        """
         examples = self._examples(labelled, context)
         old = self._checkpoint(context)
         start = from_checkpoint(old)[0] if old is not None else None
+        if start is not None and context.checkpoint is not None and start.shape.max_atoms < _largest(examples):
+            log.info("cells of %d atoms have come, the last weights know %d: trained anew", _largest(examples), start.shape.max_atoms)
+            start = None
         settings = self.config.training.settings(self.config.preset, self.config.reduced_precision)
         shape = shape_of(examples, len(self.config.phases), self.config.max_atoms) if len(examples) > 1 else None
         seed = int(rng.integers(2**31))
@@ -228,7 +234,7 @@ class PCDVAEGenerator:
         _, held = split_by_composition([example.crystal for example in examples], self.config.training.validation)
         judged = [examples[row] for row in held] or examples
         after = self._figures(new, judged)
-        if old is None:
+        if old is None or from_checkpoint(old)[0].shape.max_atoms < _largest(judged):
             return True, after
         before = self._figures(old, judged)
         figures = after | {f"{name}_before": value for name, value in before.items()}
@@ -251,6 +257,10 @@ class PCDVAEGenerator:
 
     def _examples(self, labelled: Sequence[LabelledCandidate], context: GenerationContext) -> list[Example]:
         return examples_of(labelled, [context.objective.quantity], self.config.phases)
+
+
+def _largest(examples: Sequence[Example]) -> int:
+    return max((len(example.crystal) for example in examples), default=0)
 
 
 def _merit_of(figures: Mapping[str, float]) -> float:

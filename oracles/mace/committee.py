@@ -20,7 +20,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
 from campaign.protocols import GenerationContext
-from campaign.types import ENERGY_PER_ATOM, FORCES, STRESS, Checkpoint, Crystal, FloatArray, LabelledCandidate
+from campaign.types import (
+    ENERGY_PER_ATOM,
+    FORCES,
+    PROPOSED_ENERGY,
+    PROPOSED_FORCES,
+    PROPOSED_STRESS,
+    STRESS,
+    Checkpoint,
+    Crystal,
+    FloatArray,
+    LabelledCandidate,
+    Quantity,
+)
 from oracles.mace import network as networks
 from oracles.mace.files import sha256_of
 from oracles.mace.network import ArchitectureConfig
@@ -116,7 +128,10 @@ def is_held_out(item: LabelledCandidate, share: float) -> bool:
 
 
 def frames_of(labelled: Sequence[LabelledCandidate]) -> list[Frame]:
-    """Labels with energy and forces as training frames; they belong to the relaxed crystal where there is one."""
+    """Labels with energy and forces as training frames; they belong to the relaxed crystal where there is one.
+
+    The crystal as it was proposed is a frame too where the label has its forces.
+    """
     frames = []
     for item in labelled:
         if FORCES.name not in item.arrays or ENERGY_PER_ATOM.name not in item.values:
@@ -124,10 +139,15 @@ def frames_of(labelled: Sequence[LabelledCandidate]) -> list[Frame]:
                 "a MACE committee learns from energies and forces, but these labels have none", hint="set measure: [forces] of the oracle"
             )
         crystal = item.relaxed or item.candidate.crystal
-        stress = item.arrays.get(STRESS.name)
-        energy = item.values[ENERGY_PER_ATOM.name] * len(crystal)
-        frames.append(Frame(crystal, energy, item.arrays[FORCES.name], stress * GPa if stress is not None else None))
+        frames.append(_frame(item, crystal, ENERGY_PER_ATOM, FORCES, STRESS))
+        if PROPOSED_FORCES.name in item.arrays and PROPOSED_ENERGY.name in item.values:
+            frames.append(_frame(item, item.candidate.crystal, PROPOSED_ENERGY, PROPOSED_FORCES, PROPOSED_STRESS))
     return frames
+
+
+def _frame(item: LabelledCandidate, crystal: Crystal, energy: Quantity, forces: Quantity, stress: Quantity) -> Frame:
+    found = item.arrays.get(stress.name)
+    return Frame(crystal, item.values[energy.name] * len(crystal), item.arrays[forces.name], found * GPa if found is not None else None)
 
 
 def force_disagreement(forces: Sequence[FloatArray]) -> tuple[float, float]:

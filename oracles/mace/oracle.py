@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
-from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, Fidelity
+from campaign.types import ENERGY_PER_ATOM, Checkpoint, Crystal, Evaluation, Fidelity
 from oracles.mace.files import sha256_of
 from oracles.relaxation import AseMechanics
 from oracles.static import StaticConfig, StaticOracle
@@ -32,6 +32,9 @@ class MaceConfig(StaticConfig):
         None, description="A MACE file, a committee from `oreloop train mace`, or several MACE files as a committee."
     )
     foundation: str | None = Field(None, description="Instead of model: name of a foundation model, such as medium-mpa-0 or small.")
+    committee: bool = Field(
+        False, description="Instead of model: the committee that this campaign trains, the first that is published, kept to the end."
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the network runs.")
     precision: Literal["float32", "float64"] = Field("float64", description="float64 for relaxations and strains, float32 for speed.")
     force_tolerance: float = Field(1e-3, gt=0, description="Largest force on an atom (eV/angstrom) at which a relaxation stops.")
@@ -40,8 +43,8 @@ class MaceConfig(StaticConfig):
 
     @model_validator(mode="after")
     def _one_source(self) -> MaceConfig:
-        if (self.model is None) == (self.foundation is None):
-            raise ValueError("give either model: (a file) or foundation: (a name)")
+        if (self.model is not None) + (self.foundation is not None) + self.committee != 1:
+            raise ValueError("give one of model: (a file), foundation: (a name) and committee: true")
         return self
 
 
@@ -115,32 +118,55 @@ class Mace(StaticOracle):
 
     def __init__(self, config: MaceConfig) -> None:
         self.config = config
+        self.paths: tuple[Path, ...] = ()
         if config.model is not None:
             self.paths = config.model if isinstance(config.model, tuple) else (config.model,)
-        else:
-            assert config.foundation is not None
+        elif config.foundation is not None:
             self.paths = (foundation_path(config.foundation),)
         self._sha256 = [sha256_of(path) for path in self.paths]
+        self._committee: Checkpoint | None = None
+
+    @property
+    def asks_committee(self) -> bool:
+        """Whether the model is the campaign's committee, which ``load`` brings."""
+        return self.config.committee
+
+    def load(self, committee: Checkpoint) -> None:
+        self._committee, self._mechanics = committee, None
+        self.__dict__.pop("members", None)
 
     @cached_property
     def members(self) -> list[Any]:
-        from oracles.mace.store import read_models
+        from oracles.mace.store import members_of, read_models
 
+        if self.config.committee:
+            if self._committee is None:
+                raise InputError("this oracle asks a campaign's committee and has none", hint="use it in a campaign that trains one")
+            found = members_of(self._committee)
+            return [member.to(self.config.device) for member in self._in_precision(found)]
         found = []
         for path, sha256 in zip(self.paths, self._sha256, strict=True):
             members, now = read_models(path, self.config.device)
             if now != sha256:
                 raise InputError(f"{path} changed while the campaign ran", hint="restore the file; another model is another fidelity")
             found += members
-        return [member.double() if self.config.precision == "float64" else member.float() for member in found]
+        return self._in_precision(found)
+
+    def _in_precision(self, members: Sequence[Any]) -> list[Any]:
+        return [member.double() if self.config.precision == "float64" else member.float() for member in members]
 
     @cached_property
     def elements(self) -> frozenset[str]:
+        if self.config.committee:
+            from ase.data import chemical_symbols
+
+            return frozenset(chemical_symbols[1:])
         return frozenset.intersection(*(elements_of(path) for path in self.paths))
 
     @property
     def level(self) -> Fidelity:
-        settings = {"models_sha256": self._sha256, "precision": self.config.precision, "force_tolerance": self.config.force_tolerance}
+        which: Any = "the campaign's first committee" if self.config.committee else self._sha256
+        settings = {"models_sha256": which, "precision": self.config.precision, "force_tolerance": self.config.force_tolerance}
         return Fidelity("mace", settings)
 
     def make_mechanics(self) -> AseMechanics:

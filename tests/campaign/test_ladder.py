@@ -109,6 +109,63 @@ def test_an_audit_scores_a_random_sample_one_level_up(small: Callable[..., Campa
     assert "audit/cheap-dear/all/bias" in ladder.figures(state, campaign.loaded.config)
 
 
+def test_an_audit_takes_of_each_generator_to_each_level_where_a_model_chooses_levels(small: Callable[..., Campaign]) -> None:
+    both = [
+        {"use": "ordered_alloy", "name": "few", "count": 5, "params": {"atoms": [2, 3]}},
+        {"use": "random_alloy", "name": "many", "count": 60, "params": {"lattices": ["fcc"], "repeats": [1, 1, 2]}},
+    ]
+    campaign = small(
+        **merged(
+            LADDER,
+            {
+                "generators": both,
+                "surrogate": {"use": "multi_task_gp", "params": {"max_iterations": 20}},
+                "acquisition": {"use": "log_noisy_expected_improvement", "batch_size": 3},
+                "fidelities": {
+                    "mode": "acquisition",
+                    "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 100.0, "labels": 12}],
+                    "audit": {"every": 1, "sample": 1, "each_generator": True},
+                },
+            },
+        )
+    )
+    campaign.run()
+    state = campaign.state()
+    for record in state.rounds[1:]:
+        assert record.decided is not None
+        audited = [choice for choice in record.decided.choices if choice.reason == "audit"]
+        at = {(state.source_of(choice.candidate), choice.oracle) for choice in audited}
+        assert len(at) == len(audited), "one of each generator at each level"
+        assert replay(campaign, record.index) == record.decided.choices
+    pairs = {(state.source_of(candidate), oracle) for (candidate, oracle), label in state.labels.items() if not label.purpose}
+    assert pairs == {(name, oracle) for name in ("few", "many") for oracle in ("cheap", "dear")}
+
+
+COMMITTEE_ORACLE = {"use": "mace", "params": {"committee": True}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"oracles": [{"use": "lennard_jones", "name": "cheap"}, COMMITTEE_ORACLE]}, "there is no committee"),
+        ({"oracles": [COMMITTEE_ORACLE], "fidelities": None, "committee": {"use": "mace_committee"}}, "no level below it to learn from"),
+        (
+            {
+                "oracles": [COMMITTEE_ORACLE, {"use": "lennard_jones", "name": "cheap"}],
+                "fidelities": {"levels": [{"oracle": "mace"}, {"oracle": "cheap", "gate": {"threshold": 1}}]},
+                "committee": {"use": "mace_committee"},
+            },
+            "learns from the first level",
+        ),
+        ({"oracles": [{"use": "mace", "params": {"committee": True, "foundation": "small"}}], "fidelities": None}, "give one of model"),
+    ],
+)
+def test_an_oracle_that_asks_the_committee_needs_one_and_a_level_to_learn_from(changes: dict[str, Any], message: str) -> None:
+    document = merged(LADDER, {"fidelities": {"levels": [{"oracle": "cheap"}, {"oracle": "mace", "gate": {"threshold": 1}}]}})
+    with pytest.raises(InputError, match=message):
+        assert load(HELPERS, **merged(document, changes)).parts
+
+
 def test_a_campaign_cut_short_goes_on_to_the_same_labels(small: Callable[..., Campaign]) -> None:
     whole = small("whole", **LADDER)
     whole.run()

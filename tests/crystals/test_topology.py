@@ -85,6 +85,17 @@ def test_kinds_of_atoms_make_other_nets() -> None:
     assert kinds <= {5}, "only bonds that are named count"
 
 
+def test_orderings_of_an_alloy_are_different_nets() -> None:
+    """Two orderings of 1:1 on one fcc lattice, L1_0 and L1_1, whose atoms all have twelve neighbours; L1_0 in another cell is the same."""
+    bonds = dict.fromkeys([(26, 26), (26, 28), (28, 28)], 3.0)
+    layered = Crystal(np.diag([2.54, 2.54, 3.59]), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([26, 28]))
+    primitive = 1.795 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0.0]])
+    along = Crystal(np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]]) @ primitive, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([26, 28]))
+    keys = [topology_key(crystal, bonds) for crystal in (layered, along, Crystal.from_structure(layered.structure * [2, 1, 2]))]
+    assert set(dimensions(2, net_of(along, bonds)[0])) == {3}
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_rings_are_not_mere_cycles() -> None:
     """In the cube-like net of pcu an angle of opposite bonds has no ring: every cycle through it has a shorter way across."""
     pcu = Crystal(1.5 * np.eye(3), np.zeros((1, 3)), np.array([6]))

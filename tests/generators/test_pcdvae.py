@@ -301,14 +301,21 @@ def test_it_trains_judges_and_proposes_from_labels() -> None:
     assert len(list(plain.generate(3, rng=rng, context=context(labelled, first)))) == 3
 
 
-def test_bad_input_is_told() -> None:
+def test_bad_input_is_told(tmp_path: Path) -> None:
     generator, rng = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL)), np.random.default_rng(0)
     labelled = labelled_alloys(14)
     weights = generator.train(labelled, rng=rng, context=context(labelled))
     with pytest.raises(InputError, match=r"elements that the weights know \(Cr, Fe, Ni\), got Al"):
         list(generator.generate(2, rng=rng, context=context(labelled, weights, ("Al", "Ni"))))
+    larger = labelled_alloys(8, (2, 2, 1))
+    grown = generator.train(larger, rng=rng, context=context(larger, weights))
+    assert from_checkpoint(grown)[0].shape.max_atoms == max(len(item.candidate.crystal) for item in larger) > 4
+    assert generator.is_improvement(grown, weights, larger, context=context(larger, grown))[0], "the old ones cannot be asked"
+    narrow_weights = tmp_path / "narrow.safetensors"
+    narrow_weights.write_bytes(checkpoint_to_bytes(weights))
+    from_file = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL | {"weights": narrow_weights}))
     with pytest.raises(InputError, match="at most 4 atoms"):
-        generator.train(labelled_alloys(8, (2, 2, 1)), rng=rng, context=context(labelled, weights))
+        from_file.train(larger, rng=rng, context=context(larger))
     with pytest.raises(InputError, match="at least two labelled crystals to train on, got 0"):
         train([], SETTINGS, seed=0)
     with pytest.raises(InputError, match="at least two labelled crystals to train on, got 1"):
