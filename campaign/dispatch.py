@@ -5,13 +5,12 @@ Sentinels go first: an oracle gets no other work while one of its sentinels is d
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from campaign import sentinels
+from campaign import ladder, sentinels
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.crystals import references
@@ -170,14 +169,9 @@ class Dispatcher:
         return self.artifacts.read(trained.checkpoint) if oracle in self._asking_committee and trained is not None else None
 
     def _start(self, pair: Pair) -> Crystal | None:
-        """The crystal as the level below relaxed it, where the pair's level asks for that."""
-        candidate, oracle = pair
-        levels = self.config.fidelities.levels if self.config.fidelities is not None else ()
-        for below, level in itertools.pairwise(levels):
-            label = self.state.labels.get((candidate, below.oracle))
-            if level.oracle == oracle and level.start == "relaxed" and label is not None and label.crystal is not None:
-                return self.ledger.crystal(label.crystal)
-        return None
+        """The crystal as a level below relaxed it, where the pair's level asks for that."""
+        found = ladder.relaxed_below(self.state, self.config, *pair)
+        return self.ledger.crystal(found) if found is not None else None
 
     def collect(self, handle: Handle | None) -> None:
         """Wait for results and record all that came in one transaction, before their workers get more work."""

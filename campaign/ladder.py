@@ -107,6 +107,27 @@ def _is_new(state: CampaignState, candidate: str, oracle: str) -> bool:
     return pair not in state.labels and pair not in state.pending and pair not in state.quarantined
 
 
+def relaxed_below(state: CampaignState, config: CampaignConfig, candidate: str, oracle: str) -> str | None:
+    """The crystal of a candidate as the nearest level below an oracle relaxed it; None where none did, or where the level asks for none."""
+    levels = config.fidelities.levels if config.fidelities is not None else ()
+    names = [level.oracle for level in levels]
+    if oracle not in names or levels[names.index(oracle)].start != "relaxed":
+        return None
+    found = (state.labels.get((candidate, name)) for name in reversed(names[: names.index(oracle)]))
+    return next((label.crystal for label in found if label is not None and label.crystal is not None), None)
+
+
+def eligible(state: CampaignState, config: CampaignConfig, before: int) -> dict[str, frozenset[str]]:
+    """By level that begins from a relaxed crystal: the candidates that have one, from labels before an event."""
+    levels = config.fidelities.levels if config.fidelities is not None else ()
+    known = {label.candidate for label in state.labels.values() if label.sequence < before and not label.purpose}
+    return {
+        level.oracle: frozenset(name for name in known if relaxed_below(state, config, name, level.oracle) is not None)
+        for level in levels
+        if level.start == "relaxed"
+    }
+
+
 def rooms(state: CampaignState, config: CampaignConfig, closed: Collection[str], chosen: Sequence[ev.ChoiceRow]) -> dict[str, int | None]:
     """``room_at`` each level, less those already chosen."""
     found: dict[str, int | None] = {}

@@ -51,22 +51,33 @@ def select(
     fitted: Fit | None,
     costs: Mapping[str, float],
     room: Mapping[str, int | None],
+    eligible: Mapping[str, frozenset[str]],
 ) -> LevelSelection:
     """Select up to n pairs of candidate and level: new candidates, and known ones at levels that they have no label of.
 
     ``datasets``, ``costs`` (s a label; 1 where unknown) and ``room`` (labels that a level may still be given) by oracle, the cheapest
-    first. Without a model: at random, as many at each dearer level as the same money buys there, at least three.
+    first; ``eligible``: of the levels that not every candidate may go to, those that may. Without a model: at random, as many at each
+    dearer level as the same money buys there, at least three.
     """
     started = time.perf_counter()
     names = list(datasets)
     price = [costs.get(name, 1.0) for name in names]
+    quantity = config.objective.quantity
+    taken = {(name, candidate.id) for name, dataset in datasets.items() for candidate in (*dataset.of(quantity)[0], *dataset.failed)}
+    taken |= {(name, candidate.id) for name, candidate in pending}
+
+    def may(name: str, candidate: str) -> bool:
+        return (name, candidate) not in taken and (name not in eligible or candidate in eligible[name])
+
     if fitted is None:
-        rows = generator(stream).permutation(len(pool))[:n]
+        rows = generator(stream).permutation(len(pool))
         choices = []
         for level, name in enumerate(names):
             most = n if level == 0 else max(_LEAST_AT_LEVEL, round(n * price[0] / price[level]))
             limit = room.get(name)
-            choices += [LevelChoice(name, Choice(pool[row].id)) for row in rows[: most if limit is None else min(most, limit)]]
+            drawn = [pool[row].id for row in rows] + sorted(eligible.get(name, ()))
+            allowed_ids = [candidate for candidate in dict.fromkeys(drawn) if may(name, candidate)]
+            choices += [LevelChoice(name, Choice(candidate)) for candidate in allowed_ids[: most if limit is None else min(most, limit)]]
         return LevelSelection("random", tuple(choices), None, time.perf_counter() - started)
 
     import torch
@@ -75,18 +86,16 @@ def select(
     from campaign.acquisition.levels import select_levels
 
     model = cast("FittedLevels", fitted.fitted)
-    quantity, top = config.objective.quantity, datasets[names[-1]]
+    top = datasets[names[-1]]
     known = {candidate.id: candidate for dataset in datasets.values() for candidate in dataset.of(quantity)[0]}
     everything = list({candidate.id: candidate for candidate in (*pool, *known.values())}.values())
-    taken = {(name, candidate.id) for name, dataset in datasets.items() for candidate in (*dataset.of(quantity)[0], *dataset.failed)}
-    taken |= {(name, candidate.id) for name, candidate in pending}
     aims = acquisition.Aims.of(config.objectives[:1], [torch.from_numpy(top.of(quantity)[1])], [], ())
     ranked = [everything[row] for row in np.argsort(-_promise(model, everything, aims), kind="stable")]
-    is_open = [any((name, candidate.id) not in taken for name in names) for candidate in ranked]
+    is_open = [any(may(name, candidate.id) for name in names) for candidate in ranked]
     some = [candidate for candidate, still in zip(ranked, is_open, strict=True) if still][: config.acquisition.shortlist]
     done = [candidate for candidate, still in zip(ranked, is_open, strict=True) if not still][:_LABELLED_RIVALS]
     shortlist = some + done
-    allowed = np.array([[(name, candidate.id) not in taken for candidate in shortlist] for name in names])
+    allowed = np.array([[may(name, candidate.id) for candidate in shortlist] for name in names])
     waiting = [model.features_at([candidate], names.index(name)) for name, candidate in pending]
     seed = int(seed_sequence(stream).generate_state(1)[0])
     with library_seeds(seed):

@@ -395,7 +395,8 @@ class Loop:
         pending = [(oracle, Candidate(self.ledger.crystal(candidate))) for candidate, oracle in pairs]
         costs = ladder.costs(state, self.config)
         room = ladder.rooms(state, self.config, waiting, audited)
-        handle = self.executor.compute(levels.select, self.config, n, stream, pool, pending, by_level, fitted, costs, room)
+        eligible = ladder.eligible(state, self.config, record.sequence)
+        handle = self.executor.compute(levels.select, self.config, n, stream, pool, pending, by_level, fitted, costs, room, eligible)
         yield handle
         selection: levels.LevelSelection = handle.result()
         table_id = f"table-{content_hash(selection.table.hex())[:32]}" if selection.table is not None else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -85,3 +86,53 @@ def round_figures(state: CampaignState, record: RoundRecord, objective: Objectiv
         figures["best_so_far"] = max(known, key=objective.gain)
     figures["labels_so_far"] = sum(1 for label in so_far if not label.source)
     return figures
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one oracle's labels of one generator's crystals brought.
+
+    seconds: of worker time, failed attempts with them. best: of the objective's quantity; None where no label has it.
+    """
+
+    generator: str
+    oracle: str
+    labels: int
+    failures: int
+    seconds: float
+    best: float | None
+    mean: float | None
+
+
+def contributions(state: CampaignState, objective: Objective) -> list[Contribution]:
+    """By generator and oracle, references left out; generators in alphabetical order, oracles as they first labelled."""
+    labels: dict[tuple[str, str], list[LabelRecord]] = defaultdict(list)
+    failures: Counter[tuple[str, str]] = Counter()
+    seconds: Counter[tuple[str, str]] = Counter()
+    for label in state.own_labels:
+        if not label.purpose:
+            pair = state.source_of(label.candidate), label.oracle
+            labels[pair].append(label)
+            seconds[pair] += label.wall_seconds  # type: ignore[assignment]
+    for _, _, event in state.failures:
+        if event.candidate in state.candidates and state.candidates[event.candidate].proposals:
+            pair = state.source_of(event.candidate), event.oracle
+            failures[pair] += 1
+            seconds[pair] += event.wall_seconds  # type: ignore[assignment]
+    order = {name: row for row, name in enumerate(dict.fromkeys(label.oracle for label in state.own_labels))}
+    found = []
+    for generator, oracle in sorted({*labels, *failures}, key=lambda pair: (pair[0], order.get(pair[1], len(order)))):
+        mine = labels[generator, oracle]
+        values = [label.values[objective.quantity] for label in mine if objective.quantity in label.values]
+        found.append(
+            Contribution(
+                generator,
+                oracle,
+                len(mine),
+                failures[generator, oracle],
+                float(seconds[generator, oracle]),
+                max(values, key=objective.gain) if values else None,
+                float(np.mean(values)) if values else None,
+            )
+        )
+    return found

@@ -88,7 +88,8 @@ def _levels(
     pairs = sorted(pair for pair in before.pending if pair[1] in by_level) + [(row.candidate, row.oracle) for row in audited]
     pending = [(oracle, Candidate(reader.crystal(candidate))) for candidate, oracle in pairs]
     room = ladder.rooms(before, config, closed, audited)
+    eligible = ladder.eligible(before, config, record.sequence)
     n = len(decided.choices) - len(audited) if fitted is not None else config.acquisition.initial_labels
-    selection = levels.select(config, n, decided.stream, pool, pending, by_level, fitted, decided.costs, room)
+    selection = levels.select(config, n, decided.stream, pool, pending, by_level, fitted, decided.costs, room, eligible)
     rows = [(item.choice, item.oracle) for item in selection.choices]
     return *audited, *(ev.ChoiceRow(one.candidate, oracle, one.score, one.mean, one.deviation) for one, oracle in rows)

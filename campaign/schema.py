@@ -236,7 +236,8 @@ class LevelConfig(Frame):
     gate: GateConfig | None = Field(None, description="Who climbs to this level from the one before; not for the first level.")
     labels: int | None = Field(None, ge=1, description="Most labels at this level.")
     start: Literal["proposed", "relaxed"] = Field(
-        "proposed", description="The crystal that it gets: as proposed, or as the level below relaxed it, where that has a label."
+        "proposed",
+        description="The crystal that it gets: as proposed, or as a level below relaxed it; models send only such candidates there.",
     )
     cost: float | None = Field(None, gt=0, description="Declared cost of a label (s); learned from past timings where absent.")
 

@@ -15,6 +15,7 @@ from campaign.ledger import CampaignState
 from campaign.types import Objective
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagram")
+PATTERNS = ("", "/", "x", ".", "-", "|", "+", "\\")
 LAYOUT = {
     "template": "simple_white",
     "margin": {"l": 60, "r": 20, "t": 30, "b": 50},
@@ -74,6 +75,19 @@ def composition(values: Sequence[tuple[Mapping[str, float], float, str]], elemen
         x = [100 * fractions.get(element, 0.0) for fractions, _, _ in values]
         figure.add_scatter(x=x, y=colour, text=text, mode="markers", name=element, marker={"symbol": symbol, "size": 6})
     figure.update_xaxes(title="fraction (at%)").update_yaxes(title=axis)
+    return figure
+
+
+def labels_by_oracle(parts: Sequence[metrics.Contribution]) -> go.Figure | None:
+    """How many labels each oracle gave, by generator; patterns differ."""
+    oracles = list(dict.fromkeys(part.oracle for part in parts if part.labels))
+    if len(oracles) < 2:
+        return None
+    figure = go.Figure(layout={**LAYOUT, "height": 320, "barmode": "stack"})
+    for pattern, name in zip(PATTERNS * 9, sorted({part.generator for part in parts}), strict=False):
+        counts = {part.oracle: part.labels for part in parts if part.generator == name}
+        figure.add_bar(x=oracles, y=[counts.get(oracle, 0) for oracle in oracles], name=name, marker={"pattern": {"shape": pattern}})
+    figure.update_yaxes(title="labels")
     return figure
 
 

@@ -11,13 +11,13 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from campaign import __version__, ladder, shares
+from campaign import __version__, ladder, metrics, shares
 from campaign.artifacts import write_whole
 from campaign.budget import best_labels
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.progress import duration
-from campaign.report import decisions, figures
+from campaign.report import decisions, figures, structures
 from campaign.roles import objective_oracle
 from campaign.tracking.pictures import cif
 
@@ -33,11 +33,13 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     relaxed = reader.crystals([state.labels[candidate, oracle].crystal or candidate for candidate, _ in best])
     before = set((folder / "best").glob("[0-9][0-9]-*.cif"))
     rows = []
+    shown = []
     for rank, ((candidate, value), crystal) in enumerate(zip(best, relaxed, strict=True), start=1):
         label = state.labels[candidate, oracle]
         path = folder / "best" / f"{rank:02d}-{crystal.formula}-{candidate[:8]}.cif"
         write_whole(path, cif(crystal).encode())
         before.discard(path)
+        shown.append((f"{rank}. {crystal.formula}", crystal))
         others = {f"{row.quantity} ({row.unit})": row.value for row in label.observations if row.quantity != objective.quantity}
         rows.append(
             {
@@ -63,7 +65,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
 
     def add(title: str, figure: go.Figure | None) -> None:
         if figure is not None:
-            pictures.append((title, figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True})))
+            pictures.append((title, _html(figure)))
 
     if found:
         add("Best so far", figures.best_so_far(state, objective, oracle, axis))
@@ -75,6 +77,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         for title, figure in entry.load()(state):
             add(title, figure)
     add("Which generator was asked, and what was labelled of it", decisions.shares(state))
+    add("Labels by oracle and generator", figures.labels_by_oracle(metrics.contributions(state, objective)))
     add("From proposed to labelled", figures.funnel(_funnel(state)))
     if state.own_labels or state.failures:
         add("Workers", figures.timeline(state))
@@ -87,14 +90,20 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         axis=axis,
         best=rows,
         pictures=pictures,
-        refusals=Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted),
-        failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
         generators=_generators(state, loaded, oracle),
+        contributions=metrics.contributions(state, objective),
+        view=_html(structures.view(shown)),
+        losses=_losses(state),
+        failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
         levels=ladder.agreement(state, loaded.config),
     )
     path = folder / "report.html"
     write_whole(path, page.encode())
     return path
+
+
+def _html(figure: go.Figure | None) -> str:
+    return figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}) if figure is not None else ""
 
 
 def _summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) -> dict[str, str]:
@@ -129,6 +138,22 @@ def _funnel(state: CampaignState) -> dict[str, int]:
         "selected": len(selected),
         "labelled": len({label.candidate for label in state.own_labels}),
     }
+
+
+def _losses(state: CampaignState) -> list[tuple[str, str, int]]:
+    """Where candidates were lost between proposal and label: the step, the reason, and how many."""
+    found = [("screened", reason, count) for reason, count in _refusals(state).most_common()]
+    chosen = {choice.candidate for record in state.rounds if record.decided for choice in record.decided.choices}
+    waiting = sum(r.verdict is not None and r.verdict.is_accepted and name not in chosen for name, r in state.candidates.items())
+    found.append(("accepted", "not selected", waiting))
+    kinds = Counter(f"{event.oracle}: {event.kind}" for event in state.quarantined.values())
+    found += [("selected", f"given up, {kind}", count) for kind, count in kinds.most_common()]
+    found.append(("selected", "not labelled yet", len(state.selected_pending)))
+    return [row for row in found if row[2]]
+
+
+def _refusals(state: CampaignState) -> Counter[str]:
+    return Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted)
 
 
 def _generators(state: CampaignState, loaded: LoadedConfig, oracle: str) -> list[dict[str, Any]]:

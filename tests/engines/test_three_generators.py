@@ -120,5 +120,5 @@ def _every_round_is_in_mlflow(campaign: Campaign, rounds: int) -> None:
     runs = [run for experiment in client.search_experiments() for run in client.search_runs([experiment.experiment_id])]
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1, "both sessions are in one run"
-    steps = {metric.step for metric in client.get_metric_history(parents[0].info.run_id, "round/proposed")}
+    steps = {metric.step for metric in client.get_metric_history(parents[0].info.run_id, "proposed")}
     assert steps == set(range(rounds)), "each round once"
