@@ -92,8 +92,9 @@ def main() -> None:
         campaign = Campaign.from_config(CONFIG, RESULTS / "parts" / "nifecr-generate-dft")
         campaign.run()
     rows = rows_of(campaign)
-    settings = campaign.loaded.config
-    notes = f"budget {settings.budget.rounds} rounds, {settings.fidelities.levels[-1].labels if settings.fidelities else None} labels of GPAW"
+    config = campaign.loaded.config
+    assert config.fidelities is not None
+    notes = f"budget {config.budget.rounds} rounds, {config.fidelities.levels[-1].labels} labels of GPAW"
     write("generate_dft", rows, summarise, notes)
     show(summarise(rows))
 

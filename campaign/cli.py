@@ -276,6 +276,18 @@ def report(source: ConfigOrFolder) -> None:
 
 @app.command()
 @command
+def compare(
+    sources: Annotated[list[Path], typer.Argument(help="Configs or campaign folders, two or more.")],
+    target: Annotated[Path, typer.Option(help="The page.")] = Path("comparison.html"),
+) -> None:
+    """Two or more campaigns of one objective in one report."""
+    from campaign.report.compare import write_comparison
+
+    console.print(str(write_comparison([_campaign(source) for source in sources], target)))
+
+
+@app.command()
+@command
 def explain(source: ConfigOrFolder, candidate: Annotated[str, typer.Argument(help="A candidate's id or its first digits.")]) -> None:
     """The whole story of one candidate."""
     from campaign.explain import resolve, story

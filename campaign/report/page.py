@@ -65,7 +65,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
 
     def add(title: str, figure: go.Figure | None) -> None:
         if figure is not None:
-            pictures.append((title, _html(figure)))
+            pictures.append((title, html(figure)))
 
     if found:
         add("Best so far", figures.best_so_far(state, objective, oracle, axis))
@@ -81,18 +81,16 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     add("From proposed to labelled", figures.funnel(_funnel(state)))
     if state.own_labels or state.failures:
         add("Workers", figures.timeline(state))
-    environment = Environment(loader=PackageLoader("campaign.report"), autoescape=select_autoescape(default=True))
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         name=loaded.config.name,
-        version=__version__,
-        plotly=get_plotlyjs(),
-        summary=_summary(state, loaded, oracle, unit),
+        facts=summary(state, loaded, oracle, unit),
         axis=axis,
         best=rows,
         pictures=pictures,
         generators=_generators(state, loaded, oracle),
         contributions=metrics.contributions(state, objective),
-        view=_html(structures.view(shown)),
+        view=html(structures.view(shown)),
         losses=_losses(state),
         failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
         levels=ladder.agreement(state, loaded.config),
@@ -102,11 +100,19 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     return path
 
 
-def _html(figure: go.Figure | None) -> str:
+def render(template: str, **values: Any) -> str:
+    """A template with the plots' library in the page itself."""
+    environment = Environment(loader=PackageLoader("campaign.report"), autoescape=select_autoescape(default=True))
+    return environment.get_template(template).render(version=__version__, plotly=get_plotlyjs(), **values)
+
+
+def html(figure: go.Figure | None) -> str:
+    """A figure as a part of a page that has the plots' library; empty without one."""
     return figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}) if figure is not None else ""
 
 
-def _summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) -> dict[str, str]:
+def summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) -> dict[str, str]:
+    """The campaign in words and numbers, by heading."""
     objective = loaded.config.objective.objective
     best = state.best(oracle, objective)
     first = [label for label in state.labels.values() if label.oracle == oracle and (label.source or label.round == 0)]
@@ -119,8 +125,10 @@ def _summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str)
             start = max(starts, key=objective.gain)
             found["gain over the start"] = f"{value - start:+.4g} {unit} (best of the first {len(starts)} labels: {start:.6g})"
     cost = sum(label.wall_seconds for label in state.own_labels)
+    taken_over = sum(bool(label.source) for label in state.labels.values())
+    references = len(state.labels) - len(state.own_labels) - taken_over
     found["labels"] = (
-        f"{len(state.own_labels)} paid for in {duration(cost)} of worker time, {len(state.labels) - len(state.own_labels)} taken over"
+        f"{len(state.own_labels)} paid for in {duration(cost)} of worker time, {references} references, {taken_over} taken over"
     )
     found["failures"] = f"{len(state.failures)} attempts, {len(state.quarantined)} candidates given up"
     found["rounds"] = str(len(state.rounds))

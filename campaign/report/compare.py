@@ -1,0 +1,102 @@
+"""Two or more campaigns in one report: the same summaries side by side, and their best values over each other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from campaign import metrics
+from campaign.api import Campaign
+from campaign.artifacts import write_whole
+from campaign.config import LoadedConfig
+from campaign.errors import InputError
+from campaign.ledger import CampaignState
+from campaign.report.figures import LAYOUT
+from campaign.report.page import html, render, summary
+from campaign.roles import objective_oracle
+from campaign.types import Objective
+
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the campaigns under a name of its own."""
+
+    name: str
+    loaded: LoadedConfig
+    state: CampaignState
+
+    @property
+    def oracle(self) -> str:
+        return objective_oracle(self.loaded)
+
+    @property
+    def unit(self) -> str:
+        return self.loaded.parts.quantities()[self.objective.quantity].unit
+
+    @property
+    def objective(self) -> Objective:
+        return self.loaded.config.objective.objective
+
+
+def write_comparison(campaigns: Sequence[Campaign], path: Path) -> Path:
+    """Write the page. Raises InputError for fewer than two campaigns, or where they do not have one objective."""
+    if len(campaigns) < 2:
+        raise InputError(f"expected at least two campaigns to compare, got {len(campaigns)}", hint="oreloop compare FOLDER FOLDER ...")
+    names = _names(campaigns)
+    objectives = [campaign.loaded.config.objective.objective for campaign in campaigns]
+    if len({(one.quantity, one.direction) for one in objectives}) > 1:
+        told = ", ".join(f"{name}: {one.direction} {one.quantity}" for name, one in zip(names, objectives, strict=True))
+        raise InputError(f"expected campaigns of one objective, got {told}", hint="compare those that look for the same")
+    sides = [_Side(name, campaign.loaded, campaign.state()) for name, campaign in zip(names, campaigns, strict=True)]
+    axis = f"{sides[0].objective.quantity} ({sides[0].unit})"
+    summaries = [summary(side.state, side.loaded, side.oracle, side.unit) for side in sides]
+    keys = list(dict.fromkeys(key for found in summaries for key in found))
+    fidelities = {side.name: side.loaded.parts.fidelities[side.oracle].key for side in sides}
+    page = render(
+        "compare.html.j2",
+        name=" and ".join(side.name for side in sides),
+        names=[side.name for side in sides],
+        rows=[(key, [found.get(key, "") for found in summaries]) for key in keys],
+        fidelities=fidelities,
+        is_one_level=len(set(fidelities.values())) == 1,
+        axis=axis,
+        pictures=[
+            ("Best so far by labels", html(_best(sides, axis, over="labels"))),
+            ("Best so far by worker time", html(_best(sides, axis, over="seconds"))),
+        ],
+        contributions=[(side.name, metrics.contributions(side.state, side.objective)) for side in sides],
+    )
+    write_whole(path, page.encode())
+    return path
+
+
+def _names(campaigns: Sequence[Campaign]) -> list[str]:
+    """Names of the campaigns, with their folder where two have one name."""
+    names = [campaign.loaded.config.name for campaign in campaigns]
+    return [name if names.count(name) == 1 else f"{name} ({campaign.folder})" for name, campaign in zip(names, campaigns, strict=True)]
+
+
+def _best(sides: Sequence[_Side], axis: str, *, over: str) -> go.Figure:
+    """Over the labels of the objective's oracle, or over the worker time of all labels until then."""
+    figure = go.Figure(layout=LAYOUT)
+    for dash, side in zip(itertools.cycle(_DASHES), sides, strict=False):
+        series = metrics.best_so_far(side.state, side.objective, side.oracle)
+        if over == "labels":
+            x: list[float] = list(range(1, len(series) + 1))
+        else:
+            spent, total = {}, 0.0
+            for label in side.state.labels.values():
+                total += label.wall_seconds
+                spent[label.candidate, label.oracle] = total / 60
+            x = [spent[label.candidate, label.oracle] for label, _ in series]
+        text = [label.candidate for label, _ in series]
+        line = {"shape": "hv", "dash": dash}
+        figure.add_scatter(x=x, y=[best for _, best in series], text=text, mode="lines", name=side.name, line=line)
+    figure.update_xaxes(title="labels" if over == "labels" else "worker time of all oracles (min)").update_yaxes(title=axis)
+    return figure
