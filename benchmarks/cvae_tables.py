@@ -12,9 +12,10 @@ eV/atom of graphite) are what the networks learn from. Then each way makes the s
   CVAE, CVAE published   on the space groups and sites of the learned crystals
   CVAE, dual-level    and three rounds of latent refinement of what was not accepted
   random, dual-level  three further rounds of random coordinates in place of the latent ones: the same number of attempts
+  random, modelled sites and CVAE, modelled sites   on space groups and sites drawn from a small model of the learned ones
 
-Counted are valid candidates (each atom three bonds), frameworks, distinct nets, and distinct nets of low energy, for each candidate and for
-each second of processor time without relaxation. Parts are kept for each seed and way.
+Counted are valid candidates (each atom three bonds), frameworks, distinct nets, distinct nets of low energy, and those of them that were
+not learned, for each candidate and for each second of processor time without relaxation. Parts are kept for each seed and way.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -41,7 +42,7 @@ from generators.cvae.environment import Environment, prototype
 from generators.cvae.free_variables import batch_of
 from generators.cvae.latent import DualLevel, dual_level
 from generators.cvae.refine import Recipe, Refined, refine
-from generators.cvae.sites import Condition, SiteLimits, condition_of, random_condition, random_table
+from generators.cvae.sites import Condition, SiteLimits, SiteModel, condition_of, random_condition, random_table
 from generators.cvae.store import rows_of, tables_of
 from generators.cvae.table import TabularCrystal, decode
 from generators.cvae.train import TrainingSettings, sample, sample_all, train
@@ -66,6 +67,8 @@ WAYS = (
     "CVAE published",
     "CVAE, dual-level",
     "random, dual-level",
+    "random, modelled sites",
+    "CVAE, modelled sites",
 )
 
 
@@ -117,9 +120,15 @@ def run(seed: int, n: int) -> None:
 
     torch.set_num_threads(1)
     low, energies = learned(seed)
+    learned_low = {key for key, value in energies.items() if value <= WINDOW}
+    kept = SAVED / f"{seed}-energies.json"
+    if kept.exists():
+        energies |= json.loads(kept.read_text())
     rng = np.random.default_rng(seed + 1)
     rows = [one for table in low for one in descriptions(table, DESCRIPTIONS, rng)]
     same = [condition_of(low[int(k)]) for k in rng.integers(len(low), size=n)]
+    site_model = SiteModel.fit(low)
+    modelled = [site_model.draw(LIMITS, rng) for _ in range(n)]
     models: dict[str, Any] = {}
 
     def model(name: str) -> Any:
@@ -143,12 +152,14 @@ def run(seed: int, n: int) -> None:
         elif way == "CVAE, VAE's sites":
             knows = [condition for condition in vae_sites if model("CVAE").categories.knows(condition, (6,))]
             tables = sample(model("CVAE"), knows, stream)
+        elif way == "CVAE, modelled sites":
+            tables = sample(model("CVAE"), [one for one in modelled if model("CVAE").categories.knows(one, (6,))], stream)
         elif way in ("CVAE", "CVAE published"):
             tables = sample(model(way), same, stream)
         elif way == "random sites":
             tables = [random_table(random_condition(LIMITS, stream), VOLUME, stream) for _ in range(n)]
         else:
-            sites = vae_sites if "VAE" in way else same
+            sites = vae_sites if "VAE" in way else modelled if "modelled" in way else same
             tables = [random_table(condition, VOLUME, stream) for condition in sites]
         began = time.process_time()
         if way == "CVAE, dual-level":
@@ -158,7 +169,8 @@ def run(seed: int, n: int) -> None:
         else:
             passes = [refine(batch_of(tables, (6,)), ENVIRONMENT, RECIPE, stream)]
         took = time.process_time() - began
-        row = _counted(passes, energies, {key: value for key, value in energies.items() if value <= WINDOW})
+        row = _counted(passes, energies, learned_low)
+        write_whole(kept, json.dumps(energies).encode())
         common = {"seed": seed, "way": way, "candidates": n, "seconds": took, "learned": len(low)}
         write_whole(path, json.dumps(common | row).encode())
         print(common | row, flush=True)
@@ -173,7 +185,7 @@ def _rounds(tables: Sequence[TabularCrystal], rng: np.random.Generator) -> list[
     return passes
 
 
-def _counted(passes: Sequence[Refined], energies: dict[str, float], learned_low: Mapping[str, float]) -> Row:
+def _counted(passes: Sequence[Refined], energies: dict[str, float], learned_low: Collection[str]) -> Row:
     """Counts after all passes, and of low nets after each."""
     known: set[str] = set()
     low, new, by_pass = 0, 0, []
@@ -204,7 +216,7 @@ def main() -> None:
     SAVED.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(run, arguments.seeds, [arguments.candidates] * len(arguments.seeds)))
-    found = [json.loads(path.read_text()) for path in sorted(SAVED.glob("*.json")) if not path.stem.endswith("-learned")]
+    found = [json.loads(path.read_text()) for path in sorted(SAVED.glob("*.json")) if not path.stem.endswith(("-learned", "-energies"))]
     parts = {"ways": [row for row in found if row["seed"] in arguments.seeds]}
     show(summarise(parts))
     write("cvae_tables", parts, summarise)
@@ -230,6 +242,14 @@ def summarise(parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
     found["low nets, CVAE over random sites (goal 1.5)"] = ratio("CVAE", "random sites")
     found["low nets, CVAE over random on the same sites (goal 1.5)"] = ratio("CVAE", "random, same sites")
+    found["low nets that were not learned, CVAE over random on the same sites"] = ratio("CVAE", "random, same sites", "new low")
+    found["low nets, CVAE over random on modelled sites"] = ratio("CVAE, modelled sites", "random, modelled sites")
+    found["low nets that were not learned, CVAE over random on modelled sites"] = ratio(
+        "CVAE, modelled sites", "random, modelled sites", "new low"
+    )
+    found["low nets that were not learned, CVAE on modelled sites over random sites"] = ratio(
+        "CVAE, modelled sites", "random sites", "new low"
+    )
     found["valid, CVAE over VAE on the VAE's sites"] = ratio("CVAE, VAE's sites", "VAE", "valid")
     found["low nets, CVAE over VAE on the VAE's sites"] = ratio("CVAE, VAE's sites", "VAE")
     rounds = [row["low by pass"] for row in by_way["CVAE, dual-level"] if row["low by pass"][0]]
