@@ -1,0 +1,109 @@
+"""The pages under docs/reference, from the code: ``python docs/generate.py``. A test holds them against the code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from typer.main import get_command
+
+from campaign.cli import app
+from campaign.schema import CampaignConfig
+
+REFERENCE = Path(__file__).parent / "reference"
+GROUPS = ("generators", "oracles", "surrogates", "classifiers", "committees", "screens", "embedders")
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The settings models that a type holds, in order."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in models_in(inner)]
+
+
+def rows(model: type[BaseModel], prefix: str = "", seen: tuple[type[BaseModel], ...] = ()) -> Iterator[tuple[str, str, str]]:
+    """Dotted key, default and description of every setting, those of inner models below their key."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        inner = [found for found in models_in(field.annotation) if found not in seen]
+        about = inner[0].__doc__ or "" if inner else ""
+        yield key, "" if inner and field.default is not None else default_of(field), field.description or about
+        for found in inner:
+            many = "[]" if "tuple" in str(field.annotation) and found in models_in(field.annotation) else ""
+            yield from rows(found, f"{key}{many}.", (*seen, found))
+
+
+def default_of(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default if field.default is not PydanticUndefined else field.default_factory()  # type: ignore[call-arg, misc]
+    return "" if value is None or value in ((), {}) else f"`{value}`"
+
+
+def table(model: type[BaseModel]) -> str:
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for key, default, text in rows(model):
+        told = " ".join(text.split()).replace("|", "\\|")
+        lines.append(f"| `{key}` | {default.replace('|', chr(92) + '|')} | {told} |")
+    return "\n".join(lines)
+
+
+def config_page() -> str:
+    return f"# Every key of a campaign's YAML\n\nUnits stand in the meaning. `[]` marks a list.\n\n{table(CampaignConfig)}\n"
+
+
+def plugins_page() -> str:
+    parts = ["# Settings of the plug-ins that ship\n\nWhat goes under `params:` of each `use:`."]
+    for group in GROUPS:
+        entries: list[EntryPoint] = sorted(entry_points(group=f"oreloop.{group}"), key=lambda entry: entry.name)
+        if not entries:
+            continue
+        parts.append(f"## {group.capitalize()}")
+        for entry in entries:
+            plugin = entry.load()
+            config = getattr(plugin, "Config", None)
+            parts.append(f"### `{entry.name}`\n\n{table(config) if config is not None and config.model_fields else 'No settings.'}")
+    return "\n\n".join(parts) + "\n"
+
+
+def commands_page() -> str:
+    parts = ["# Every command"]
+
+    def add(command: Any, path: str) -> None:
+        children = getattr(command, "commands", None)
+        if path != "oreloop":
+            parts.append(f"## `{path}`\n\n{' '.join((command.help or '').split())}")
+            shown = [parameter for parameter in command.params if parameter.name != "help"]
+            if shown:
+                lines = ["| argument | default | meaning |", "|---|---|---|"]
+                for parameter in shown:
+                    name = ", ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
+                    default = "required" if parameter.required else "" if parameter.default in (None, ()) else f"`{parameter.default}`"
+                    lines.append(f"| `{name}` | {default} | {' '.join((parameter.help or '').split())} |")
+                parts.append("\n".join(lines))
+        for name, child in (children or {}).items():
+            add(child, f"{path} {name}")
+
+    add(get_command(app), "oreloop")
+    return "\n\n".join(parts) + "\n"
+
+
+def pages() -> dict[str, str]:
+    return {"config.md": config_page(), "plugins.md": plugins_page(), "commands.md": commands_page()}
+
+
+def main() -> None:
+    REFERENCE.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text)
+    sys.stdout.write(f"wrote {', '.join(pages())} in {REFERENCE}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The documentation: every config is valid, every snippet and command runs, references are the code's, and the site builds."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from support import SMALL, merged
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from campaign import config as configs
+from campaign.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent.name != "reference")
+
+
+def fences(page: Path) -> Iterator[tuple[str, str]]:
+    yield from re.findall(r"^```(\w+(?: \w+)?)\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def name_of(text: str) -> str:
+    """The file that a block says it is, in its first line."""
+    found = re.match(r"# (\S+\.(?:yaml|py))\n", text)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_what_a_page_shows_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for kind, text in fences(page):
+        name = name_of(text)
+        if kind == "yaml":
+            assert name, f"a config needs a first line with its name: {text[:60]}"
+            Path(name).write_text(text)
+            assert configs.read(Path(name)).parts.oracles
+        elif kind == "yaml fragment":
+            document: dict[str, Any] = merged(SMALL, YAML(typ="safe").load(text))
+            assert configs.validate(document, folder=tmp_path, source=page).parts
+        elif kind == "python" and name:
+            Path(name).write_text(text)
+        elif kind == "python":
+            subprocess.run([sys.executable, "-c", text], check=True, capture_output=True)
+        elif kind == "console":
+            for line in text.splitlines():
+                words = shlex.split(line, comments=True)
+                assert words[0] == "oreloop", f"{line}: only our own commands are run; others belong into a text block"
+                result = CliRunner().invoke(app, words[1:])
+                assert result.exit_code == 0, f"{line}: {result.output} {result.exception}"
+        else:
+            assert kind == "text", f"{page}: a block of kind {kind} is not tested"
+
+
+def test_commands_in_text_blocks_and_sentences_exist() -> None:
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    for page in PAGES:
+        for words in re.findall(r"oreloop ([a-z]+)", page.read_text()):
+            assert words in known, f"{page.name}: there is no command {words}"
+
+
+def test_the_reference_is_the_codes() -> None:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, text in module.pages().items():
+        assert (DOCS / "reference" / name).read_text() == text, "run `python docs/generate.py`"
+
+
+def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--config-file",
+        str(ROOT / "mkdocs.yml"),
+        "--site-dir",
+        str(tmp_path),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "how-to" / "clusters" / "index.html").exists()
