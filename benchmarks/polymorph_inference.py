@@ -3,9 +3,9 @@
 python -m benchmarks.polymorph_inference [--seeds 100 101 102] [--workers 2] [--seconds 150] [--formulas 20] [--relaxations 40]
 
 For each held-out formula 40 crystals of each way are relaxed by the potential that labelled the data: of the equivariant flow and of the
-matrix models, asked for low energies in space groups as the learned crystals of that shape have them; random symmetric crystals in the
-same space groups; and learned crystals with their elements exchanged, the nearest first. What counts is the gap to the lowest known
-polymorph of the cell (meV/atom), the share of formulas within 5 meV/atom, after 10 and after 40 relaxations, and how many end below it.
+matrix models, asked for low energies in space groups as the learned crystals of that shape have them at such energies; random symmetric
+crystals in space groups drawn in the same way; and learned crystals with their elements exchanged, the nearest first. What counts is the
+gap to the lowest known polymorph of the cell (meV/atom), the share of formulas within 5 meV/atom, after 10 and after 40 relaxations, and how many end below it.
 Control: the same flow is asked for energies all over the formula's range; asked and found energies are correlated within each formula,
 and the space group of what is made, before and after relaxation, is held against the one that was asked for.
 """
@@ -28,8 +28,9 @@ import numpy as np
 from benchmarks.matrix_unet_tables import BEST_SHARE, DESIGNS, folder_of_data, polymorphs
 from benchmarks.record import RESULTS, Row, show, write
 from campaign.artifacts import write_whole
-from campaign.types import Crystal
+from campaign.types import Crystal, FloatArray
 from generators.formulas import Formula
+from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.wanted import Wanted
 from generators.polymorphs import PolymorphDataset
 
@@ -110,13 +111,14 @@ def run(seed: int, way: str, seconds: float, n_formulas: int, n_relaxed: int) ->
         for formula, known in cells:
             rows.append(_row(seed, way, formula, known, [relaxed(crystal)[1] for crystal in made[formula]]))
     else:
+        choice = SiteChoice.fit(learned, np.random.default_rng(seed))
         generator = _generator(way, learned, seed, seconds)
         for formula, known in cells:
             low = known[0] - np.abs(rng.normal(0.0, 0.05, n_relaxed))
-            wanted = [Wanted(formula, _group(learned, formula, rng), float(energy)) for energy in low]
+            wanted = _wishes(learned, choice, formula, low, rng)
             rows.append(_row(seed, way, formula, known, [relaxed(crystal)[1] for crystal in generator(wanted, rng)]))
             if way == "equivariant flow":
-                rows.append(_control(seed, generator, learned, formula, known, n_relaxed, rng))
+                rows.append(_control(seed, generator, learned, choice, formula, known, n_relaxed, rng))
     write_whole(path, json.dumps(rows).encode())
     print(f"{path.stem}: {time.time() - began:.0f} s", flush=True)
 
@@ -127,12 +129,19 @@ def _row(seed: int, way: str, formula: Formula, known: Sequence[float], energies
 
 
 def _control(
-    seed: int, generator: Any, learned: PolymorphDataset, formula: Formula, known: Sequence[float], n: int, rng: np.random.Generator
+    seed: int,
+    generator: Any,
+    learned: PolymorphDataset,
+    choice: SiteChoice,
+    formula: Formula,
+    known: Sequence[float],
+    n: int,
+    rng: np.random.Generator,
 ) -> Row:
     from generators.symmetry import space_group_of
 
     asked = rng.uniform(known[0], known[max(1, round(0.9 * (len(known) - 1)))], n)
-    wanted = [Wanted(formula, _group(learned, formula, rng), float(energy)) for energy in asked]
+    wanted = _wishes(learned, choice, formula, asked, rng)
     rows = []
     for wish, crystal in zip(wanted, generator(wanted, rng), strict=True):
         final, energy = relaxed(crystal)
@@ -180,11 +189,13 @@ def _random(wanted: Sequence[Wanted], rng: np.random.Generator) -> list[Crystal 
     return found
 
 
-def _group(learned: PolymorphDataset, formula: Formula, rng: np.random.Generator) -> int:
+def _wishes(
+    learned: PolymorphDataset, choice: SiteChoice, formula: Formula, energies: FloatArray, rng: np.random.Generator
+) -> list[Wanted]:
+    """The formula at each energy, in space groups as learned crystals of its shape have them at that energy."""
     groups = Counter(item.cell.space_group for item in learned.items if item.formula.shape == formula.shape)
-    names = sorted(groups)
-    chance = np.array([groups[name] for name in names], dtype=float)
-    return int(rng.choice(names, p=chance / chance.sum()))
+    chances = {group: float(count) for group, count in groups.items()}
+    return [Wanted(formula, choice.draw_group(formula, chances, float(energy), rng), float(energy)) for energy in energies]
 
 
 def _substituted(learned: PolymorphDataset, formula: Formula, n: int) -> list[Crystal]:

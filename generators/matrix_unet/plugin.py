@@ -198,7 +198,7 @@ class _Generating(Conditional):
             return
         model, choice = self._model(checkpoint)
         data = self._data(context, context.labelled) if context.labelled else PolymorphDataset([])
-        wanted = draw(self.config.wanted, n, data, context.space, rng, done=len(context.labelled) + len(context.pending))
+        wanted = draw(self.config.wanted, n, data, context.space, rng, choice, done=len(context.labelled) + len(context.pending))
         made = (
             (
                 sample.crystal,

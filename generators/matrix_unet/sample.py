@@ -89,7 +89,7 @@ def _symmetric(
 
 def draw_cell(choice: SiteChoice, wanted: Wanted, exploration: float, rng: np.random.Generator) -> SymmetricCell | None:
     """Sites by the choice's chances, or with equal chance for a share of ``exploration``; None where none fits the group alone."""
-    options, chances = choice.probabilities(wanted.space_group, wanted.formula.counts)
+    options, chances = choice.probabilities(wanted.formula, wanted.space_group, wanted.energy)
     if not options:
         return None
     for _ in range(_TRIES):

@@ -12,6 +12,7 @@ import torch
 from campaign.errors import InputError
 from campaign.types import Checkpoint
 from generators.matrix_unet.choice import SiteChoice
+from generators.matrix_unet.energies import SiteEnergies
 from generators.matrix_unet.model import Design, MatrixModel
 from generators.matrix_unet.symmetric_flow import SymmetricFlow
 from generators.matrix_unet.train import Trained
@@ -29,6 +30,7 @@ def to_checkpoint(trained: Trained, data_key: str, extra: Mapping[str, float] | 
         "shape": json.dumps(shape),
         "prototypes": json.dumps(dict(trained.choice.counts), sort_keys=True),
         "site_weights": json.dumps(trained.choice.weights.tolist()),
+        "site_energies": json.dumps([dict(trained.choice.energies.weights), trained.choice.energies.deviation]),
         "data": data_key,
     }
     tensors = {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
@@ -50,4 +52,5 @@ def from_checkpoint(checkpoint: Checkpoint) -> tuple[MatrixModel | SymmetricFlow
     except RuntimeError as error:
         raise InputError(f"the weights do not fit their own description: {error}") from error
     model.eval()
-    return model, SiteChoice(np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]))
+    energies = SiteEnergies(*json.loads(facts["site_energies"]))
+    return model, SiteChoice(np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]), energies)

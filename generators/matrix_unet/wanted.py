@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from campaign.errors import InputError
 from campaign.types import SearchSpace
 from generators.formulas import Formula, FormulaText, check_formula, formulas_of
+from generators.matrix_unet.choice import SiteChoice
 from generators.polymorphs import PolymorphDataset
 from generators.wyckoff import SpaceGroup, assignments, check_fits
 
@@ -51,8 +52,18 @@ class Wanted:
     energy: float
 
 
-def draw(config: WantedConfig, n: int, data: PolymorphDataset, space: SearchSpace, rng: np.random.Generator, done: int = 0) -> list[Wanted]:
+def draw(
+    config: WantedConfig,
+    n: int,
+    data: PolymorphDataset,
+    space: SearchSpace,
+    rng: np.random.Generator,
+    choice: SiteChoice,
+    done: int = 0,
+) -> list[Wanted]:
     """n of them; with ``every`` the n that follow the ``done`` ones that were asked for before.
+
+    Space groups that are not given are drawn as the data have them and as the choice of sites expects the energy there.
 
     Raises InputError where a formula fits none of the space groups.
     """
@@ -72,12 +83,11 @@ def draw(config: WantedConfig, n: int, data: PolymorphDataset, space: SearchSpac
     atoms = (min(map(sum, shapes)), max(map(sum, shapes))) if shapes else (2, 8)
     formulas = given or formulas_of(space, atoms, shapes)
     low, high = config.energy_between or _lowest_fifth(data)
-    return [
-        Wanted(
-            formula, _group(formula, config, data, rng), float(rng.choice(config.energies) if config.energies else rng.uniform(low, high))
-        )
-        for formula in (formulas[int(k)] for k in rng.integers(len(formulas), size=n))
-    ]
+    found = []
+    for row in rng.integers(len(formulas), size=n):
+        energy = float(rng.choice(config.energies) if config.energies else rng.uniform(low, high))
+        found.append(Wanted(formulas[int(row)], _group(formulas[int(row)], energy, config, data, rng, choice), energy))
+    return found
 
 
 def _lowest_fifth(data: PolymorphDataset) -> tuple[float, float]:
@@ -85,8 +95,10 @@ def _lowest_fifth(data: PolymorphDataset) -> tuple[float, float]:
     return (float(min(energies)), float(np.quantile(energies, 0.2))) if energies else (-1.0, 0.0)
 
 
-def _group(formula: Formula, config: WantedConfig, data: PolymorphDataset, rng: np.random.Generator) -> int:
-    """One that the formula fits: of those given with equal chance, or as often as crystals of this shape have it."""
+def _group(
+    formula: Formula, energy: float, config: WantedConfig, data: PolymorphDataset, rng: np.random.Generator, choice: SiteChoice
+) -> int:
+    """One that the formula fits: of those given with equal chance, or as often as crystals of this shape have it at the energy."""
     if config.space_groups:
         fitting = [group for group in config.space_groups if assignments(group, formula.counts)]
         if not fitting:
@@ -97,9 +109,7 @@ def _group(formula: Formula, config: WantedConfig, data: PolymorphDataset, rng: 
         times = Counter(item.cell.space_group for item in data.items if assignments(item.cell.space_group, formula.counts))
     if not times:
         raise InputError(f"no labelled crystal has a space group that {formula} fits", hint="name space_groups")
-    groups = sorted(times)
-    chance = np.array([times[group] for group in groups], dtype=float)
-    return int(rng.choice(groups, p=chance / chance.sum()))
+    return choice.draw_group(formula, {group: float(count) for group, count in times.items()}, energy, rng)
 
 
 def numbers_of(formulas: Sequence[Formula]) -> list[list[int]]:

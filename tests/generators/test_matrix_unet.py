@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ase.data import atomic_numbers
 from pymatgen.io.cif import CifWriter
 from support import SMALL, merged
 from torch import Tensor
@@ -63,7 +65,7 @@ from generators.matrix_unet.unet import MatrixUNet
 from generators.matrix_unet.wanted import Wanted, WantedConfig, draw
 from generators.networks.periodic import PeriodicSizes
 from generators.networks.training import Schedule
-from generators.polymorphs import PolymorphDataset, polymorphs_of
+from generators.polymorphs import Polymorph, PolymorphDataset, polymorphs_of
 from generators.prototypes import Prototypes, PrototypesConfig
 from generators.symmetry import space_group_of, symmetric_cell
 from generators.wyckoff import assignments, random_cell
@@ -303,7 +305,7 @@ def test_the_equivariant_flow_learns_a_crystal_and_its_samples_have_the_group() 
 def test_sites_are_chosen_as_known_crystals_have_them(data: PolymorphDataset) -> None:
     choice = SiteChoice.fit(data, np.random.default_rng(0))
     for item in data.items[::9]:
-        options, chances = choice.probabilities(item.cell.space_group, item.formula.counts)
+        options, chances = choice.probabilities(item.formula, item.cell.space_group)
         assert chances.sum() == pytest.approx(1.0)
         assert len(options) == len(chances)
     assert choice.weights[0] + choice.weights[1] > 0, "what other formulas took counts"
@@ -312,6 +314,30 @@ def test_sites_are_chosen_as_known_crystals_have_them(data: PolymorphDataset) ->
     assert cell is not None
     assert (cell.space_group, cell.crystal.formula) == (221, "Al1Ni3")
     assert draw_cell(choice, Wanted(check_formula("AlNi2"), 221, -0.1), 0.0, rng) is None, "no sites of one and two atoms"
+
+
+def test_groups_and_sites_follow_the_energy_that_is_asked_for() -> None:
+    """Where one prototype is low and another high in every formula, low wishes take the one and high wishes the other."""
+    items = []
+    for symbols in itertools.combinations(("Al", "Co", "Cr", "Fe", "Ni", "V"), 2):
+        for group, (fractional, energy) in {221: ([[0, 0, 0], [0.5, 0.5, 0.5]], -0.4), 123: ([[0, 0, 0], [0.5, 0.5, 0.5]], 0.2)}.items():
+            lattice = 2.9 * np.eye(3) if group == 221 else np.diag([2.5, 2.5, 3.6])
+            cell = symmetric_cell(Crystal(lattice, np.array(fractional), np.array([atomic_numbers[s] for s in symbols])))
+            assert cell is not None
+            assert cell.space_group == group
+            items.append(Polymorph(cell, energy))
+    data = PolymorphDataset(items)
+    choice = SiteChoice.fit(data, np.random.default_rng(0))
+    assert choice.energies.deviation is not None
+    assert choice.energies.deviation < 0.15, "a formula that was held out is predicted"
+    rng, formula = np.random.default_rng(1), check_formula("MoTi")
+    drawn = {energy: [choice.draw_group(formula, {221: 1.0, 123: 1.0}, energy, rng) for _ in range(50)] for energy in (-0.4, 0.2)}
+    assert drawn[-0.4].count(221) > 45
+    assert drawn[0.2].count(123) > 45
+    few = SiteChoice.fit(PolymorphDataset(items[:4]), np.random.default_rng(0))
+    assert few.energies.deviation is None
+    even = [few.draw_group(formula, {221: 1.0, 123: 1.0}, -0.4, rng) for _ in range(100)]
+    assert 25 < even.count(221) < 75, "nothing is known of energies"
 
 
 def test_samples_begin_near_a_known_crystal_with_the_same_sites(data: PolymorphDataset) -> None:
@@ -343,20 +369,21 @@ def test_samples_begin_near_a_known_crystal_with_the_same_sites(data: PolymorphD
 
 def test_wishes_come_from_the_config_or_the_data(data: PolymorphDataset) -> None:
     rng = np.random.default_rng(0)
-    drawn = draw(WantedConfig(), 30, data, METALS, rng)
+    choice = SiteChoice.fit(data, rng)
+    drawn = draw(WantedConfig(), 30, data, METALS, rng, choice)
     groups = {item.cell.space_group for item in data.items}
     assert {wish.space_group for wish in drawn} <= groups
     lowest = np.quantile([item.energy for item in data.items], 0.2)
     assert all(wish.energy <= lowest for wish in drawn)
     config = WantedConfig(formulas=("AlNi", "AlNi3"), space_groups=(221, 139), energies=(-0.1, -0.2), every=True)
-    every = draw(config, 6, data, METALS, rng, done=2)
+    every = draw(config, 6, data, METALS, rng, choice, done=2)
     assert [(str(wish.formula), wish.space_group, wish.energy) for wish in every[:3]] == [
         ("Al1Ni1", 139, -0.1),
         ("Al1Ni1", 139, -0.2),
         ("Al1Ni3", 221, -0.1),
     ]
     with pytest.raises(InputError, match="Fd-3m"):
-        draw(WantedConfig(formulas=("AlNi3",), space_groups=(227,)), 1, data, METALS, rng)
+        draw(WantedConfig(formulas=("AlNi3",), space_groups=(227,)), 1, data, METALS, rng, choice)
     for changes, what in (
         ({"formulas": ("Ni61",)}, "at most 60"),
         ({"formulas": ("Qq",)}, "Qq"),
