@@ -5,7 +5,8 @@ python -m benchmarks.polymorph_inference [--seeds 100 101 102] [--workers 2] [--
 For each held-out formula 40 crystals of each way are relaxed by the potential that labelled the data: of the equivariant flow and of the
 matrix models, asked for low energies in space groups as the learned crystals of that shape have them at such energies; random symmetric
 crystals in space groups drawn in the same way; and learned crystals with their elements exchanged, the nearest first. What counts is the
-gap to the lowest known polymorph of the cell (meV/atom), the share of formulas within 5 meV/atom, after 10 and after 40 relaxations, and how many end below it.
+gap to the lowest known polymorph of the cell (meV/atom), the share of formulas within 5 meV/atom, after 10 and after 40 relaxations, and
+how many end below it.
 Control: the same flow is asked for energies all over the formula's range; asked and found energies are correlated within each formula,
 and the space group of what is made, before and after relaxation, is held against the one that was asked for.
 """
