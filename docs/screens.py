@@ -55,7 +55,7 @@ def run_at_a_terminal(config: Path, folder: Path) -> str:
 def draw_terminal(frame: str, path: Path) -> None:
     console = Console(record=True, width=_COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(Text.from_ansi(_FRAME.sub("", frame)))
-    console.save_svg(str(path), title="oreloop run configs/nifecr_quickstart.yaml")
+    console.save_svg(str(path), title="oreloop run")
 
 
 def draw_page(address: str, path: Path, *, height: int) -> None:
@@ -111,7 +111,7 @@ def main() -> None:
         draw_page((folder / "report.html").as_uri(), SCREENS / "report.png", height=3600)
         experiment, run = run_of(folder)
         with mlflow_of(folder) as address:
-            draw_page(f"{address}/#/experiments/{experiment}/runs/{run}/model-metrics", SCREENS / "mlflow.png", height=1200)
+            draw_page(f"{address}/#/experiments/{experiment}/runs/{run}", SCREENS / "mlflow.png", height=1200)
     sys.stdout.write(f"wrote {', '.join(sorted(path.name for path in SCREENS.iterdir()))} in {SCREENS}\n")
 
 
