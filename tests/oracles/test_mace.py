@@ -222,7 +222,7 @@ def test_a_model_that_is_none_says_so(tmp_path: Path) -> None:
     broken.write_bytes(b"no pickle")
     with pytest.raises(InputError, match="cannot be read as a MACE model"):
         assert Mace(MaceConfig(model=broken)).elements
-    with pytest.raises(ValueError, match="either model"):
+    with pytest.raises(ValueError, match="give one of model"):
         MaceConfig()
 
 
