@@ -33,7 +33,7 @@ from campaign.protocols import (
 )
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, Fidelity, Quantity
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, PROPOSED_ENERGY, Fidelity, Quantity
 
 Location = tuple[str | int, ...]
 
@@ -247,6 +247,12 @@ def _build_parts(loaded: LoadedConfig) -> Parts:
                 f"{loaded.where(('fidelities', 'levels', 0))}: {level.oracle} asks the campaign's committee, which "
                 "learns from the first level",
                 hint="put an oracle that needs no training below it",
+            )
+        if level.start == "relaxed" and PROPOSED_ENERGY.name in {q.name for q in oracles[level.oracle].quantities}:
+            raise InputError(
+                f"{loaded.where(('fidelities', 'levels', i, 'start'))}: {level.oracle} measures the crystal as proposed, "
+                "but would get the one that a level below relaxed",
+                hint="leave proposed out of its measure, or set start: proposed",
             )
         if level.gate is not None:
             wanted = level.gate.quantity or config.objective.quantity

@@ -21,7 +21,7 @@ from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.ledger.state import Pair
 from campaign.protocols import EvaluationJob, Executor, FinishedJob, Handle
-from campaign.roles import asking_committee
+from campaign.roles import asking_committee, waiting_for_committee
 from campaign.types import Candidate, Crystal, FailureKind
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,11 @@ class Dispatcher:
     """The queue before the oracles. ``on_change`` is called after whatever is recorded."""
 
     def __init__(self, loaded: LoadedConfig, ledger: Ledger, executor: Executor, on_change: Callable[[], None]) -> None:
-        self.config, self.ledger, self.executor, self.state = loaded.config, ledger, executor, ledger.state
+        self.loaded, self.config, self.ledger, self.executor, self.state = loaded, loaded.config, ledger, executor, ledger.state
         self.oracle_configs = {oracle.label: oracle for oracle in self.config.oracles}
         self.fidelities = {name: fidelity.key for name, fidelity in loaded.parts.fidelities.items()}
         self._asking_committee = asking_committee(loaded)
+        self._published: tuple[str, bytes] | None = None
         self.artifacts = ArtifactStore(ledger.folder)
         self._on_change = on_change
         self.waiting: deque[Pair] = deque(pair for pair in self.state.pending if pair[1] in self.oracle_configs)
@@ -121,8 +122,7 @@ class Dispatcher:
 
     def schedule_sentinels(self, occasion: str) -> None:
         """Score every sentinel of every watched oracle again, once for an occasion."""
-        waiting = self._asking_committee if self.state.committee_of_oracles is None else frozenset()
-        for oracle in [name for name in sentinels.watched(self.config) if name not in waiting]:
+        for oracle in [name for name in sentinels.watched(self.config) if name not in waiting_for_committee(self.loaded, self.state)]:
             for identity, (_, crystal) in self._sentinel_crystals.items():
                 key = f"{_SENTINEL}{oracle}/{occasion}/{identity}"
                 if key not in self.state.keys:
@@ -166,7 +166,11 @@ class Dispatcher:
     def _committee(self, oracle: str) -> bytes | None:
         """What an oracle asks whose model is the campaign's committee; it gets no work before there is one."""
         trained = self.state.committee_of_oracles
-        return self.artifacts.read(trained.checkpoint) if oracle in self._asking_committee and trained is not None else None
+        if oracle not in self._asking_committee or trained is None:
+            return None
+        if self._published is None or self._published[0] != trained.checkpoint:
+            self._published = trained.checkpoint, self.artifacts.read(trained.checkpoint)
+        return self._published[1]
 
     def _start(self, pair: Pair) -> Crystal | None:
         """The crystal as a level below relaxed it, where the pair's level asks for that."""

@@ -70,14 +70,14 @@ def select(
         return (name, candidate) not in taken and (name not in eligible or candidate in eligible[name])
 
     if fitted is None:
-        rows = generator(stream).permutation(len(pool))
+        ids = list(dict.fromkeys([*(candidate.id for candidate in pool), *sorted(frozenset().union(*eligible.values()))]))
+        drawn = [ids[row] for row in generator(stream).permutation(len(ids))]
         choices = []
         for level, name in enumerate(names):
             most = n if level == 0 else max(_LEAST_AT_LEVEL, round(n * price[0] / price[level]))
             limit = room.get(name)
-            drawn = [pool[row].id for row in rows] + sorted(eligible.get(name, ()))
-            allowed_ids = [candidate for candidate in dict.fromkeys(drawn) if may(name, candidate)]
-            choices += [LevelChoice(name, Choice(candidate)) for candidate in allowed_ids[: most if limit is None else min(most, limit)]]
+            open_to_it = [candidate for candidate in drawn if may(name, candidate)]
+            choices += [LevelChoice(name, Choice(candidate)) for candidate in open_to_it[: most if limit is None else min(most, limit)]]
         return LevelSelection("random", tuple(choices), None, time.perf_counter() - started)
 
     import torch

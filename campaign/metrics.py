@@ -108,17 +108,16 @@ def contributions(state: CampaignState, objective: Objective) -> list[Contributi
     """By generator and oracle, references left out; generators in alphabetical order, oracles as they first labelled."""
     labels: dict[tuple[str, str], list[LabelRecord]] = defaultdict(list)
     failures: Counter[tuple[str, str]] = Counter()
-    seconds: Counter[tuple[str, str]] = Counter()
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
     for label in state.own_labels:
-        if not label.purpose:
-            pair = state.source_of(label.candidate), label.oracle
-            labels[pair].append(label)
-            seconds[pair] += label.wall_seconds  # type: ignore[assignment]
+        pair = state.source_of(label.candidate), label.oracle
+        labels[pair].append(label)
+        seconds[pair] += label.wall_seconds
     for _, _, event in state.failures:
         if event.candidate in state.candidates and state.candidates[event.candidate].proposals:
             pair = state.source_of(event.candidate), event.oracle
             failures[pair] += 1
-            seconds[pair] += event.wall_seconds  # type: ignore[assignment]
+            seconds[pair] += event.wall_seconds
     order = {name: row for row, name in enumerate(dict.fromkeys(label.oracle for label in state.own_labels))}
     found = []
     for generator, oracle in sorted({*labels, *failures}, key=lambda pair: (pair[0], order.get(pair[1], len(order)))):
@@ -130,7 +129,7 @@ def contributions(state: CampaignState, objective: Objective) -> list[Contributi
                 oracle,
                 len(mine),
                 failures[generator, oracle],
-                float(seconds[generator, oracle]),
+                seconds[generator, oracle],
                 max(values, key=objective.gain) if values else None,
                 float(np.mean(values)) if values else None,
             )

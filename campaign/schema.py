@@ -244,7 +244,11 @@ class LevelConfig(Frame):
 
 class AuditConfig(Frame):
     every: int = Field(5, ge=1, description="Rounds between two audits.")
-    sample: int = Field(2, ge=1, description="Candidates, drawn at random from the level below, that each audit sends up.")
+    sample: int = Field(
+        2,
+        ge=1,
+        description="Candidates that each audit sends to a level, drawn at random from the level below, for the first from the accepted.",
+    )
     each_generator: bool = Field(False, description="So many of what each generator proposed, in place of so many of all.")
 
 

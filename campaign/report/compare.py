@@ -90,11 +90,9 @@ def _best(sides: Sequence[_Side], axis: str, *, over: str) -> go.Figure:
         if over == "labels":
             x: list[float] = list(range(1, len(series) + 1))
         else:
-            spent, total = {}, 0.0
-            for label in side.state.labels.values():
-                total += label.wall_seconds
-                spent[label.candidate, label.oracle] = total / 60
-            x = [spent[label.candidate, label.oracle] for label, _ in series]
+            seconds = itertools.accumulate(label.wall_seconds for label in side.state.labels.values())
+            spent = dict(zip(side.state.labels, seconds, strict=True))
+            x = [spent[label.candidate, label.oracle] / 60 for label, _ in series]
         text = [label.candidate for label, _ in series]
         line = {"shape": "hv", "dash": dash}
         figure.add_scatter(x=x, y=[best for _, best in series], text=text, mode="lines", name=side.name, line=line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         symbols = Counter(crystal.symbols)
         total = sum(symbols.values())
         compositions.append(({symbol: n / total for symbol, n in symbols.items()}, label.values[objective.quantity], label.candidate))
+    brought = metrics.contributions(state, objective)
     pictures: list[tuple[str, str]] = []
 
     def add(title: str, figure: go.Figure | None) -> None:
@@ -77,7 +78,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         for title, figure in entry.load()(state):
             add(title, figure)
     add("Which generator was asked, and what was labelled of it", decisions.shares(state))
-    add("Labels by oracle and generator", figures.labels_by_oracle(metrics.contributions(state, objective)))
+    add("Labels by oracle and generator", figures.labels_by_oracle(brought))
     add("From proposed to labelled", figures.funnel(_funnel(state)))
     if state.own_labels or state.failures:
         add("Workers", figures.timeline(state))
@@ -89,7 +90,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         best=rows,
         pictures=pictures,
         generators=_generators(state, loaded, oracle),
-        contributions=metrics.contributions(state, objective),
+        contributions=brought,
         view=html(structures.view(shown)),
         losses=_losses(state),
         failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
@@ -130,7 +131,7 @@ def summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) 
     found["labels"] = (
         f"{len(state.own_labels)} paid for in {duration(cost)} of worker time, {references} references, {taken_over} taken over"
     )
-    found["failures"] = f"{len(state.failures)} attempts, {len(state.quarantined)} candidates given up"
+    found["failures"] = f"attempts that failed: {len(state.failures)}; candidates given up: {len(state.quarantined)}"
     found["rounds"] = str(len(state.rounds))
     found["running time"] = f"{duration(state.active_seconds)} in {len(state.sessions)} session(s)"
     found["state"] = state.session_ended.reason if state.session_ended is not None else "running, or ended without notice"
@@ -150,7 +151,9 @@ def _funnel(state: CampaignState) -> dict[str, int]:
 
 def _losses(state: CampaignState) -> list[tuple[str, str, int]]:
     """Where candidates were lost between proposal and label: the step, the reason, and how many."""
-    found = [("screened", reason, count) for reason, count in _refusals(state).most_common()]
+    verdicts = [record.verdict for record in state.candidates.values() if record.verdict is not None]
+    refusals = Counter(verdict.screen for verdict in verdicts if not verdict.is_accepted)
+    found = [("screened", reason, count) for reason, count in refusals.most_common()]
     chosen = {choice.candidate for record in state.rounds if record.decided for choice in record.decided.choices}
     waiting = sum(r.verdict is not None and r.verdict.is_accepted and name not in chosen for name, r in state.candidates.items())
     found.append(("accepted", "not selected", waiting))
@@ -160,18 +163,14 @@ def _losses(state: CampaignState) -> list[tuple[str, str, int]]:
     return [row for row in found if row[2]]
 
 
-def _refusals(state: CampaignState) -> Counter[str]:
-    return Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted)
-
-
 def _generators(state: CampaignState, loaded: LoadedConfig, oracle: str) -> list[dict[str, Any]]:
     """What each generator brought: proposals, labels, seconds spent proposing, and the gain per second that the bandit goes by."""
     proposed: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for record in state.rounds:
         for event in record.proposed:
             proposed[event.generator] += len(event.proposals)
-            seconds[event.generator] += event.seconds  # type: ignore[assignment]
+            seconds[event.generator] += event.seconds
     labelled = Counter(state.source_of(label.candidate) for label in state.own_labels)
     found = shares.yields(state, loaded.config, oracle, state.sequence + 1)
     return [
@@ -179,7 +178,7 @@ def _generators(state: CampaignState, loaded: LoadedConfig, oracle: str) -> list
             "name": name,
             "proposed": proposed[name],
             "labelled": labelled[name],
-            "seconds": float(seconds[name]),
+            "seconds": seconds[name],
             "rate": found[name].rate if name in found else 0.0,
         }
         for name in sorted(proposed)

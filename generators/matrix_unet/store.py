@@ -52,5 +52,5 @@ def from_checkpoint(checkpoint: Checkpoint) -> tuple[MatrixModel | SymmetricFlow
     except RuntimeError as error:
         raise InputError(f"the weights do not fit their own description: {error}") from error
     model.eval()
-    energies = SiteEnergies(*json.loads(facts["site_energies"]))
+    energies = SiteEnergies(*json.loads(facts.get("site_energies", "[]")))  # older checkpoints know nothing of them
     return model, SiteChoice(np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]), energies)

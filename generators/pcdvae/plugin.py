@@ -24,7 +24,7 @@ from generators.pcdvae.embedder import check_elements, check_weights
 from generators.pcdvae.model import PCDVAE, Preset, elements_known
 from generators.pcdvae.optimise import Held, Merit, Plain, Prior, ascend, conditions, encode, fit_ensemble
 from generators.pcdvae.sample import Focused, Langevin, Sampler, in_reduced_precision, sample
-from generators.pcdvae.store import from_checkpoint, hash_of, tables_of, to_checkpoint
+from generators.pcdvae.store import Tables, from_checkpoint, hash_of, tables_of, to_checkpoint
 from generators.pcdvae.train import Epoch, Example, TrainingSettings, shape_of, split_by_composition, train
 
 log = logging.getLogger(__name__)
@@ -212,17 +212,18 @@ class PCDVAEGenerator:
         """
         examples = self._examples(labelled, context)
         old = self._checkpoint(context)
-        start = from_checkpoint(old)[0] if old is not None else None
-        if start is not None and context.checkpoint is not None and start.shape.max_atoms < _largest(examples):
-            log.info("cells of %d atoms have come, the last weights know %d: trained anew", _largest(examples), start.shape.max_atoms)
+        start, start_tables = from_checkpoint(old) if old is not None else (None, None)
+        largest = _largest(examples)
+        if start is not None and context.checkpoint is not None and start.shape.max_atoms < largest:
+            log.info("cells of %d atoms have come, the last weights know %d: trained anew", largest, start.shape.max_atoms)
             start = None
         settings = self.config.training.settings(self.config.preset, self.config.reduced_precision)
         shape = shape_of(examples, len(self.config.phases), self.config.max_atoms) if len(examples) > 1 else None
         seed = int(rng.integers(2**31))
         trained = train(examples, settings, seed=seed, shape=shape, start=start, progress=_told, device=self.config.device)
         tables = tables_of(examples, self.config.phases, [context.objective.quantity])
-        if old is not None:
-            known = set(from_checkpoint(old)[1].elements) | set(tables.elements)
+        if start_tables is not None:
+            known = set(start_tables.elements) | set(tables.elements)
             tables = replace(tables, elements=tuple(sorted(known)))
         return to_checkpoint(trained.model.cpu(), tables, hash_of(examples), trained.metrics)
 
@@ -233,15 +234,17 @@ class PCDVAEGenerator:
         examples = self._examples(labelled, context)
         _, held = split_by_composition([example.crystal for example in examples], self.config.training.validation)
         judged = [examples[row] for row in held] or examples
-        after = self._figures(new, judged)
-        if old is None or from_checkpoint(old)[0].shape.max_atoms < _largest(judged):
+        after = self._figures(*from_checkpoint(new), judged)
+        if old is None:
             return True, after
-        before = self._figures(old, judged)
+        model, tables = from_checkpoint(old)
+        if model.shape.max_atoms < _largest(judged):
+            return True, after
+        before = self._figures(model, tables, judged)
         figures = after | {f"{name}_before": value for name, value in before.items()}
         return _merit_of(after) >= _merit_of(before), figures
 
-    def _figures(self, checkpoint: Checkpoint, examples: Sequence[Example]) -> dict[str, float]:
-        model, tables = from_checkpoint(checkpoint)
+    def _figures(self, model: PCDVAE, tables: Tables, examples: Sequence[Example]) -> dict[str, float]:
         mean, _ = encode(model, [example.crystal for example in examples])
         error = model.properties(mean)[:, 0].detach() - torch.tensor([example.properties[0] for example in examples])
         chosen = list(range(0, len(examples), max(1, len(examples) // _GATE)))[:_GATE]

@@ -235,3 +235,7 @@ def test_a_level_begins_from_what_the_level_below_relaxed(small: Callable[..., C
     wrong = {"levels": [{"oracle": "cheap", "start": "relaxed"}, {"oracle": "dear", "gate": {"best_fraction": 0.5}}]}
     with pytest.raises(InputError, match="no level below it"):
         small(**merged(LADDER, {"fidelities": wrong}))
+    oracles[1]["params"] = {"potential": "wu_lee_su_2017", "measure": ["proposed"]}
+    levels = [{"oracle": "cheap"}, {"oracle": "dear", "gate": {"best_fraction": 0.5}, "start": "relaxed"}]
+    with pytest.raises(InputError, match="measures the crystal as proposed"):
+        _ = small(**merged(LADDER, {"oracles": oracles, "fidelities": {"levels": levels, "audit": None}})).loaded.parts

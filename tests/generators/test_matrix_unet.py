@@ -441,6 +441,8 @@ def test_wrong_weights_and_settings_are_told(data: PolymorphDataset, tmp_path: P
     good = to_checkpoint(trained, data.key)
     with pytest.raises(InputError, match="kind pcdvae"):
         from_checkpoint(replace(good, facts={**good.facts, "kind": "pcdvae"}))
+    older = replace(good, facts={name: fact for name, fact in good.facts.items() if name != "site_energies"})
+    assert from_checkpoint(older)[1].energies.deviation is None
     with pytest.raises(InputError, match="do not fit"):
         from_checkpoint(replace(good, tensors=dict(list(good.tensors.items())[1:])))
     context = replace(CONTEXT, labelled=labelled_of(data), checkpoint=good)
