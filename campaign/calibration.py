@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from campaign.ledger import CampaignState
 from campaign.ledger.state import RoundRecord
 from campaign.schema import CampaignConfig
-from campaign.types import Objective
+from campaign.types import FloatArray, Objective
 
 _LEVELS = (50, 90, 95)
 _RECENT, _LEAST = 60, 15
@@ -54,10 +54,14 @@ def predictions(record: RoundRecord, state: CampaignState, objective: Objective,
 def calibration(found: Sequence[Prediction]) -> dict[str, float]:
     """Root mean square error, sharpness (mean standard deviation), mean negative log likelihood, and coverage: the share of labels
     inside the central 50, 90 and 95 % intervals."""
-    if not found:
-        return {}
-    error = np.array([item.value - item.mean for item in found])
-    deviation = np.maximum([item.deviation for item in found], 1e-12)
+    columns = np.array([[item.value, item.mean, item.deviation] for item in found])
+    return scored(*columns.T) if found else {}
+
+
+def scored(value: FloatArray, mean: FloatArray, deviation: FloatArray) -> dict[str, float]:
+    """``calibration`` of labels (n,) with predicted means (n,) and standard deviations (n,), n at least 1."""
+    error = value - mean
+    deviation = np.maximum(deviation, 1e-12)
     z = error / deviation
     figures = {
         "rmse": float(np.sqrt(np.mean(error**2))),

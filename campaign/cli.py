@@ -411,8 +411,8 @@ def study_run(
         task = progress.add_task(found.config.name, total=found.config.trials)
 
         def on_step(trials: Any) -> None:
-            ended, value = run.standing(trials)
-            progress.update(task, completed=ended, description=f"best {value:.5g}" if value is not None else found.config.name)
+            ended, told = run.standing(trials)
+            progress.update(task, completed=ended, description=told or found.config.name)
 
         done = run.run(found, place, on_step)
     console.print(show.table(done))
@@ -428,6 +428,7 @@ def study_best(
     config: Annotated[Path, typer.Argument(help="The study's YAML.")],
     folder: StudyFolder = None,
     write: Annotated[Path | None, typer.Option(help="The file that the winning config is written to.")] = None,
+    trial: Annotated[int | None, typer.Option(help="Number of the trial to write, where several goals leave a choice.")] = None,
 ) -> None:
     """The best trials of a study, and the winner's config as a file."""
     from campaign.study import config as studies
@@ -436,9 +437,9 @@ def study_best(
     found = studies.read(config)
     done = run.opened(found, folder or Path("studies") / found.config.name)
     console.print(show.table(done))
-    winner = run.best(done)
     if write is not None:
-        console.print(f"trial {winner.number} in {show.write_best(found, done, write)}")
+        winner = run.best(done, trial)
+        console.print(f"trial {winner.number} in {show.write_best(found, winner, write)}")
 
 
 @study_app.command(name="dashboard")

@@ -1,7 +1,8 @@
 """The config of a study: what is measured, and the space of settings that is searched, checked before anything runs.
 
-Two kinds of value. ``backtest``: a strategy's settings, by the mean regret of replays over seeds; one seed is one step of a trial.
-``training``: the params of a trainable component (a generator, ...), by a metric of its checkpoint; each step trains on from the last.
+Three things are measured. ``backtest``: a strategy's settings, by replays over seeds; one seed is one step of a trial. ``training``: the
+params of a trainable generator, by metrics of its checkpoint; each step trains on from the last. ``cross_validation``: the params of a
+surrogate, by its predictions of labels that it was not fitted to; one fold is one step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -21,6 +22,7 @@ from campaign.protocols import PluginSpec, Trainable
 from campaign.schema import ExecutorConfig, Frame
 
 Settings = dict[str, Any]
+Direction = Literal["minimize", "maximize"]
 
 
 class _Range(Frame):
@@ -62,28 +64,54 @@ Dimension = Annotated[FloatRange | IntegerRange | Choice, Field(discriminator="u
 
 
 class BacktestValue(Frame):
+    """``regret``: how far the best so far stays below the best there is, in the mean over the calls, in the objective's unit;
+    ``virtual_seconds``: end of the last call."""
+
+    measures: ClassVar[Mapping[str, Direction]] = {"regret": "minimize"}
+
     use: Literal["backtest"]
     path: str = Field(description="A backtest's YAML; relative paths start at the study's folder.")
     strategy: str = Field(description="The strategy that the settings are laid over; keys of the space are its keys.")
 
 
-class TrainingValue(Frame):
-    use: Literal["training"]
-    component: str = Field(description="Name of a trainable generator; keys of the space are those of its params.")
+class _ComponentValue(Frame):
+    component: str = Field(description="Name of a trainable generator, or of a surrogate; keys of the space are those of its params.")
     params: Settings = Field(default_factory=dict, description="The settings that are not searched.")
     campaign: str = Field(description="Folder of the campaign whose labels it learns from; relative paths start at the study's folder.")
-    metric: str = Field("validation_loss", description="Name of the checkpoint's metric that is made small, or large.")
+
+
+class TrainingValue(_ComponentValue):
+    """What the checkpoint tells of itself, such as ``validation_loss``, and ``seconds`` of all trainings of the trial."""
+
+    group: ClassVar[str] = "generators"
+    measures: ClassVar[Mapping[str, Direction]] = {"validation_loss": "minimize"}
+
+    use: Literal["training"]
     steps: int = Field(4, ge=1, description="Trainings of a trial, each from where the last ended; a trial may be pruned between them.")
+
+
+class CrossValidationValue(_ComponentValue):
+    """Means over folds of ``negative_log_likelihood``, ``rmse``, ``sharpness``, ``coverage_90`` and others, and of the
+    ``seconds`` of a fit."""
+
+    group: ClassVar[str] = "surrogates"
+    measures: ClassVar[Mapping[str, Direction]] = {"negative_log_likelihood": "minimize"}
+
+    use: Literal["cross_validation"]
+    quantity: str | None = Field(None, description="What is predicted; the campaign's objective by default.")
+    folds: int = Field(5, ge=2, description="Parts of the labels, each predicted from the others.")
 
 
 class StudyConfig(Frame):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the study and of its folder.")
     seed: int = Field(0, ge=0)
     trials: int = Field(50, ge=1, description="Trials that are begun in all, the pruned and failed ones included.")
-    direction: Literal["minimize", "maximize"] = "minimize"
-    value: Annotated[BacktestValue | TrainingValue, Field(discriminator="use")]
+    value: Annotated[BacktestValue | TrainingValue | CrossValidationValue, Field(discriminator="use")]
+    goals: dict[str, Direction] = Field(
+        default_factory=dict, description="What is made small or large, of what is measured; with several the best trials are a front."
+    )
     space: dict[str, Dimension] = Field(min_length=1, description="Dotted keys of settings, with the range of each.")
-    sampler: Literal["tpe", "random", "cmaes", "gp", "qmc"] = Field("tpe", description="Who chooses settings; Optuna's names.")
+    sampler: Literal["tpe", "random", "cmaes", "gp", "qmc", "nsga2"] = Field("tpe", description="Who chooses settings; Optuna's names.")
     pruner: Literal["none", "median", "successive_halving", "hyperband"] = Field("median", description="Who ends hopeless trials.")
     startup: int = Field(8, ge=0, description="Trials before the pruner and the model of the sampler begin.")
     at_once: int = Field(2, ge=1, description="Trials of a batch, side by side; the result depends on it, but on no clock.")
@@ -91,6 +119,19 @@ class StudyConfig(Frame):
     gpus: float = Field(0.0, ge=0, description="GPUs requested by each trial.")
     storage: str | None = Field(None, description="URL of a database; Optuna's journal file in the study's folder where absent.")
     executor: ExecutorConfig = ExecutorConfig()
+
+    @model_validator(mode="after")
+    def _of_several(self) -> StudyConfig:
+        if len(self.goals) > 1 and self.pruner != "none":
+            raise ValueError("several goals give no order by which trials could be pruned: set pruner: none")
+        if len(self.goals) > 1 and self.sampler == "cmaes":
+            raise ValueError("cmaes searches by one goal: set sampler: nsga2, tpe or gp")
+        return self
+
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """By name of what is measured; the first is what pruning goes by."""
+        return self.goals or self.value.measures
 
 
 @dataclass(frozen=True)
@@ -113,9 +154,9 @@ class Study:
     def with_settings(self, settings: Mapping[str, Any]) -> Backtest | PluginSpec:
         """The backtest, or the component, with values laid at their dotted keys. Raises InputError where they do not fit the schema."""
         value = self.config.value
-        if isinstance(value, TrainingValue):
+        if not isinstance(value, BacktestValue):
             params = laid(value.params, settings)
-            return PluginSpec(group="generators", use=value.component, params=params, module_folder=str(self.folder))
+            return PluginSpec(group=value.group, use=value.component, params=params, module_folder=str(self.folder))
         base = self.backtest
         document = base.config.model_dump(mode="json")
         document["strategies"][value.strategy] = laid(document["strategies"][value.strategy], settings)
@@ -169,7 +210,8 @@ def _check(study: Study, settings: Mapping[str, Any], source: Path, key: str) ->
 
     try:
         found = study.with_settings(settings)
-        if isinstance(found, PluginSpec) and not isinstance(plugins.build(found), Trainable):
-            raise InputError(f"{found.use} does not learn")
+        component = plugins.build(found) if isinstance(found, PluginSpec) else None
+        if isinstance(study.config.value, TrainingValue) and not isinstance(component, Trainable):
+            raise InputError(f"{study.config.value.component} does not learn")
     except InputError as error:
-        raise InputError(f"{source}: space: {key} = {settings[key]}: {error}", hint=error.hint) from error
+        raise InputError(f"{source}: space: {key} = {settings[key]}: {error.message}", hint=error.hint) from error

@@ -21,8 +21,8 @@ from campaign.errors import InputError
 from campaign.executors import make_executor
 from campaign.protocols import RunsTasks
 from campaign.seeds import content_hash
-from campaign.study.config import Choice, Dimension, IntegerRange, Study
-from campaign.study.trials import Step, TrialRecord, n_steps, run_step
+from campaign.study.config import BacktestValue, Choice, Dimension, IntegerRange, Study
+from campaign.study.trials import Measured, Step, TrialRecord, labels_of, n_steps, run_step
 
 JOURNAL = "study.journal"
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -39,21 +39,35 @@ def opened(study: Study, folder: Path) -> optuna.Study:
     """Begun, or gone on with. Raises InputError where a study of that name searched another space or value."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = study.config
-    meaning = content_hash([config.value.model_dump(mode="json"), {k: v.model_dump(mode="json") for k, v in config.space.items()}])
-    found = optuna.create_study(
-        storage=storage_of(study, folder), study_name=config.name, direction=config.direction, load_if_exists=True, pruner=_pruner(study)
-    )
-    kept = found.user_attrs.get("meaning")
-    if kept is None:
-        found.set_user_attr("meaning", meaning)
-    elif kept != meaning:
-        raise InputError(f"the study {config.name} in {folder} has another value or space", hint="give this one another name or --folder")
+    space = {key: dimension.model_dump(mode="json") for key, dimension in config.space.items()}
+    meaning = content_hash([config.value.model_dump(mode="json"), list(config.directions.items()), space])
+    storage = storage_of(study, folder)
+    if config.name in optuna.get_all_study_names(storage):
+        found = optuna.load_study(study_name=config.name, storage=storage, pruner=_pruner(study))
+    else:
+        directions = list(config.directions.values())
+        found = optuna.create_study(study_name=config.name, storage=storage, directions=directions, pruner=_pruner(study))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            found.set_metric_names(list(config.directions))
+    _keep(found, "meaning", meaning, f"the study {config.name} in {folder} has another value, goals or space")
     return found
 
 
+def _keep(found: optuna.Study, name: str, value: str, otherwise: str) -> None:
+    """Note a fact of a study once. Raises InputError where another was noted."""
+    kept = found.user_attrs.get(name)
+    if kept is None:
+        found.set_user_attr(name, value)
+    elif kept != value:
+        raise InputError(otherwise, hint="give this one another name or --folder")
+
+
 def run(study: Study, folder: Path, on_step: Callable[[optuna.Study], None] = lambda found: None) -> optuna.Study:
-    """All trials that are left."""
+    """All trials that are left. Raises InputError where the labels are not those that the study began with."""
     found = opened(study, folder)
+    if not isinstance(study.config.value, BacktestValue):
+        _keep(found, "labels", labels_of(study).key, f"the campaign of the study {study.config.name} has other labels than when it began")
     _queue_what_was_under_way(found)
     executor = make_executor(study.config.executor)
     if not isinstance(executor, RunsTasks):
@@ -74,6 +88,8 @@ def _batch(study: Study, found: optuna.Study, executor: RunsTasks, n: int, on_st
     space = {key: distribution(dimension) for key, dimension in study.config.space.items()}
     live = [found.ask(space) for _ in range(n)]
     states: dict[int, Any] = {trial.number: None for trial in live}
+    measured: dict[int, list[Measured]] = {trial.number: [] for trial in live}
+    goals = list(study.config.directions)
     last = n_steps(study) - 1
     for step in range(last + 1):
         calls = [(study, trial.params, step, states[trial.number]) for trial in live]
@@ -85,11 +101,13 @@ def _batch(study: Study, found: optuna.Study, executor: RunsTasks, n: int, on_st
                 found.tell(trial, state=TrialState.FAIL)
                 continue
             states[trial.number] = answer.state
-            trial.report(answer.value, step)
-            trial.set_user_attr("steps", step + 1)
+            measured[trial.number].append(answer.measured)
+            trial.set_user_attr("measured", measured[trial.number])
+            if len(goals) == 1:
+                trial.report(answer.measured[goals[0]], step)
             if step == last:
-                found.tell(trial, answer.value)
-            elif trial.should_prune():
+                found.tell(trial, [answer.measured[name] for name in goals])
+            elif len(goals) == 1 and trial.should_prune():
                 found.tell(trial, state=TrialState.PRUNED)
             else:
                 going.append(trial)
@@ -134,6 +152,8 @@ def _sampler(study: Study, ended: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=config.startup)
     if config.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=config.startup, deterministic_objective=True)
+    if config.sampler == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, config.startup))
     if config.sampler == "qmc":
         return optuna.samplers.QMCSampler(seed=config.seed)
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup, multivariate=True, constant_liar=True)
@@ -150,33 +170,54 @@ def _pruner(study: Study) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def best(found: optuna.Study) -> FrozenTrial:
-    """Raises InputError where no trial has ended with a value."""
-    try:
-        return found.best_trial
-    except ValueError as error:
-        raise InputError(f"no trial of {found.study_name} has ended with a value") from error
+def best(found: optuna.Study, number: int | None = None) -> FrozenTrial:
+    """The best trial; with several goals the one with a number, of those that no other is better than in every goal.
+
+    Raises InputError where no trial has ended, where there are several and none is named, and where it is not one of them.
+    """
+    if not _ended_whole(found):
+        raise InputError(f"no trial of {found.study_name} has ended with a value")
+    front = [found.best_trial] if _has_one_goal(found) else found.best_trials
+    if number is None and len(front) == 1:
+        return front[0]
+    chosen = next((trial for trial in front if trial.number == number), None)
+    if chosen is None:
+        told = "they are" if number is None else f"{number} is not one of them:"
+        raise InputError(
+            f"{len(front)} trials of {found.study_name} are the best: {told} {', '.join(str(trial.number) for trial in front)}",
+            hint="choose one by --trial",
+        )
+    return chosen
+
+
+def _has_one_goal(found: optuna.Study) -> bool:
+    return len(found.directions) == 1
+
+
+def _ended_whole(found: optuna.Study) -> list[FrozenTrial]:
+    return found.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def steps_saved(found: optuna.Study, steps: int) -> float:
     """Share (1) of the steps that pruning saved, of those of all trials that did not fail."""
     trials = [trial for trial in found.get_trials(deepcopy=False) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    taken = sum(int(trial.user_attrs.get("steps", 0)) for trial in trials)
+    taken = sum(len(trial.user_attrs.get("measured", ())) for trial in trials)
     return 1 - taken / (steps * len(trials)) if trials else 0.0
 
 
-def standing(found: optuna.Study) -> tuple[int, float | None]:
-    """How many trials have ended, and the best value."""
-    values = [trial.value for trial in found.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if trial.value is not None]
-    is_least = found.direction is optuna.study.StudyDirection.MINIMIZE
-    return _n_ended(found), (min(values) if is_least else max(values)) if values else None
+def standing(found: optuna.Study) -> tuple[int, str]:
+    """How many trials have ended, and the best value, or how many trials are the best, in words."""
+    if not _ended_whole(found):
+        return _n_ended(found), ""
+    told = f"best {found.best_value:.5g}" if _has_one_goal(found) else f"{len(found.best_trials)} on the front"
+    return _n_ended(found), told
 
 
 def records(found: optuna.Study) -> list[TrialRecord]:
     """Every trial but those that were queued again."""
     again = _queued_again(found)
     return [
-        TrialRecord(trial.number, trial.state.name.lower(), dict(trial.params), dict(trial.intermediate_values), trial.value)
+        TrialRecord(trial.number, trial.state.name.lower(), dict(trial.params), trial.user_attrs.get("measured", ()))
         for trial in found.get_trials(deepcopy=False)
         if trial.number not in again and trial.state in _DONE
     ]

@@ -1,97 +1,152 @@
-"""One step of a trial, run by a worker: a replay of one seed, or a training that goes on from the last."""
+"""One step of a trial, run by a worker: a replay of one seed, a training that goes on from the last, or a fold that is predicted."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from campaign.dataset import Dataset
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext, PluginSpec, Trainable
-from campaign.study.config import Study, TrainingValue
+from campaign.study.config import BacktestValue, CrossValidationValue, Study, TrainingValue
+
+Measured = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Step:
-    """value: of the trial so far. state: what the next step goes on from."""
+    """measured: of the trial so far, by name. state: what the next step goes on from."""
 
-    value: float
+    measured: Measured
     state: Any
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What is told of a trial: its state in a word, its settings, its value after each step, and its value where it has one."""
+    """What is told of a trial: its state in a word, its settings, and what was measured after each step."""
 
     number: int
     state: str
     settings: Mapping[str, Any]
-    values: Mapping[int, float]
-    value: float | None
+    measured: Sequence[Measured]
 
 
 def n_steps(study: Study) -> int:
     value = study.config.value
-    return value.steps if isinstance(value, TrainingValue) else study.backtest.config.seeds
+    if isinstance(value, BacktestValue):
+        return study.backtest.config.seeds
+    return value.steps if isinstance(value, TrainingValue) else value.folds
 
 
 def run_step(study: Study, settings: Mapping[str, Any], step: int, state: Any) -> Step:
-    """The value after a step, counted from 0, of a trial with these settings. Raises InputError where there is no such metric."""
+    """What is measured after a step, counted from 0, of a trial with these settings.
+
+    Raises InputError where a goal of the study is not measured, or is not finite.
+    """
     value = study.config.value
-    return _train(study, value, settings, state) if isinstance(value, TrainingValue) else _replay(study, settings, step, state or ())
+    if isinstance(value, BacktestValue):
+        found = _replay(study, value, settings, step, state or ())
+    elif isinstance(value, TrainingValue):
+        found = _train(study, value, settings, state)
+    else:
+        found = _predict(study, value, settings, step, state or ())
+    for name in study.config.directions:
+        if name not in found.measured:
+            raise InputError(f"goals: {name!r} is not measured", hint=f"there are {', '.join(sorted(found.measured))}")
+        if not math.isfinite(found.measured[name]):
+            raise InputError(f"{name} is {found.measured[name]} after step {step + 1}")
+    return found
 
 
-def _replay(study: Study, settings: Mapping[str, Any], step: int, regrets: tuple[float, ...]) -> Step:
-    """Regret of a seed: how far the best so far stays below the table's best, or below the target, or 0, in the mean over the calls."""
+def _means(found: Sequence[Measured]) -> Step:
+    return Step({name: float(np.mean([one[name] for one in found])) for name in found[0]}, found)
+
+
+def _replay(study: Study, value: BacktestValue, settings: Mapping[str, Any], step: int, earlier: Sequence[Measured]) -> Step:
+    """The regret refers to the table's best, or the target, or 0."""
     from campaign.backtest.figures import best_so_far
     from campaign.backtest.replay import known_best, replay
 
     backtest = study.with_settings(settings)
     assert not isinstance(backtest, PluginSpec)
-    strategy = study.config.value.strategy  # type: ignore[union-attr]
     log = logging.getLogger("campaign")
     level = log.level
     log.setLevel(logging.CRITICAL)  # failures in replays are data, not news
     try:
-        run = replay(backtest, strategy, backtest.config.first_seed + step)
+        run = replay(backtest, value.strategy, backtest.config.first_seed + step)
     finally:
         log.setLevel(level)
-    objective = backtest.campaign(strategy, backtest.config.first_seed).config.objective.objective
+    objective = backtest.campaign(value.strategy, backtest.config.first_seed).config.objective.objective
     best = known_best(backtest)
     gains = best_so_far(run, objective)
     if not np.isfinite(gains).any():
         raise InputError("no oracle call of the replay gave a label")
     gains = np.where(np.isfinite(gains), gains, np.nanmin(gains[np.isfinite(gains)]))
     regret = float((objective.gain(best) if best is not None else 0.0) - gains.mean())
-    return Step(float(np.mean([*regrets, regret])), (*regrets, regret))
+    return _means((*earlier, {"regret": regret, "virtual_seconds": float(run.ends[-1])}))
 
 
-def _train(study: Study, value: TrainingValue, settings: Mapping[str, Any], state: Any) -> Step:
+def _train(study: Study, value: TrainingValue, settings: Mapping[str, Any], state: tuple[bytes, float] | None) -> Step:
     from campaign import plugins
     from campaign.api import Campaign
     from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
-    from campaign.dataset import dataset_before
-    from campaign.roles import objective_oracle
 
     spec = study.with_settings(settings)
     assert isinstance(spec, PluginSpec)
     component = plugins.build(spec)
     assert isinstance(component, Trainable)
     campaign = Campaign.open(study.folder / value.campaign)
+    labelled = labels_of(study).labelled
+    begun, seconds = (checkpoint_from_bytes(state[0]), state[1]) if state is not None else (None, 0.0)
+    context = GenerationContext(space=campaign.loaded.config.space.space, objective=campaign.objective, labelled=labelled, checkpoint=begun)
+    started = time.perf_counter()
+    checkpoint = component.train(labelled, rng=np.random.default_rng(study.config.seed), context=context)
+    seconds += time.perf_counter() - started
+    return Step({**checkpoint.metrics, "seconds": seconds}, (checkpoint_to_bytes(checkpoint), seconds))
+
+
+def _predict(study: Study, value: CrossValidationValue, settings: Mapping[str, Any], step: int, earlier: Sequence[Measured]) -> Step:
+    from campaign import plugins
+    from campaign.api import Campaign
+    from campaign.calibration import scored
+    from campaign.seeds import library_seeds
+
+    spec = study.with_settings(settings)
+    assert isinstance(spec, PluginSpec)
+    quantity = value.quantity or Campaign.open(study.folder / value.campaign).objective.quantity
+    candidates, values = labels_of(study).of(quantity)
+    if len(candidates) < 2 * value.folds:
+        raise InputError(f"expected at least {2 * value.folds} labels with {quantity}, got {len(candidates)}")
+    fold = np.random.default_rng(study.config.seed).permutation(len(candidates)) % value.folds
+    learned, held = np.flatnonzero(fold != step), np.flatnonzero(fold == step)
+    started = time.perf_counter()
+    with library_seeds(study.config.seed):
+        fitted = plugins.build(spec).fit([candidates[row] for row in learned], values[learned])
+        seconds = time.perf_counter() - started
+        posterior = fitted.model.posterior(fitted.features([candidates[row] for row in held]), observation_noise=True)
+    mean, deviation = (part.detach().numpy().ravel() for part in (posterior.mean, posterior.variance.sqrt()))
+    figures = scored(values[held], mean, deviation)
+    return _means((*earlier, {**figures, "seconds": seconds}))
+
+
+def labels_of(study: Study) -> Dataset:
+    """The labels of the campaign that a component learns from, of its objective's oracle."""
+    from campaign.api import Campaign
+    from campaign.dataset import dataset_before
+    from campaign.roles import objective_oracle
+
+    value = study.config.value
+    assert not isinstance(value, BacktestValue)
+    campaign = Campaign.open(study.folder / value.campaign)
     reader = campaign.reader()
     try:
-        folded = reader.fold()
-        labelled = dataset_before(reader, folded, folded.sequence + 1, objective_oracle(campaign.loaded)).labelled
+        state = reader.fold()
+        return dataset_before(reader, state, state.sequence + 1, objective_oracle(campaign.loaded))
     finally:
         reader.close()
-    begun = checkpoint_from_bytes(state) if state is not None else None
-    context = GenerationContext(
-        space=campaign.loaded.config.space.space, objective=campaign.objective, labelled=tuple(labelled), checkpoint=begun
-    )
-    checkpoint = component.train(labelled, rng=np.random.default_rng(study.config.seed), context=context)
-    if value.metric not in checkpoint.metrics:
-        raise InputError(f"{value.component} has no metric {value.metric!r}", hint=f"there are {', '.join(checkpoint.metrics)}")
-    return Step(float(checkpoint.metrics[value.metric]), checkpoint_to_bytes(checkpoint))

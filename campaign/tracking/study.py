@@ -1,4 +1,4 @@
-"""A study as MLflow runs: one parent, and a child for each trial with its settings and its value after each step."""
+"""A study as MLflow runs: one parent, and a child for each trial with its settings and what was measured after each step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def log(uri: str, experiment: str, trials: Sequence[TrialRecord]) -> None:
             continue
         tags = {"mlflow.parentRunId": parent.info.run_id, "trial": str(trial.number), "state": trial.state}
         made = client.create_run(number, tags=tags, run_name=f"trial {trial.number}")
-        metrics = [Metric("value", value, 0, step) for step, value in trial.values.items()]
+        metrics = [Metric(name, value, 0, step) for step, measured in enumerate(trial.measured) for name, value in measured.items()]
         client.log_batch(made.info.run_id, metrics=metrics, params=[Param(key, str(value)) for key, value in trial.settings.items()])
         client.set_terminated(made.info.run_id, "FAILED" if trial.state == "fail" else "FINISHED")
     client.set_terminated(parent.info.run_id)

@@ -30,9 +30,10 @@ from generators.matrix_unet.model import Design, Form, MatrixModel, Noise, Sampl
 from generators.matrix_unet.sample import Way, generate, is_possible, modify
 from generators.matrix_unet.store import from_checkpoint, to_checkpoint
 from generators.matrix_unet.symmetric_flow import SymmetricFlow, draw_paths, losses
-from generators.matrix_unet.train import MATRIX_RATE, SYMMETRIC_RATE, Trained, matrix_loss, train_matrix, train_symmetric
+from generators.matrix_unet.train import MATRIX_RATE, PAIRS_PER_BATCH, SYMMETRIC_RATE, Trained, matrix_loss, train_matrix, train_symmetric
 from generators.matrix_unet.unet import Preset
 from generators.matrix_unet.wanted import WantedConfig, draw
+from generators.networks.periodic import PeriodicSizes
 from generators.networks.training import Progress, Schedule
 from generators.polymorphs import PolymorphDataset, polymorphs_of_labelled
 
@@ -48,6 +49,13 @@ class TrainingConfig(Frame):
     steps: int = Field(4000, ge=1, description="Steps of each training; about 20 a second on one core for cells of up to 8 atoms.")
     again: int = Field(1000, ge=1, description="Steps of a training that goes on from earlier weights.")
     rate: float | None = Field(None, gt=0, description="Largest rate of the optimiser; by the architecture where absent.")
+    averaging: float = Field(0.999, gt=0, lt=1, description="Weight (1) of the past in the running mean of the network's weights.")
+    pairs: int = Field(PAIRS_PER_BATCH, ge=100, description="equivariant: pairs of atoms in a batch, about.")
+
+
+class NetworkConfig(Frame):
+    width: int = Field(96, ge=8, description="Features of an atom.")
+    layers: int = Field(4, ge=1, description="Rounds of message passing.")
 
 
 class ConditionalConfig(Frame):
@@ -66,6 +74,7 @@ class FlowMatchingConfig(ConditionalConfig):
     architecture: Literal["equivariant", "matrix"] = Field(
         "equivariant", description="Message passing between random symmetric crystals and known ones, or the UNet on the matrix form."
     )
+    network: NetworkConfig = Field(NetworkConfig(), description="equivariant: sizes of the network, where training begins anew.")
     form: Form = Field("better", description="matrix: the paper's form, or the better one.")
     noise: Noise = Field("uniform", description="matrix, faithful: the noise that the flow starts from.")
     guidance: float = Field(1.0, ge=0, description="Weight (1) of the energy against no energy; above 1 goes further.")
@@ -111,6 +120,11 @@ class Conditional(ABC):
     def design(self) -> Design | None:
         """Of the matrix model; None for the equivariant one."""
 
+    @property
+    def sizes(self) -> PeriodicSizes:
+        """Of the equivariant model."""
+        return PeriodicSizes()
+
     def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
         return len(labelled) >= self.config.least_labels
 
@@ -124,11 +138,11 @@ class Conditional(ABC):
         settings = self.config.training
         steps = settings.again if start is not None else settings.steps
         if self.design is None:
-            schedule = Schedule(steps, settings.rate or SYMMETRIC_RATE, with_muon=True)
+            schedule = Schedule(steps, settings.rate or SYMMETRIC_RATE, averaging=settings.averaging, with_muon=True)
             begun = start if isinstance(start, SymmetricFlow) else None
-            trained = train_symmetric(learned, schedule, seed=seed, start=begun, progress=_told)
+            trained = train_symmetric(learned, schedule, seed=seed, start=begun, sizes=self.sizes, pairs=settings.pairs, progress=_told)
         else:
-            schedule = Schedule(steps, settings.rate or MATRIX_RATE)
+            schedule = Schedule(steps, settings.rate or MATRIX_RATE, averaging=settings.averaging)
             before = start if isinstance(start, MatrixModel) else None
             trained = train_matrix(learned, self.design, schedule, seed=seed, start=before, progress=_told)
         trained = replace(trained, choice=SiteChoice.fit(data, rng))
@@ -225,6 +239,10 @@ class FlowMatching(_Generating):
     def design(self) -> Design | None:
         config = self.config
         return None if config.architecture == "equivariant" else Design("flow", False, config.noise, config.form, config.preset)
+
+    @property
+    def sizes(self) -> PeriodicSizes:
+        return PeriodicSizes(self.config.network.width, self.config.network.layers)
 
     @property
     def way(self) -> Way:

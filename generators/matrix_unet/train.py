@@ -19,7 +19,7 @@ from generators.networks.training import Progress, Schedule, optimise
 from generators.polymorphs import Polymorph, PolymorphDataset
 
 SYMMETRIC_RATE, MATRIX_RATE = 6e-3, 5e-4
-_PAIRS_PER_BATCH = 2500
+PAIRS_PER_BATCH = 2500
 _BATCH = 64
 Told = Callable[[Progress], None]
 
@@ -34,16 +34,25 @@ class Trained:
 
 
 def train_symmetric(
-    data: PolymorphDataset, schedule: Schedule, *, seed: int, start: SymmetricFlow | None = None, progress: Told | None = None
+    data: PolymorphDataset,
+    schedule: Schedule,
+    *,
+    seed: int,
+    start: SymmetricFlow | None = None,
+    sizes: PeriodicSizes | None = None,
+    pairs: int = PAIRS_PER_BATCH,
+    progress: Told | None = None,
 ) -> Trained:
-    """Of the equivariant flow matching; ``start``: weights to go on from."""
+    """Of the equivariant flow matching. ``start``: weights to go on from, in place of new ones of these sizes; ``pairs``: of atoms in a
+    batch, about.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = SymmetricFlow(PeriodicSizes()) if start is None else start
+    model = SymmetricFlow(sizes or PeriodicSizes()) if start is None else start
     energies = np.array([item.energy for item in data.items])
     model.atomic_volumes.copy_(atomic_volumes_of(data.items))
     model.energy_scale.copy_(torch.tensor([energies.mean(), max(energies.std(), 1e-3)]))
-    batches = _by_size(np.array([len(item.crystal) for item in data.items]), rng)
+    batches = _by_size(np.array([len(item.crystal) for item in data.items]), pairs, rng)
 
     def loss() -> Tensor:
         rows = next(batches)
@@ -56,13 +65,13 @@ def train_symmetric(
     return Trained(model, SiteChoice.fit(data, rng), metrics)
 
 
-def _by_size(sizes: NDArray[np.int64], rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def _by_size(sizes: NDArray[np.int64], pairs: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Rows of crystals of nearly the same size, as many as give about the same number of pairs of atoms; all before any comes again."""
     while True:
         order = np.argsort(sizes + 2 * rng.random(len(sizes)))
         parts, first = [], 0
         while first < len(order):
-            width = int(np.clip(_PAIRS_PER_BATCH / sizes[order[first]] ** 2, 16, 192))
+            width = int(np.clip(pairs / sizes[order[first]] ** 2, 16, 192))
             parts.append(order[first : first + width])
             first += width
         for part in rng.permutation(len(parts)).tolist():

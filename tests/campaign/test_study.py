@@ -14,15 +14,18 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from campaign.api import Campaign
 from campaign.cli import app
+from campaign.dataset import Dataset
 from campaign.errors import InputError
 from campaign.study import config as studies
 from campaign.study import run as runs
+from campaign.study import show
 from campaign.study.config import Study, laid
 from campaign.study.trials import Step
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BACKTEST = {
+BACKTEST: dict[str, Any] = {
     "name": "quick",
     "labels": 12,
     "seeds": 3,
@@ -61,7 +64,7 @@ def bowl(study: Study, settings: dict[str, Any], step: int, state: Any) -> Step:
     if settings["n"] == 9:
         raise ValueError("nine is too many")
     floor = (settings["x"] - 0.7) ** 2 + settings["n"] / 10 + (settings["kind"] == "b")
-    return Step(floor + 1.0 / (step + 1), None)
+    return Step({"regret": floor + 1.0 / (step + 1), "virtual_seconds": 10.0 * settings["n"] + settings["x"] ** 2}, None)
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("made_up")
-@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "gp", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "gp", "qmc", "nsga2"])
 def test_a_seed_gives_one_result(tmp_path: Path, sampler: str) -> None:
     found = [runs.run(study(tmp_path / str(k), sampler=sampler, trials=10), tmp_path / str(k)) for k in range(2)]
     trials = [[(t.params, t.state, t.value) for t in each.get_trials()] for each in found]
@@ -115,10 +118,30 @@ def test_what_was_under_way_is_queued_again_and_counted_once(tmp_path: Path) -> 
 @pytest.mark.usefixtures("made_up")
 def test_another_space_under_the_same_name_is_refused(tmp_path: Path) -> None:
     runs.run(study(tmp_path, trials=1), tmp_path)
-    with pytest.raises(InputError, match="another value or space"):
+    with pytest.raises(InputError, match="another value, goals or space"):
         runs.opened(study(tmp_path, space={"x": {"use": "float", "low": 0.0, "high": 1.0}}), tmp_path)
     with pytest.raises(InputError, match="no trial of quick has ended"):
         runs.best(runs.opened(study(tmp_path / "new"), tmp_path / "new"))
+
+
+@pytest.mark.usefixtures("made_up")
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_several_goals_leave_a_front_to_choose_from(tmp_path: Path, sampler: str) -> None:
+    goals = {"regret": "minimize", "virtual_seconds": "maximize"}
+    config = study(tmp_path, trials=40, sampler=sampler, pruner="none", goals=goals, startup=8)
+    found = runs.run(config, tmp_path)
+    front = found.best_trials
+    assert len(front) >= 3
+    for trial in front:
+        others = [other.values for other in found.get_trials() if other.values is not None]
+        assert not any(a < trial.values[0] and b > trial.values[1] for a, b in others), "no other is better in both"
+    with pytest.raises(InputError, match="trials of quick are the best: they are"):
+        runs.best(found)
+    with pytest.raises(InputError, match="99 is not one of them"):
+        runs.best(found, 99)
+    assert runs.best(found, front[1].number).number == front[1].number
+    assert runs.standing(found) == (40, f"{len(front)} on the front")
+    assert all(set(measured) == set(goals) for record in runs.records(found) for measured in record.measured)
 
 
 def write(folder: Path, document: dict[str, Any], name: str) -> Path:
@@ -181,6 +204,8 @@ def test_a_strategy_is_tuned_by_backtest_from_the_command_line(tmp_path: Path) -
             "repeats.0 = 1",
         ),
         ({"sampler": "best"}, "sampler"),
+        ({"goals": {"regret": "minimize", "virtual_seconds": "minimize"}}, "set pruner: none"),
+        ({"goals": {"regret": "minimize", "seconds": "minimize"}, "pruner": "none", "sampler": "cmaes"}, "cmaes searches by one goal"),
     ],
 )
 def test_bad_studies_are_told(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -191,6 +216,55 @@ def test_bad_studies_are_told(tmp_path: Path, changes: dict[str, Any], message: 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path: Path) -> None:
     assert studies.read(path).config.trials >= 20
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign with 40 labels."""
+    folder = tmp_path_factory.mktemp("labelled")
+    generators = [{"use": "random_alloy", "count": 40, "params": {"lattices": ["bcc"], "repeats": [2, 1, 1]}}]
+    config = {**BACKTEST["campaign"], "generators": generators, "acquisition": {"use": "random", "initial_labels": 40}}
+    config |= {"name": "labelled", "budget": {"rounds": 1}, "tracking": {"use": "none"}, "executor": {"use": "serial"}}
+    Campaign.from_config(write(folder, config, "labelled.yaml"), folder / "campaign").run()
+    return folder
+
+
+SURROGATE = {
+    "value": {"use": "cross_validation", "component": "gp", "campaign": "campaign", "folds": 3},
+    "space": {"kernel": {"use": "choice", "of": ["linear_and_rbf", "rbf"]}},
+    "pruner": "none",
+    "trials": 3,
+}
+
+
+def test_a_surrogate_is_judged_by_labels_that_it_was_not_fitted_to(labelled: Path, tmp_path: Path) -> None:
+    path = write(labelled, STUDY | SURROGATE, "surrogate.yaml")
+    config = studies.read(path)
+    found = runs.run(config, tmp_path)
+    records = runs.records(found)
+    assert [record.state for record in records] == ["complete"] * 3, [trial.user_attrs for trial in found.get_trials()]
+    for record in records:
+        assert len(record.measured) == 3
+        assert record.measured[-1]["rmse"] > 0
+    assert runs.best(found).value == min(record.measured[-1]["negative_log_likelihood"] for record in records)
+    show.write_best(config, runs.best(found), tmp_path / "best.yaml")
+    written = YAML(typ="safe").load((tmp_path / "best.yaml").read_text())
+    assert written == {"use": "gp", "params": {"kernel": runs.best(found).params["kernel"]}}
+
+
+def test_a_goal_that_is_not_measured_is_a_failed_trial_that_says_so(labelled: Path, tmp_path: Path) -> None:
+    config = studies.read(write(labelled, STUDY | SURROGATE | {"goals": {"accuracy": "maximize"}, "trials": 1}, "goal.yaml"))
+    (trial,) = runs.run(config, tmp_path).get_trials()
+    assert trial.state.name == "FAIL"
+    assert "'accuracy' is not measured" in trial.user_attrs["error"]
+
+
+def test_a_study_holds_on_to_its_labels(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = studies.read(write(labelled, STUDY | SURROGATE | {"trials": 1}, "labels.yaml"))
+    runs.run(config, tmp_path)
+    monkeypatch.setattr(runs, "labels_of", lambda study: Dataset(()))
+    with pytest.raises(InputError, match="other labels than when it began"):
+        runs.run(config, tmp_path)
 
 
 def test_settings_are_laid_at_dotted_keys() -> None:
@@ -231,7 +305,7 @@ def test_a_driver_that_is_killed_loses_no_trial_and_counts_none_twice(tmp_path: 
                 break
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        now = {record.number: (record.state, record.value) for record in runs.records(runs.opened(config, tmp_path))}
+        now = {record.number: (record.state, record.measured) for record in runs.records(runs.opened(config, tmp_path))}
         assert all(now[number] == kept for number, kept in ended.items()), "what had ended is as it was"
         ended = now
     assert 0 < len(ended) < 30
@@ -239,6 +313,6 @@ def test_a_driver_that_is_killed_loses_no_trial_and_counts_none_twice(tmp_path: 
     found = runs.opened(config, tmp_path)
     records = runs.records(found)
     assert runs.standing(found)[0] == len(records) == 30
-    assert all((record.state, record.value) == ended[record.number] for record in records if record.number in ended)
+    assert all((record.state, record.measured) == ended[record.number] for record in records if record.number in ended)
     again = [int(trial.user_attrs["again"]) for trial in found.get_trials() if "again" in trial.user_attrs]
     assert len(set(again)) == len(again), "no trial is queued twice"
