@@ -22,6 +22,16 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
     from safetensors.numpy import load
 
+    return Checkpoint(tensors=load(data), metrics=json.loads(_header(data).get("metrics", "{}")), facts=facts_of(data))
+
+
+def facts_of(data: bytes) -> dict[str, str]:
+    """What a checkpoint tells of itself, without its arrays."""
+    found: dict[str, str] = json.loads(_header(data).get("facts", "{}"))
+    return found
+
+
+def _header(data: bytes) -> dict[str, str]:
     length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return Checkpoint(tensors=load(data), metrics=json.loads(metadata.get("metrics", "{}")), facts=json.loads(metadata.get("facts", "{}")))
+    found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return found

@@ -342,7 +342,11 @@ class TrackingConfig(Frame):
     use: Literal["mlflow", "none"] = "mlflow"
     uri: str | None = Field(None, description="MLflow tracking URI; a SQLite file in the campaign folder by default.")
     experiment: str = "oreloop"
-    figure_rounds: int = Field(10, ge=1, description="Figures are drawn anew every so many rounds and at the end.")
+    figure_rounds: int = Field(10, ge=1, description="Figures and tables are written anew every so many rounds and at the end.")
+    weights: bool = Field(True, description="Published weights of trained generators become artifacts, with a card that tells of them.")
+    system_metrics: bool = Field(
+        False, description="Load of processors, memory, disk, network and GPUs of the driver's machine, each 10 s."
+    )
 
 
 class LedgerConfig(Frame):

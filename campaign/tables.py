@@ -64,6 +64,44 @@ def candidates(state: CampaignState) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def failures(state: CampaignState) -> pd.DataFrame:
+    """One row per failed attempt, in the order in which they came."""
+    rows = [
+        {
+            "candidate": event.candidate,
+            "oracle": event.oracle,
+            "kind": event.kind,
+            "attempt": event.attempt + 1,
+            "given up": event.is_quarantined,
+            "wall (s)": event.wall_seconds,
+            "worker": event.worker,
+            "message": event.message,
+        }
+        for _, _, event in state.failures
+    ]
+    return pd.DataFrame(rows)
+
+
+def decisions(state: CampaignState) -> pd.DataFrame:
+    """One row per choice of a candidate for an oracle; mean and standard deviation as the model predicted them."""
+    rows = [
+        {
+            "round": record.index,
+            "candidate": choice.candidate,
+            "oracle": choice.oracle,
+            "acquisition": record.decided.acquisition,
+            "reason": choice.reason,
+            "score": choice.score,
+            "mean": choice.mean,
+            "standard deviation": choice.deviation,
+        }
+        for record in state.rounds
+        if record.decided is not None
+        for choice in record.decided.choices
+    ]
+    return pd.DataFrame(rows)
+
+
 def rounds(state: CampaignState, objective: Objective, oracle: str) -> pd.DataFrame:
     """One row per round with its figures; times in s, the objective in its quantity's unit."""
     return pd.DataFrame([{"round": record.index, **metrics.round_figures(state, record, objective, oracle)} for record in state.rounds])

@@ -13,8 +13,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
+from campaign.backtest.config import BacktestConfig
 from campaign.cli import app
 from campaign.schema import CampaignConfig
+from campaign.study.config import StudyConfig
 
 REFERENCE = Path(__file__).parent / "reference"
 GROUPS = ("generators", "oracles", "surrogates", "classifiers", "committees", "screens", "embedders")
@@ -36,7 +38,15 @@ def rows(model: type[BaseModel], prefix: str = "", seen: tuple[type[BaseModel], 
         yield key, "" if inner and field.default is not None else default_of(field), field.description or about
         for found in inner:
             many = "[]" if "tuple" in str(field.annotation) and found in models_in(field.annotation) else ""
-            yield from rows(found, f"{key}{many}.", (*seen, found))
+            of = f"{word_of(found)}: " if len(inner) > 1 else ""
+            yield from ((below, value, f"{of}{told}") for below, value, told in rows(found, f"{key}{many}.", (*seen, found)))
+
+
+def word_of(model: type[BaseModel]) -> str:
+    """The ``use`` that chooses a model among several, or its name."""
+    field = model.model_fields.get("use")
+    words = get_args(field.annotation) if field is not None else ()
+    return f"`{words[0]}`" if words else model.__name__
 
 
 def default_of(field: FieldInfo) -> str:
@@ -56,6 +66,13 @@ def table(model: type[BaseModel]) -> str:
 
 def config_page() -> str:
     return f"# Every key of a campaign's YAML\n\nUnits stand in the meaning. `[]` marks a list.\n\n{table(CampaignConfig)}\n"
+
+
+def studies_page() -> str:
+    return (
+        "# Every key of a study's and of a backtest's YAML\n\nUnits stand in the meaning. `[]` marks a list.\n\n"
+        f"## A study\n\n{table(StudyConfig)}\n\n## A backtest\n\n{table(BacktestConfig)}\n"
+    )
 
 
 def plugins_page() -> str:
@@ -95,7 +112,7 @@ def commands_page() -> str:
 
 
 def pages() -> dict[str, str]:
-    return {"config.md": config_page(), "plugins.md": plugins_page(), "commands.md": commands_page()}
+    return {"config.md": config_page(), "studies.md": studies_page(), "plugins.md": plugins_page(), "commands.md": commands_page()}
 
 
 def main() -> None:

@@ -18,7 +18,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from campaign import config as configs
+from campaign.backtest import config as backtests
 from campaign.cli import app
+from campaign.study import config as studies
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -45,6 +47,9 @@ def test_what_a_page_shows_runs_as_it_stands(page: Path, tmp_path: Path, monkeyp
             assert name, f"a config needs a first line with its name: {text[:60]}"
             Path(name).write_text(text)
             assert configs.read(Path(name)).parts.oracles
+        elif kind in ("yaml backtest", "yaml study"):
+            Path(name).write_text(text)
+            assert (backtests.read if kind == "yaml backtest" else studies.read)(Path(name)).config.name
         elif kind == "yaml fragment":
             document: dict[str, Any] = merged(SMALL, YAML(typ="safe").load(text))
             assert configs.validate(document, folder=tmp_path, source=page).parts

@@ -106,7 +106,9 @@ class StudyConfig(Frame):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the study and of its folder.")
     seed: int = Field(0, ge=0)
     trials: int = Field(50, ge=1, description="Trials that are begun in all, the pruned and failed ones included.")
-    value: Annotated[BacktestValue | TrainingValue | CrossValidationValue, Field(discriminator="use")]
+    value: Annotated[BacktestValue | TrainingValue | CrossValidationValue, Field(discriminator="use")] = Field(
+        description="What is measured, of what."
+    )
     goals: dict[str, Direction] = Field(
         default_factory=dict, description="What is made small or large, of what is measured; with several the best trials are a front."
     )

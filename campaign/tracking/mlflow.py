@@ -13,19 +13,24 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import calibration, ladder, metrics, versions
+from campaign import calibration, ladder, metrics, tables, versions
+from campaign.artifacts import ArtifactStore
 from campaign.budget import best_labels
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.schema import CampaignConfig
+from campaign.tracking import trainings
+from campaign.tracking.trainings import TrainingLog
 from campaign.types import Crystal
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +49,20 @@ class _RoundLog:
     round: int
     time: float
     figures: dict[str, float]
+    trainings: tuple[TrainingLog, ...]
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What figures are drawn from: values in order with the best so far, predicted against found, and the best crystals."""
+    """What figures are drawn from: values in order with the best so far, predicted against found, and the best crystals; and tables."""
 
     quantity: str
     unit: str
     values: list[float]
     best: list[float]
     predicted: list[tuple[float, float, float]]
-    crystals: list[tuple[str, float, Crystal]] = field(default_factory=list)
+    crystals: list[tuple[str, float, Crystal]]
+    tables: dict[str, pd.DataFrame]
 
 
 class MlflowTracker:
@@ -63,6 +70,7 @@ class MlflowTracker:
         """``oracle`` is the one that measures the objective."""
         self._config, self._ledger, self._oracle = config, ledger, oracle
         self.uri = config.tracking.uri or default_uri(ledger.folder)
+        self._artifacts = ArtifactStore(ledger.folder).folder
         self._objective = config.objective.objective
         self._seen_rounds: set[int] = set()
         self._rounds: deque[_RoundLog] = deque()
@@ -72,6 +80,8 @@ class MlflowTracker:
         self._created: str | None = None
         self._has_warned = False
         self._has_opened = False
+        self._trainings: set[str] = set()
+        self._monitor: SystemMetricsMonitor | None = None
         self._status = "FINISHED"
         self._settings = self._settings_now()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -92,7 +102,7 @@ class MlflowTracker:
             figures = metrics.round_figures(state, record, self._objective, self._oracle) | ladder.figures(state, self._config)
             workers = next(oracle.workers for oracle in self._config.oracles if oracle.label == self._oracle)
             figures["busy_fraction"] = metrics.busy_fraction(state, self._oracle, workers, start=record.started, end=record.ended or 0.0)
-            self._rounds.append(_RoundLog(record.index, record.ended or 0.0, figures))
+            self._rounds.append(_RoundLog(record.index, record.ended or 0.0, figures, trainings.of_round(record, self._artifacts)))
             if record.index and record.index % self._config.tracking.figure_rounds == 0:
                 self._drawing = self._draw()
         if ended:
@@ -133,6 +143,12 @@ class MlflowTracker:
             [value for _, value in series],
             [(item.mean, item.deviation, item.value) for item in found],
             [(candidate, value, crystal) for (candidate, value), crystal in zip(best, crystals, strict=True)],
+            {
+                "candidates": tables.candidates(state),
+                "labels": tables.labels(state),
+                "failures": tables.failures(state),
+                "decisions": tables.decisions(state),
+            },
         )
 
     def _settings_now(self) -> dict[str, Any]:
@@ -196,6 +212,8 @@ class MlflowTracker:
                 self._drawing = self._drawing or drawing
                 raise
         if closing:
+            if self._monitor is not None:
+                self._monitor.finish()
             client.set_terminated(self._run, status=self._status)
         return True
 
@@ -226,6 +244,12 @@ class MlflowTracker:
         tags |= {"generators": ", ".join(g.label for g in self._config.generators)}
         for key, value in tags.items():
             client.set_tag(run, key, value)
+        self._trainings = trainings.known(client, run)
+        if self._config.tracking.system_metrics:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(run, resume_logging=True, tracking_uri=self.uri)
+            self._monitor.start()
         self._has_opened = True
 
     def _log_rounds(self, client: MlflowClient, run: str) -> None:
@@ -234,6 +258,10 @@ class MlflowTracker:
         while self._rounds:
             item = self._rounds[0]
             stamp = int(1000 * item.time)
+            for training in item.trainings:
+                if training.name not in self._trainings:
+                    trainings.log(client, run, training, self._settings["versions"], self._config.tracking.weights)
+                    self._trainings.add(training.name)
             values = [Metric(name, float(value), stamp, item.round) for name, value in item.figures.items()]
             client.log_batch(run, metrics=values, tags=[RunTag(_LOGGED, str(item.round))])
             self._rounds.popleft()
@@ -249,6 +277,10 @@ class MlflowTracker:
             title = f"{rank}. {crystal.formula}  {drawing.quantity} {value:.5g} {drawing.unit}\n{candidate}"
             client.log_text(run, pictures.cif(crystal), f"{name}.cif")
             client.log_figure(run, pictures.crystal(crystal, title), f"{name}.png")
+        for name, table in drawing.tables.items():
+            client.log_text(run, table.to_json(orient="split", index=False), f"tables/{name}.json")
+        shown = [{"path": f"tables/{name}.json", "type": "table"} for name in drawing.tables]
+        client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(shown))
 
 
 def ui_command(uri: str, port: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 from support import HELPERS, SMALL, label_set, merged
@@ -188,20 +190,48 @@ def test_mlflow_away_and_back(small: Callable[..., Campaign], tmp_path: Path, ca
         server.wait()
 
 
-def test_mlflow_goes_on_in_one_run(small: Callable[..., Campaign], tmp_path: Path) -> None:
+def test_mlflow_goes_on_in_one_run(small: Callable[..., Campaign], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also its trainings are there once each, as children with their weights and a card, and the tables are those of the end."""
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     for labels in (14, 24):
-        small(tracking={"use": "mlflow"}, budget={"labels": labels}).run()
+        small(tracking={"use": "mlflow", "system_metrics": True}, budget={"labels": labels}).run()
+    state = small(tracking={"use": "mlflow"}).state()
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'campaign' / 'mlflow.db'}")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert len(runs) == 1
-    steps = [item.step for item in client.get_metric_history(runs[0].info.run_id, "labels_so_far")]
-    state = small(tracking={"use": "mlflow"}).state()
+    children = {run.info.run_name: run for run in runs if "mlflow.parentRunId" in run.data.tags}
+    (run,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    steps = [item.step for item in client.get_metric_history(run.info.run_id, "labels_so_far")]
     assert steps == [record.index for record in state.rounds]
-    assert runs[0].data.metrics["labels_so_far"] == 24
-    files = {item.path for item in client.list_artifacts(runs[0].info.run_id)}
-    assert {"best", "best_so_far.png", "config", "versions.json"} <= files
+    assert run.data.metrics["labels_so_far"] == 24
+    assert any(name.startswith("system/cpu") for name in run.data.metrics)
+    files = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"best", "best_so_far.png", "config", "tables", "versions.json"} <= files
+
+    trained = [event for record in state.rounds for event in record.trained]
+    assert len(trained) >= 2
+    assert len(children) == len(trained) == len(runs) - 1
+    event = next(event for event in trained if event.is_published)
+    child = children[f"{event.generator} {event.checkpoint[:8]} of round {event.round}"]
+    assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
+    assert child.data.metrics["labels"] == event.labels
+    text = Path(client.download_artifacts(child.info.run_id, "weights/card.md", str(tmp_path))).read_text()
+    assert f"on {event.labels} labels" in text
+    assert "| torch |" in text
+    kept = {item.path for item in client.list_artifacts(child.info.run_id, "weights")}
+    assert f"weights/{event.generator}.safetensors" in kept
+
+    shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    tables = {item["path"]: mlflow_table(client, run.info.run_id, item["path"], tmp_path) for item in shown}
+    assert len(tables["tables/candidates.json"]) == len(state.candidates)
+    assert len(tables["tables/labels.json"]) == len(state.labels)
+    assert len(tables["tables/failures.json"]) == len(state.failures)
+    assert len(tables["tables/decisions.json"]) == sum(len(record.decided.choices) for record in state.rounds if record.decided)
+
+
+def mlflow_table(client: Any, run: str, path: str, folder: Path) -> pd.DataFrame:
+    return pd.read_json(client.download_artifacts(run, path, str(folder)), orient="split")
 
 
 def test_a_users_module_beside_the_config_works_on_ray_from_another_folder(tmp_path: Path) -> None:

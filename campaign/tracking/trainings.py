@@ -1,0 +1,96 @@
+"""Trainings of a campaign as child runs of its MLflow run: figures, and the weights that were published with a card that tells of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from campaign.checkpoints import facts_of
+from campaign.ledger import events as ev
+from campaign.ledger.state import RoundRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+TAG = "oreloop.training"
+_LONGEST_FACT = 200
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """A training as it stands in the ledger, its time (s since the epoch), and the file of its weights, which may be gone by now."""
+
+    event: ev.Trained
+    time: float
+    weights: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.event.generator} {self.event.checkpoint[:8]} of round {self.event.round}"
+
+
+def of_round(record: RoundRecord, artifacts: Path) -> tuple[TrainingLog, ...]:
+    return tuple(TrainingLog(event, record.ended or record.started, artifacts / event.checkpoint) for event in record.trained)
+
+
+def known(client: MlflowClient, run: str) -> set[str]:
+    """Names of the trainings that the campaign's run has child runs of."""
+    experiment = client.get_run(run).info.experiment_id
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run}'", max_results=50_000)
+    return {child.data.tags[TAG] for child in children if TAG in child.data.tags}
+
+
+def log(client: MlflowClient, run: str, item: TrainingLog, versions: Mapping[str, str], with_weights: bool) -> None:
+    """Write a child run; it carries its name only once it is whole, so that one that was broken off is written again."""
+    from mlflow.entities import Metric, Param
+
+    event, stamp = item.event, int(1000 * item.time)
+    tags = {"mlflow.parentRunId": run, "generator": event.generator, "published": str(event.is_published).lower()}
+    begun = stamp - int(1000 * event.seconds)
+    child = client.create_run(client.get_run(run).info.experiment_id, start_time=begun, tags=tags, run_name=item.name)
+    figures = {"seconds": event.seconds, "labels": float(event.labels), **event.metrics}
+    params = {"generator": event.generator, "round": event.round, "checkpoint": event.checkpoint, "parent": event.parent or "none"}
+    client.log_batch(
+        child.info.run_id,
+        metrics=[Metric(name, float(value), stamp, event.round) for name, value in figures.items()],
+        params=[Param(name, str(value)) for name, value in params.items()],
+    )
+    if event.is_published and with_weights:
+        _log_weights(client, child.info.run_id, item, versions)
+    client.set_tag(child.info.run_id, TAG, item.name)
+    client.set_terminated(child.info.run_id, end_time=stamp)
+
+
+def _log_weights(client: MlflowClient, child: str, item: TrainingLog, versions: Mapping[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"{item.event.generator}.safetensors"
+        try:
+            shutil.copyfile(item.weights, copy)
+        except FileNotFoundError:
+            return
+        client.log_artifact(child, str(copy), "weights")
+        client.log_text(child, card(item.event, facts_of(copy.read_bytes()), versions), "weights/card.md")
+
+
+def card(event: ev.Trained, facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    """Markdown: what the weights are of, what they learned from, how they were judged, and what they were made with."""
+    lines = [f"# Weights of {event.generator}", ""]
+    lines += [f"Trained in round {event.round} on {event.labels} labels in {event.seconds:.1f} s, and published.", ""]
+    lines += [f"From: {'new weights' if event.parent is None else f'checkpoint {event.parent}'}. Checkpoint: {event.checkpoint}.", ""]
+    for title, rows in (
+        ("Figures", {name: f"{value:.6g}" for name, value in event.metrics.items()}),
+        ("Facts", {name: _short(value) for name, value in facts.items()}),
+        ("Versions", versions),
+    ):
+        lines += [f"## {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in sorted(rows.items())), ""]
+    return "\n".join(lines)
+
+
+def _short(value: str) -> str:
+    text = str(json.loads(value)) if value.startswith(("[", "{")) else value
+    return text if len(text) <= _LONGEST_FACT else f"{text[:_LONGEST_FACT]} ... ({len(text)} characters)"
