@@ -1,0 +1,182 @@
+"""Studies measured: a generator's training tuned with pruning, and a strategy tuned twice with one seed.
+
+python -m benchmarks.studies [--part generator strategy] [--seeds 200 201 202] [--steps 4000]
+
+Generator: configs/studies/flow_matching_training.yaml on the kept polymorphs; goals: at least 30 trials, a third of the training steps
+saved by pruning, a lower validation loss than with the shipped defaults. Winner and defaults are then trained with the shipped number of
+steps on fresh seeds, which hold out other formulas, and begin from other weights; their losses are compared pair by pair.
+Strategy: configs/studies/lennard_jones_strategy.yaml twice from nothing; the same best, and the same value of every trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from benchmarks.record import RESULTS, Row, goal, show, write
+from campaign.artifacts import write_whole
+from campaign.study import config as studies
+from campaign.study import run as runs
+from campaign.study.config import Study, TrainingValue
+from campaign.study.trials import n_steps, run_step
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDIES = ROOT / "configs" / "studies"
+SAVED = RESULTS / "parts" / "studies"
+LABELLED = RESULTS / "parts" / "polymorphs"
+SEEDS = (200, 201, 202)
+STEPS = 4000
+
+
+def generator_study() -> Study:
+    """The shipped study on the kept labels."""
+    found = studies.read(STUDIES / "flow_matching_training.yaml")
+    value = found.config.value
+    assert isinstance(value, TrainingValue)
+    return replace(found, config=found.config.model_copy(update={"value": value.model_copy(update={"campaign": str(LABELLED)})}))
+
+
+def trials_of(study: Study, folder: Path) -> tuple[list[Row], Row]:
+    started = time.perf_counter()
+    found = runs.run(study, folder, lambda trials: print(runs.standing(trials), flush=True))
+    seconds = time.perf_counter() - started
+    name = next(iter(study.config.directions))
+    rows = [
+        {"trial": record.number, "state": record.state, "settings": dict(record.settings), name: [step[name] for step in record.measured]}
+        for record in runs.records(found)
+    ]
+    best = runs.best(found)
+    return rows, {
+        "trials": len(rows),
+        "best trial": best.number,
+        "best": best.value,
+        "settings": best.params,
+        "steps saved by pruning": runs.steps_saved(found, n_steps(study)),
+        "seconds of this call": round(seconds, 1),
+    }
+
+
+def defaults(study: Study) -> Row:
+    """What the study measures of the shipped settings."""
+    state, value = None, float("nan")
+    for step in range(n_steps(study)):
+        done = run_step(study, {}, step, state)
+        state, value = done.state, done.measured["validation_loss"]
+    return {"validation_loss": value}
+
+
+def fresh(job: tuple[str, Mapping[str, Any], int, int]) -> Row:
+    """A training with a fresh seed, judged on formulas that this seed holds out."""
+    from campaign.study.trials import labels_of
+    from generators.matrix_unet.plugin import FlowMatchingConfig, validation_loss
+    from generators.matrix_unet.train import SYMMETRIC_RATE, train_symmetric
+    from generators.networks.periodic import PeriodicSizes
+    from generators.networks.training import Schedule
+    from generators.polymorphs import polymorphs_of_labelled
+
+    which, params, seed, steps = job
+    path = SAVED / f"fresh-{which}-{seed}-{steps}.json"
+    if path.exists():
+        found: Row = json.loads(path.read_text())
+        return found
+    config = FlowMatchingConfig.model_validate(params)
+    data = polymorphs_of_labelled(labels_of(generator_study()).labelled, "formation_energy_per_atom")
+    learned, held = data.split_by_formula(0.1, np.random.default_rng(seed))
+    schedule = Schedule(steps, config.training.rate or SYMMETRIC_RATE, averaging=config.training.averaging, with_muon=True)
+    sizes = PeriodicSizes(config.network.width, config.network.layers)
+    started = time.process_time()
+    trained = train_symmetric(learned, schedule, seed=seed, sizes=sizes, pairs=config.training.pairs)
+    row = {"of": which, "seed": seed, "steps": steps, "seconds": time.process_time() - started}
+    row |= {"formulas held out": len(held.groups), "validation_loss": validation_loss(trained, held)}
+    write_whole(path, json.dumps(row).encode())
+    return row
+
+
+def generator_part(seeds: Sequence[int], steps: int, workers: int) -> dict[str, list[Row]]:
+    study = generator_study()
+    trials, told = trials_of(study, SAVED / "generator")
+    winner = study.with_settings(told["settings"])
+    base = study.with_settings({})
+    given = [("defaults", base.params, seed, steps) for seed in seeds] + [("winner", winner.params, seed, steps) for seed in seeds]  # type: ignore[union-attr]
+    with ProcessPoolExecutor(workers) as pool:
+        again = list(pool.map(fresh, sorted(given, key=lambda job: job[2])))
+    return {"generator trials": trials, "generator": [told | {"of the defaults": defaults(study)["validation_loss"]}], "fresh": again}
+
+
+def strategy_part() -> dict[str, list[Row]]:
+    """From nothing each time."""
+    found: dict[str, list[Row]] = {"strategy": []}
+    for turn in range(2):
+        folder = SAVED / f"strategy-{turn}"
+        shutil.rmtree(folder, ignore_errors=True)
+        rows, told = trials_of(studies.read(STUDIES / "lennard_jones_strategy.yaml"), folder)
+        found["strategy"].append(told)
+        found[f"strategy trials {turn}"] = rows
+    return found
+
+
+def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if "generator" in rows:
+        (told,) = rows["generator"]
+        found["generator: trials"] = goal(told["trials"], 30, at_least=True)
+        found["generator: share of the training steps saved by pruning"] = goal(
+            round(told["steps saved by pruning"], 3), 0.333, at_least=True
+        )
+        found["generator: validation loss of the best, goal: below that of the defaults"] = goal(
+            round(told["best"], 4), round(told["of the defaults"], 4), at_least=False
+        )
+        found["generator: settings of the best"] = told["settings"]
+        pairs = [
+            tuple(next(row for row in rows["fresh"] if row["seed"] == seed and row["of"] == which) for which in ("winner", "defaults"))
+            for seed in sorted({row["seed"] for row in rows["fresh"]})
+        ]
+        found["fresh seeds: loss of winner and of defaults"] = [
+            [round(one["validation_loss"], 4), round(other["validation_loss"], 4)] for one, other in pairs
+        ]
+        found["fresh seeds: seconds of winner and of defaults"] = [[round(one["seconds"]), round(other["seconds"])] for one, other in pairs]
+        ratio = float(np.median([one["validation_loss"] / other["validation_loss"] for one, other in pairs]))
+        found["fresh seeds: loss of the winner over that of the defaults, median"] = goal(round(ratio, 4), 1.0, at_least=False)
+    if "strategy" in rows:
+        first, second = rows["strategy"]
+        found["strategy: best of both runs"] = [[told["best trial"], told["best"], told["settings"]] for told in (first, second)]
+        is_same = all(first[key] == second[key] for key in ("best trial", "best", "settings"))
+        found["strategy: the same best twice"] = goal(float(is_same), 1.0, at_least=True)
+        same = [one == other for one, other in zip(rows["strategy trials 0"], rows["strategy trials 1"], strict=True)]
+        found["strategy: share of trials with the same settings and values"] = goal(float(np.mean(same)), 1.0, at_least=True)
+        found["strategy: trials, share of the replays saved by pruning"] = [first["trials"], round(first["steps saved by pruning"], 3)]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", nargs="+", choices=("generator", "strategy"), default=["generator", "strategy"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the trainings on fresh seeds")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    SAVED.mkdir(parents=True, exist_ok=True)
+    kept = RESULTS / "studies.json"
+    rows: dict[str, list[Row]] = json.loads(kept.read_text())["rows"] if kept.exists() else {}
+    if "strategy" in arguments.part:
+        rows |= strategy_part()
+    if "generator" in arguments.part:
+        rows |= generator_part(arguments.seeds, arguments.steps, arguments.workers)
+    write("studies", rows, summarise)
+    show(summarise(rows))
+
+
+if __name__ == "__main__":
+    main()
