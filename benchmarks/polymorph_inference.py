@@ -1,6 +1,6 @@
 """Inference as in the paper's Table 3 on metals whose potential is cheap: samples for held-out formulas, relaxed, beside the known ones.
 
-python -m benchmarks.polymorph_inference [--seeds 100 101 102] [--workers 2] [--seconds 150] [--formulas 20] [--relaxations 40]
+python -m benchmarks.polymorph_inference [--seeds 100 101 102] [--ways ...] [--workers 2] [--seconds 150] [--formulas 20] [--relaxations 40]
 
 For each held-out formula 40 crystals of each way are relaxed by the potential that labelled the data: of the equivariant flow and of the
 matrix models, asked for low energies in space groups as the learned crystals of that shape have them at such energies; random symmetric
@@ -219,6 +219,7 @@ def _substituted(learned: PolymorphDataset, formula: Formula, n: int) -> list[Cr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="processor time of each training")
     parser.add_argument("--formulas", type=int, default=20)
@@ -226,7 +227,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder_of_data()
     SAVED.mkdir(parents=True, exist_ok=True)
-    jobs = [(seed, way, arguments.seconds, arguments.formulas, arguments.relaxations) for seed in arguments.seeds for way in WAYS]
+    jobs = [(seed, way, arguments.seconds, arguments.formulas, arguments.relaxations) for seed in arguments.seeds for way in arguments.ways]
     with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(run, *zip(*jobs, strict=True)))
     rows = [row for path in sorted(SAVED.glob("*.json")) for row in json.loads(path.read_text())]

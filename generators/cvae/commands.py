@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 WINDOW = 0.55
 """Energy (eV/atom) above the reference below which a net counts as low in energy (O. G. Ridwan et al., section 4.1)."""
 
+_SAME_ENERGY, _SAME_VOLUME = 0.002, 1.02
+"""Difference (eV/atom) and ratio (1) below which two relaxed crystals may be one."""
+
 
 @dataclass(frozen=True)
 class Net:
@@ -79,8 +82,7 @@ def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) 
     matcher = Matcher(0.2, 0.3, 5.0)
     kept: list[Net] = []
     for net in unique.values():
-        rivals = [other for other in kept if len(other.crystal) == len(net.crystal) and abs(other.energy - net.energy) < 0.01]
-        if not any(matcher.is_same(net.crystal, other.crystal) for other in rivals):
+        if not any(_may_be_same(net, other) and matcher.is_same(net.crystal, other.crystal) for other in kept):
             kept.append(net)
     counts = {
         "labelled": len(found),
@@ -93,6 +95,16 @@ def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) 
     if known is not None:
         counts[f"of the {len(names)} known nets"] = sum(bool(net.name) for net in kept)
     return kept, counts
+
+
+def _may_be_same(one: Net, other: Net) -> bool:
+    """Whether atoms, energy and volume are near enough for two relaxed crystals to be one."""
+    volumes = one.crystal.volume, other.crystal.volume
+    return (
+        len(one.crystal) == len(other.crystal)
+        and abs(one.energy - other.energy) < _SAME_ENERGY
+        and max(volumes) < _SAME_VOLUME * min(volumes)
+    )
 
 
 def net_of_crystal(crystal: Crystal, environment: Environment) -> tuple[str | None, int]:
@@ -147,18 +159,23 @@ def nets(
     oracle: Annotated[str | None, typer.Option(help="Level; the only one with energies by default.")] = None,
     most: Annotated[int, typer.Option(min=1, help="Most nets that are listed.")] = 25,
 ) -> None:
-    """The nets of a campaign towards a local environment, ranked by energy above the target, and how many there are of each kind."""
+    """The nets of a campaign towards a local environment, ranked by energy above the target, and how many there are of each kind.
+
+    Where a Julia with CrystalNets.jl is found, the nets that are listed get its names too.
+    """
+    from generators.cvae import crystal_nets
     from generators.symmetry import space_group_of
 
     found, counts = nets_of(folder, known, oracle)
     console = Console()
-    table = Table("rank", "energy above the target (eV/atom)", "space group", "atoms", "volume (angstrom^3/atom)", "net", "candidate")
-    for rank, net in enumerate(found[:most], 1):
+    labels = crystal_nets.names([net.crystal for net in found[:most]])
+    columns = ("rank", "energy above the target (eV/atom)", "space group", "atoms", "volume (angstrom^3/atom)", "net", "candidate")
+    table = Table(*columns, *(["CrystalNets.jl"] if any(labels) else []))
+    for rank, (net, label) in enumerate(zip(found[:most], labels, strict=True), 1):
         volume = f"{net.crystal.volume / len(net.crystal):.2f}"
         name = f"{net.name or (net.key or '')[:8]} ({net.dimension}D)"
-        table.add_row(
-            str(rank), f"{net.energy:.4f}", str(space_group_of(net.crystal, 0.05)), str(len(net.crystal)), volume, name, net.candidate
-        )
+        row = (str(rank), f"{net.energy:.4f}", str(space_group_of(net.crystal, 0.05)), str(len(net.crystal)), volume, name, net.candidate)
+        table.add_row(*row, *([label] if any(labels) else []))
     console.print(table)
     for what, count in counts.items():
         console.print(f"{what}: {count}")

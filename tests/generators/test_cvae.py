@@ -3,6 +3,7 @@ the networks' sizes, and clear errors."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from campaign.crystals.so3 import PowerSpectrum, solid_pieces
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext
 from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
+from generators.cvae import crystal_nets
 from generators.cvae.commands import nets_of
 from generators.cvae.data import bootstrap, descriptions, distinct, fitting, read_crystals, subgroups
 from generators.cvae.descent import descent, spectral_loss
@@ -529,6 +531,34 @@ def test_nets_are_ranked_counted_and_named(carbon: Campaign, tmp_path: Path) -> 
     assert "found" in told.output
     with pytest.raises(InputError, match="expected an ASE database"):
         nets_of(carbon.folder, tmp_path / "known.cif")
+
+
+FAKE_JULIA = """#!{python}
+import sys
+from ase.io import read
+assert sys.argv[1:3] == ["--startup-file=no", "-e"] and "determine_topology" in sys.argv[3]
+if {broken}:
+    sys.exit("ERROR: ArgumentError: Package CrystalNets not found")
+for path in sys.argv[4:]:
+    print(path.rpartition("/")[2], "dia" if len(read(path)) == {diamond} else "", sep="\\t")
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_names_of_crystal_nets_come_where_a_julia_has_it(
+    broken: bool, carbon: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stand-in for Julia: what is asked of it, and what is made of its answer. The real one cannot be installed in every place."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    crystals = [prototype("diamond"), prototype("graphite")]
+    assert crystal_nets.names(crystals) == ["", ""], "no Julia"
+    julia = tmp_path / "julia"
+    julia.write_text(FAKE_JULIA.format(python=sys.executable, broken=broken, diamond=len(crystals[0])))
+    julia.chmod(0o755)
+    assert crystal_nets.names(crystals) == (["", ""] if broken else ["dia", ""])
+    assert ("CrystalNets not found" in caplog.text) == broken
+    told = CliRunner().invoke(app, ["nets", str(carbon.folder), "--most", "3"])
+    assert told.exit_code == 0, told.output
 
 
 def test_the_command_trains_on_known_crystals(tmp_path: Path) -> None:
