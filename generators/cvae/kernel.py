@@ -9,6 +9,8 @@ shells     the k nearest distances - target. It has no range, so that atoms far 
 
 Q_lm = r^(l-m) d^m P_l(u) / du^m with u = z / r obeys (l - m) Q_lm = (2 l - 1) z Q_(l-1)m - (l + m - 1) r^2 Q_(l-2)m, and its gradient is
 (-x Q_(l-1)(m+1), -y Q_(l-1)(m+1), (l + m) Q_(l-1)m). Cost: linear in sites, neighbours and free variables of the neighbour's site.
+
+All loops are in this one file, as the compiler's cache of a function is not renewed when a function of another file changes.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Decoder:
     """
 
     def __init__(self, model: TabularVAE, conditions: Sequence[Condition], latent: Tensor) -> None:
-        self.model = model
+        self.model = model.requires_grad_(False)
         with torch.no_grad():
             self.embedding = model.embed(model.categories.encode(discrete_of(conditions, model.species)))
             columns, _ = model.columns(latent, self.embedding)
