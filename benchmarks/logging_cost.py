@@ -30,6 +30,7 @@ class TimedTracker(tracking.MlflowTracker):
     """Adds up what it takes, in seconds."""
 
     waited = 0.0
+    ending = 0.0
     processor = 0.0
 
     def update(self) -> None:
@@ -40,7 +41,8 @@ class TimedTracker(tracking.MlflowTracker):
     def finish(self) -> None:
         started, before = time.perf_counter(), TimedTracker.waited
         super().finish()
-        TimedTracker.waited = before + time.perf_counter() - started
+        TimedTracker.ending = time.perf_counter() - started
+        TimedTracker.waited = before + TimedTracker.ending
 
     def _work(self) -> None:
         started = time.thread_time()
@@ -57,7 +59,14 @@ def run(name: str) -> Row:
         wall = time.perf_counter() - started
         state = campaign.state()
     facts = {"rounds": len(state.rounds), "labels": len(state.labels), "candidates": len(state.candidates)}
-    return {"campaign": name, **facts, "wall": wall, "driver waited": TimedTracker.waited, "thread": TimedTracker.processor}
+    return {
+        "campaign": name,
+        **facts,
+        "wall": wall,
+        "driver waited": TimedTracker.waited,
+        "at the end": TimedTracker.ending,
+        "thread": TimedTracker.processor,
+    }
 
 
 def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -67,6 +76,7 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         found[f"{name}: rounds, labels, wall (s)"] = [row["rounds"], row["labels"], round(row["wall"], 1)]
         share = 100 * row["driver waited"] / row["wall"]
         found[f"{name}: share of the wall time that the driver waited (%)"] = goal(round(share, 2), 1.0, at_least=False)
+        found[f"{name}: of that for the last pictures and tables (s)"] = round(row["at the end"], 2)
         found[f"{name}: processor time of the thread (% of the wall time)"] = round(100 * row["thread"] / row["wall"], 2)
     return found
 

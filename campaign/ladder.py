@@ -176,10 +176,10 @@ def agreement(state: CampaignState, config: CampaignConfig) -> list[Agreement]:
 
     From the audits' random samples where there are two or more, which the gates do not bias; from all candidates at both levels elsewhere.
     """
-    from scipy.stats import spearmanr
-
     if config.fidelities is None:
         return []
+    from scipy.stats import spearmanr
+
     audited = {
         (choice.candidate, choice.oracle)
         for record in state.rounds
