@@ -137,10 +137,11 @@ def _model(name: str, learned: PolymorphDataset, targets: Sequence[Polymorph], s
         ways = {"DDPM": Way(100, "ddpm"), "DDIM": Way(100, "ddim")}
     if name == "equivariant flow":
         ways = {
-            name: Way(),
-            f"{name}, 100 steps": Way(steps=100),
-            f"{name} without recall": Way(recall=0.0),
-            f"{name} with half of the sites even": Way(exploration=0.5),
+            name: Way(repetition=1.0),
+            f"{name}, 100 steps": Way(steps=100, repetition=1.0),
+            f"{name} without recall": Way(recall=0.0, repetition=1.0),
+            f"{name} with half of the sites even": Way(exploration=0.5, repetition=1.0),
+            f"{name}, sites seldom twice": Way(),
         }
     rows = []
     for label, way in ways.items():

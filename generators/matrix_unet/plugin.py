@@ -79,6 +79,12 @@ class FlowMatchingConfig(ConditionalConfig):
     noise: Noise = Field("uniform", description="matrix, faithful: the noise that the flow starts from.")
     guidance: float = Field(1.0, ge=0, description="Weight (1) of the energy against no energy; above 1 goes further.")
     exploration: float = Field(0.1, ge=0, le=1, description="equivariant: share (1) of the sites that are drawn with equal chance.")
+    repetition: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="equivariant: factor (1) on the chance of sites for each time that they were drawn for the formula in the same round.",
+    )
     recall: float = Field(
         0.8,
         ge=0,
@@ -247,7 +253,7 @@ class FlowMatching(_Generating):
     @property
     def way(self) -> Way:
         config = self.config
-        return Way(config.steps, "euler", config.guidance, config.exploration, config.recall, config.recall_time)
+        return Way(config.steps, "euler", config.guidance, config.exploration, config.repetition, config.recall, config.recall_time)
 
 
 class Diffusion(_Generating):

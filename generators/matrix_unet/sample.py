@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ import torch
 
 from campaign.crystals.neighbours import shortest_distance
 from campaign.types import Crystal
+from generators.formulas import Formula
 from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.matrix import conditions_of, matrices
 from generators.matrix_unet.model import MatrixModel, Sampler
@@ -20,24 +21,28 @@ from generators.matrix_unet.wanted import Wanted, numbers_of
 from generators.polymorphs import Polymorph, PolymorphDataset
 from generators.prototypes import assigned_elements, chemical_distance, substituted
 from generators.symmetry import SymmetricCell, symmetric_cell
-from generators.wyckoff import random_cell
+from generators.wyckoff import name_of, random_cell
 
 BATCH = 64
 _TRIES, _NEAREST = 20, 3
+Drawn = defaultdict[Formula, Counter[str]]
+"""How often each prototype was drawn for a formula."""
 
 
 @dataclass(frozen=True)
 class Way:
     """How samples are taken.
 
-    Steps; the sampler of a diffusion model; guidance; the share of sites drawn with equal chance; and of the equivariant flow the share of
-    samples that begin at time ``recall_time`` from a known crystal with the same sites, its elements exchanged, where there is one.
+    Steps; the sampler of a diffusion model; guidance; the share of sites drawn with equal chance; the factor on the chance of sites for
+    each time that they were drawn for the formula before; and of the equivariant flow the share of samples that begin at time
+    ``recall_time`` from a known crystal with the same sites, its elements exchanged, where there is one.
     """
 
     steps: int = 20
     sampler: Sampler = "euler"
     guidance: float = 1.0
     exploration: float = 0.1
+    repetition: float = 0.2
     recall: float = 0.8
     recall_time: float = 0.85
 
@@ -64,16 +69,20 @@ def generate(
     """
     torch.manual_seed(int(rng.integers(2**31)))
     recall = Recall.of(known) if known is not None else Recall({})
+    drawn: Drawn = defaultdict(Counter)
     order = np.argsort([wish.formula.n_atoms for wish in wanted], kind="stable")
     for rows in np.array_split(order, max(1, -(-len(wanted) // BATCH))):
         wishes = [wanted[row] for row in rows]
-        yield from _symmetric(model, choice, wishes, way, rng, recall) if isinstance(model, SymmetricFlow) else _matrix(model, wishes, way)
+        if isinstance(model, SymmetricFlow):
+            yield from _symmetric(model, choice, wishes, way, rng, recall, drawn)
+        else:
+            yield from _matrix(model, wishes, way)
 
 
 def _symmetric(
-    model: SymmetricFlow, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator, recall: Recall
+    model: SymmetricFlow, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator, recall: Recall, drawn: Drawn
 ) -> Iterator[Sample]:
-    cells = [draw_cell(choice, wish, way.exploration, rng) for wish in wanted]
+    cells = [draw_cell(choice, wish, way, rng, drawn[wish.formula]) for wish in wanted]
     begin = []
     for row, (wish, cell) in enumerate(zip(wanted, cells, strict=True)):
         if cell is not None:
@@ -87,15 +96,23 @@ def _symmetric(
         yield Sample(wish, None) if cell is None else Sample(wish, next(made), cell.prototype)
 
 
-def draw_cell(choice: SiteChoice, wanted: Wanted, exploration: float, rng: np.random.Generator) -> SymmetricCell | None:
-    """Sites by the choice's chances, or with equal chance for a share of ``exploration``; None where none fits the group alone."""
+def draw_cell(choice: SiteChoice, wanted: Wanted, way: Way, rng: np.random.Generator, drawn: Counter[str]) -> SymmetricCell | None:
+    """Sites by the choice's chances, or with equal chance for a share of ``exploration``, those ``drawn`` before less often; counts them.
+
+    None where none fits the group alone.
+    """
     options, chances = choice.probabilities(wanted.formula, wanted.space_group, wanted.energy)
     if not options:
         return None
+    names = [name_of(wanted.space_group, wanted.formula.counts, option) for option in options]
+    times = np.array([drawn[name] for name in names])
+    seldom = way.repetition ** (times - times.min())
     for _ in range(_TRIES):
-        row = rng.integers(len(options)) if rng.random() < exploration else rng.choice(len(options), p=chances)
-        cell = random_cell(wanted.space_group, options[int(row)], wanted.formula.numbers, 12.0, rng)
+        weights = (np.ones(len(options)) if rng.random() < way.exploration else chances) * seldom
+        row = int(rng.choice(len(options), p=weights / weights.sum()))
+        cell = random_cell(wanted.space_group, options[row], wanted.formula.numbers, 12.0, rng)
         if cell is not None:
+            drawn[names[row]] += 1
             return cell
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -310,10 +311,28 @@ def test_sites_are_chosen_as_known_crystals_have_them(data: PolymorphDataset) ->
         assert len(options) == len(chances)
     assert choice.weights[0] + choice.weights[1] > 0, "what other formulas took counts"
     rng = np.random.default_rng(0)
-    cell = draw_cell(choice, Wanted(check_formula("AlNi3"), 221, -0.1), 0.0, rng)
+    cell = draw_cell(choice, Wanted(check_formula("AlNi3"), 221, -0.1), Way(exploration=0.0), rng, Counter())
     assert cell is not None
     assert (cell.space_group, cell.crystal.formula) == (221, "Al1Ni3")
-    assert draw_cell(choice, Wanted(check_formula("AlNi2"), 221, -0.1), 0.0, rng) is None, "no sites of one and two atoms"
+    assert draw_cell(choice, Wanted(check_formula("AlNi2"), 221, -0.1), Way(), rng, Counter()) is None, "no sites of one and two atoms"
+
+
+def test_sites_that_were_drawn_come_seldom_again(data: PolymorphDataset) -> None:
+    """Ten draws meet more prototypes than ten draws with replacement; with one kind of sites it is drawn again."""
+    choice = SiteChoice.fit(data, np.random.default_rng(0))
+    wish = Wanted(check_formula("Al2Ni2"), 123, -0.1)
+    met = {}
+    for repetition in (1.0, 0.2):
+        drawn: Counter[str] = Counter()
+        for seed in range(10):
+            draw_cell(choice, wish, Way(exploration=0.0, repetition=repetition), np.random.default_rng(seed), drawn)
+        assert drawn.total() == 10
+        met[repetition] = len(drawn)
+    assert met[0.2] > met[1.0]
+    only: Counter[str] = Counter()
+    for seed in range(20):
+        assert draw_cell(choice, Wanted(check_formula("AlNi3"), 221, -0.1), Way(), np.random.default_rng(seed), only) is not None
+    assert len(only) <= 2
 
 
 def test_groups_and_sites_follow_the_energy_that_is_asked_for() -> None:
