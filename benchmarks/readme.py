@@ -76,6 +76,11 @@ QUOTED = {
         "decoder call, 54 atoms, batch 16, fastest: reduced and compiled (s)",
         "16 crystals of 54 atoms (s)",
     ),
+    "three_generators": (
+        "minutes of running time",
+        "pairs of learned generator and oracle with labels",
+        "fewest trainings of a learned generator",
+    ),
     "feni_ladder": (
         "minutes of running time",
         "gpaw: highest formation energy of L1_0 and L1_2 (eV/atom)",
