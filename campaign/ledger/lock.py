@@ -1,4 +1,4 @@
-"""One driver per campaign: an advisory lock on the folder (SQLite), and the refusal of network file systems for it."""
+"""One driver per campaign or study: an advisory lock on the folder (SQLite), and the refusal of network file systems for it."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class FolderLock:
             os.close(self._descriptor)
             holder = read_holder(folder) or {}
             raise CampaignLockedError(
-                f"another driver runs this campaign (process {holder.get('process', '?')} on {holder.get('host', '?')})",
-                hint=f"wait for it, look at it with `oreloop status {folder}`, or end it with `oreloop stop {folder}`",
+                f"another driver works in {folder} (process {holder.get('process', '?')} on {holder.get('host', '?')})",
+                hint=f"wait for it, or end it; of a campaign `oreloop status {folder}` shows it and `oreloop stop {folder}` ends it",
             ) from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode(), 0)

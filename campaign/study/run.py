@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from campaign.errors import InputError
 from campaign.executors import make_executor
+from campaign.ledger.lock import FolderLock
 from campaign.protocols import RunsTasks
 from campaign.seeds import content_hash
 from campaign.study.config import BacktestValue, Choice, Dimension, IntegerRange, Study
@@ -47,6 +48,7 @@ def opened(study: Study, folder: Path) -> optuna.Study:
     else:
         directions = list(config.directions.values())
         found = optuna.create_study(study_name=config.name, storage=storage, directions=directions, pruner=_pruner(study))
+    if found.metric_names is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             found.set_metric_names(list(config.directions))
@@ -64,7 +66,19 @@ def _keep(found: optuna.Study, name: str, value: str, otherwise: str) -> None:
 
 
 def run(study: Study, folder: Path, on_step: Callable[[optuna.Study], None] = lambda found: None) -> optuna.Study:
-    """All trials that are left. Raises InputError where the labels are not those that the study began with."""
+    """All trials that are left.
+
+    Raises CampaignLockedError where another driver runs the study, InputError where the labels are not those that it began with.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder)
+    try:
+        return _run(study, folder, on_step)
+    finally:
+        lock.release()
+
+
+def _run(study: Study, folder: Path, on_step: Callable[[optuna.Study], None]) -> optuna.Study:
     found = opened(study, folder)
     if not isinstance(study.config.value, BacktestValue):
         _keep(found, "labels", labels_of(study).key, f"the campaign of the study {study.config.name} has other labels than when it began")

@@ -27,7 +27,7 @@ def table(found: optuna.Study, most: int = 10) -> Table:
     ended = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     ended.sort(key=lambda trial: (trial.number not in front, sign * trial.values[0]))
     keys = sorted({key for trial in ended for key in trial.params})
-    shown = Table("trial", *(found.metric_names or ["value"]), *keys, title=f"{found.study_name}: {told}")
+    shown = Table("trial", *(found.metric_names or ()), *keys, title=f"{found.study_name}: {told}")
     for trial in ended[: max(most, len(front))]:
         number = f"{trial.number}{' on the front' if trial.number in front else ''}"
         shown.add_row(number, *(f"{value:.5g}" for value in trial.values), *(_text(trial.params.get(key)) for key in keys))

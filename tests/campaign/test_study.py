@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from campaign.api import Campaign
 from campaign.cli import app
 from campaign.dataset import Dataset
-from campaign.errors import InputError
+from campaign.errors import CampaignLockedError, InputError
+from campaign.ledger.lock import FolderLock
 from campaign.study import config as studies
 from campaign.study import run as runs
 from campaign.study import show
@@ -113,6 +114,15 @@ def test_what_was_under_way_is_queued_again_and_counted_once(tmp_path: Path) -> 
     more = runs.run(broken, tmp_path / "broken")
     assert len(more.get_trials()) == 9, "nothing is left to do"
     assert runs.standing(whole)[0] == 8
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_second_driver_is_turned_away(tmp_path: Path) -> None:
+    holder = FolderLock(tmp_path)
+    with pytest.raises(CampaignLockedError, match=f"process {os.getpid()}"):
+        runs.run(study(tmp_path), tmp_path)
+    holder.release()
+    assert runs.standing(runs.run(study(tmp_path, trials=2), tmp_path))[0] == 2
 
 
 @pytest.mark.usefixtures("made_up")
