@@ -1,10 +1,11 @@
 """Studies measured: a generator's training tuned with pruning, and a strategy tuned twice with one seed.
 
-python -m benchmarks.studies [--part generator strategy] [--seeds 200 201 202] [--steps 4000]
+python -m benchmarks.studies [--part generator strategy] [--seeds 200 201 202] [--seconds 200]
 
 Generator: configs/studies/flow_matching_training.yaml on the kept polymorphs; goals: at least 30 trials, a third of the training steps
-saved by pruning, a lower validation loss than with the shipped defaults. Winner and defaults are then trained with the shipped number of
-steps on fresh seeds, which hold out other formulas, and begin from other weights; their losses are compared pair by pair.
+saved by pruning, a lower validation loss than with the shipped defaults at the same number of steps. As larger batches and networks
+take longer, winner and defaults (and the defaults with the winner's rate alone) are then trained for the same processor time on fresh
+seeds, which hold out other formulas and begin from other weights; their losses are compared pair by pair.
 Strategy: configs/studies/lennard_jones_strategy.yaml twice from nothing; the same best, and the same value of every trial.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,7 +31,7 @@ from benchmarks.record import RESULTS, Row, goal, show, write
 from campaign.artifacts import write_whole
 from campaign.study import config as studies
 from campaign.study import run as runs
-from campaign.study.config import Study, TrainingValue
+from campaign.study.config import Study, TrainingValue, laid
 from campaign.study.trials import n_steps, run_step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +39,7 @@ STUDIES = ROOT / "configs" / "studies"
 SAVED = RESULTS / "parts" / "studies"
 LABELLED = RESULTS / "parts" / "polymorphs"
 SEEDS = (200, 201, 202)
-STEPS = 4000
+SECONDS = 200.0
 
 
 def generator_study() -> Study:
@@ -77,7 +79,7 @@ def defaults(study: Study) -> Row:
     return {"validation_loss": value}
 
 
-def fresh(job: tuple[str, Mapping[str, Any], int, int]) -> Row:
+def fresh(job: tuple[str, Mapping[str, Any], int, float]) -> Row:
     """A training with a fresh seed, judged on formulas that this seed holds out."""
     from campaign.study.trials import labels_of
     from generators.matrix_unet.plugin import FlowMatchingConfig, validation_loss
@@ -86,32 +88,35 @@ def fresh(job: tuple[str, Mapping[str, Any], int, int]) -> Row:
     from generators.networks.training import Schedule
     from generators.polymorphs import polymorphs_of_labelled
 
-    which, params, seed, steps = job
-    path = SAVED / f"fresh-{which}-{seed}-{steps}.json"
+    which, params, seed, seconds = job
+    path = SAVED / f"fresh-{which.replace(' ', '_')}-{seed}-{seconds:g}.json"
     if path.exists():
         found: Row = json.loads(path.read_text())
         return found
     config = FlowMatchingConfig.model_validate(params)
     data = polymorphs_of_labelled(labels_of(generator_study()).labelled, "formation_energy_per_atom")
     learned, held = data.split_by_formula(0.1, np.random.default_rng(seed))
-    schedule = Schedule(steps, config.training.rate or SYMMETRIC_RATE, averaging=config.training.averaging, with_muon=True)
+    rate = config.training.rate or SYMMETRIC_RATE
+    schedule = Schedule(10**7, rate, averaging=config.training.averaging, seconds=seconds, with_muon=True)
     sizes = PeriodicSizes(config.network.width, config.network.layers)
-    started = time.process_time()
     trained = train_symmetric(learned, schedule, seed=seed, sizes=sizes, pairs=config.training.pairs)
-    row = {"of": which, "seed": seed, "steps": steps, "seconds": time.process_time() - started}
+    row = {"of": which, "seed": seed, "steps": trained.metrics["steps"], "seconds": seconds}
     row |= {"formulas held out": len(held.groups), "validation_loss": validation_loss(trained, held)}
     write_whole(path, json.dumps(row).encode())
     return row
 
 
-def generator_part(seeds: Sequence[int], steps: int, workers: int) -> dict[str, list[Row]]:
+def generator_part(seeds: Sequence[int], seconds: float, workers: int) -> dict[str, list[Row]]:
     study = generator_study()
     trials, told = trials_of(study, SAVED / "generator")
-    winner = study.with_settings(told["settings"])
-    base = study.with_settings({})
-    given = [("defaults", base.params, seed, steps) for seed in seeds] + [("winner", winner.params, seed, steps) for seed in seeds]  # type: ignore[union-attr]
+    settings: dict[str, dict[str, Any]] = {
+        "defaults": {},
+        "winner": told["settings"],
+        "the winner's rate": {"training.rate": told["settings"]["training.rate"]},
+    }
+    given = [(which, laid({}, settings[which]), seed, seconds) for seed in seeds for which in settings]
     with ProcessPoolExecutor(workers) as pool:
-        again = list(pool.map(fresh, sorted(given, key=lambda job: job[2])))
+        again = list(pool.map(fresh, given))
     return {"generator trials": trials, "generator": [told | {"of the defaults": defaults(study)["validation_loss"]}], "fresh": again}
 
 
@@ -139,16 +144,18 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
             round(told["best"], 4), round(told["of the defaults"], 4), at_least=False
         )
         found["generator: settings of the best"] = told["settings"]
-        pairs = [
-            tuple(next(row for row in rows["fresh"] if row["seed"] == seed and row["of"] == which) for which in ("winner", "defaults"))
-            for seed in sorted({row["seed"] for row in rows["fresh"]})
-        ]
-        found["fresh seeds: loss of winner and of defaults"] = [
-            [round(one["validation_loss"], 4), round(other["validation_loss"], 4)] for one, other in pairs
-        ]
-        found["fresh seeds: seconds of winner and of defaults"] = [[round(one["seconds"]), round(other["seconds"])] for one, other in pairs]
-        ratio = float(np.median([one["validation_loss"] / other["validation_loss"] for one, other in pairs]))
-        found["fresh seeds: loss of the winner over that of the defaults, median"] = goal(round(ratio, 4), 1.0, at_least=False)
+        by_seed = {(row["of"], row["seed"]): row for row in rows["fresh"]}
+        seeds = sorted({seed for _, seed in by_seed})
+        for which in ("winner", "the winner's rate"):
+            found[f"fresh seeds, equal time: loss of {which} and of the defaults, and their steps"] = [
+                [round(by_seed[name, seed]["validation_loss"], 4) for name in (which, "defaults")]
+                + [round(by_seed[name, seed]["steps"]) for name in (which, "defaults")]
+                for seed in seeds
+            ]
+            ratio = median(by_seed[which, seed]["validation_loss"] / by_seed["defaults", seed]["validation_loss"] for seed in seeds)
+            found[f"fresh seeds, equal time: loss of {which} over that of the defaults, median"] = goal(
+                round(ratio, 4), 1.0, at_least=False
+            )
     if "strategy" in rows:
         first, second = rows["strategy"]
         found["strategy: best of both runs"] = [[told["best trial"], told["best"], told["settings"]] for told in (first, second)]
@@ -164,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=("generator", "strategy"), default=["generator", "strategy"])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--steps", type=int, default=STEPS, help="of the trainings on fresh seeds")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="processor time of each training on fresh seeds")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     SAVED.mkdir(parents=True, exist_ok=True)
@@ -173,7 +180,7 @@ def main() -> None:
     if "strategy" in arguments.part:
         rows |= strategy_part()
     if "generator" in arguments.part:
-        rows |= generator_part(arguments.seeds, arguments.steps, arguments.workers)
+        rows |= generator_part(arguments.seeds, arguments.seconds, arguments.workers)
     write("studies", rows, summarise)
     show(summarise(rows))
 

@@ -41,7 +41,8 @@ def opened(study: Study, folder: Path) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = study.config
     space = {key: dimension.model_dump(mode="json") for key, dimension in config.space.items()}
-    meaning = content_hash([config.value.model_dump(mode="json"), list(config.directions.items()), space])
+    value = config.value.model_dump(mode="json", exclude={"campaign"})  # its folder may move; its labels are held on to by themselves
+    meaning = content_hash([value, list(config.directions.items()), space])
     storage = storage_of(study, folder)
     if config.name in optuna.get_all_study_names(storage):
         found = optuna.load_study(study_name=config.name, storage=storage, pruner=_pruner(study))
