@@ -39,9 +39,12 @@ def of_round(record: RoundRecord, artifacts: Path) -> tuple[TrainingLog, ...]:
 
 
 def known(client: MlflowClient, run: str) -> set[str]:
-    """Names of the trainings that the campaign's run has child runs of."""
+    """Names of the trainings that the campaign's run has child runs of; those that were broken off are removed."""
     experiment = client.get_run(run).info.experiment_id
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run}'", max_results=50_000)
+    for child in children:
+        if TAG not in child.data.tags:
+            client.delete_run(child.info.run_id)
     return {child.data.tags[TAG] for child in children if TAG in child.data.tags}
 
 

@@ -196,7 +196,10 @@ def test_mlflow_goes_on_in_one_run(small: Callable[..., Campaign], tmp_path: Pat
 
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     for labels in (14, 24):
-        small(tracking={"use": "mlflow", "system_metrics": True}, budget={"labels": labels}).run()
+        campaign = small(tracking={"use": "mlflow", "system_metrics": True}, budget={"labels": labels})
+        campaign.run()
+        if labels == 14:
+            break_off_a_training(campaign)
     state = small(tracking={"use": "mlflow"}).state()
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'campaign' / 'mlflow.db'}")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
@@ -228,6 +231,15 @@ def test_mlflow_goes_on_in_one_run(small: Callable[..., Campaign], tmp_path: Pat
     assert len(tables["tables/labels.json"]) == len(state.labels)
     assert len(tables["tables/failures.json"]) == len(state.failures)
     assert len(tables["tables/decisions.json"]) == sum(len(record.decided.choices) for record in state.rounds if record.decided)
+
+
+def break_off_a_training(campaign: Campaign) -> None:
+    """As a driver leaves it that dies while it writes a child run."""
+    from mlflow import MlflowClient
+
+    client, tracking = MlflowClient(f"sqlite:///{campaign.folder / 'mlflow.db'}"), campaign.state().tracking
+    assert tracking is not None
+    client.create_run(client.get_run(tracking.run).info.experiment_id, tags={"mlflow.parentRunId": tracking.run}, run_name="broken off")
 
 
 def mlflow_table(client: Any, run: str, path: str, folder: Path) -> pd.DataFrame:
