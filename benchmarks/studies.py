@@ -1,11 +1,12 @@
 """Studies measured: a generator's training tuned with pruning, and a strategy tuned twice with one seed.
 
-python -m benchmarks.studies [--part generator strategy] [--seeds 200 201 202] [--seconds 200]
+python -m benchmarks.studies [--part generator matches strategy] [--seeds 200 201 202] [--seconds 200]
 
 Generator: configs/studies/flow_matching_training.yaml on the kept polymorphs; goals: at least 30 trials, a third of the training steps
 saved by pruning, a lower validation loss than with the shipped defaults at the same number of steps. As larger batches and networks
 take longer, winner and defaults (and the defaults with the winner's rate alone) are then trained for the same processor time on fresh
 seeds, which hold out other formulas and begin from other weights; their losses are compared pair by pair.
+Matches: the two rates again, by the share of held-out formulas' crystals that samples match, as in benchmarks.matrix_unet_tables.
 Strategy: configs/studies/lennard_jones_strategy.yaml twice from nothing; the same best, and the same value of every trial.
 """
 
@@ -38,8 +39,11 @@ ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ROOT / "configs" / "studies"
 SAVED = RESULTS / "parts" / "studies"
 LABELLED = RESULTS / "parts" / "polymorphs"
+PARTS = ("generator", "matches", "strategy")
 SEEDS = (200, 201, 202)
 SECONDS = 200.0
+RATES = {"earlier default": 6e-3, "winner's rate": 2.093e-3}
+MATCH_SEEDS = (203, 204)
 
 
 def generator_study() -> Study:
@@ -120,6 +124,35 @@ def generator_part(seeds: Sequence[int], seconds: float, workers: int) -> dict[s
     return {"generator trials": trials, "generator": [told | {"of the defaults": defaults(study)["validation_loss"]}], "fresh": again}
 
 
+def matches(job: tuple[str, int]) -> list[Row]:
+    """Of a training of 150 s of processor time with one of the rates: matches of ten samples for each target."""
+    from benchmarks.matrix_unet_tables import SAMPLES, is_match, split_of
+    from benchmarks.matrix_unet_tables import SECONDS as TRAINED
+    from generators.matrix_unet.sample import Way, generate
+    from generators.matrix_unet.train import train_symmetric
+    from generators.matrix_unet.wanted import Wanted
+    from generators.networks.training import Schedule
+
+    which, seed = job
+    path = SAVED / f"matches-{which.replace(' ', '_')}-{seed}.json"
+    if path.exists():
+        found: list[Row] = json.loads(path.read_text())
+        return found
+    learned, targets = split_of("formulas", seed)
+    trained = train_symmetric(learned, Schedule(10**7, RATES[which], seconds=TRAINED, with_muon=True), seed=seed)
+    targets = sorted((item for item in targets if len(item.crystal) <= 8), key=lambda item: len(item.crystal))
+    rows = []
+    for name, way in (("as shipped", Way()), ("without recall", Way(recall=0.0))):
+        wanted = [Wanted(item.formula, item.cell.space_group, item.energy) for item in targets for _ in range(SAMPLES)]
+        made = [sample.crystal for sample in generate(trained.model, trained.choice, wanted, way, np.random.default_rng(seed), learned)]
+        hits = [is_match(crystal, targets[k // SAMPLES].crystal) for k, crystal in enumerate(made)]
+        by_target = np.array(hits).reshape(-1, SAMPLES)
+        row = {"rate of": which, "seed": seed, "sampled": name, "targets": len(targets)}
+        rows.append(row | {"once": float(by_target.mean()), "best of ten": float(by_target.max(1).mean())})
+    write_whole(path, json.dumps(rows).encode())
+    return rows
+
+
 def strategy_part() -> dict[str, list[Row]]:
     """From nothing each time."""
     found: dict[str, list[Row]] = {"strategy": []}
@@ -156,6 +189,9 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
             found[f"fresh seeds, equal time: loss of {which} over that of the defaults, median"] = goal(
                 round(ratio, 4), 1.0, at_least=False
             )
+    for row in rows.get("matches", ()):
+        name = f"matches, {row['rate of']}, {row['sampled']}, seed {row['seed']}: once, best of ten"
+        found[name] = [round(row["once"], 3), round(row["best of ten"], 3)]
     if "strategy" in rows:
         first, second = rows["strategy"]
         found["strategy: best of both runs"] = [[told["best trial"], told["best"], told["settings"]] for told in (first, second)]
@@ -169,7 +205,7 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", nargs="+", choices=("generator", "strategy"), default=["generator", "strategy"])
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--seconds", type=float, default=SECONDS, help="processor time of each training on fresh seeds")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -181,6 +217,11 @@ def main() -> None:
         rows |= strategy_part()
     if "generator" in arguments.part:
         rows |= generator_part(arguments.seeds, arguments.seconds, arguments.workers)
+    if "matches" in arguments.part:
+        with ProcessPoolExecutor(arguments.workers) as pool:
+            rows["matches"] = [
+                row for found in pool.map(matches, [(which, seed) for seed in MATCH_SEEDS for which in RATES]) for row in found
+            ]
     write("studies", rows, summarise)
     show(summarise(rows))
 
