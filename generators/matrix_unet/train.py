@@ -18,7 +18,8 @@ from generators.networks.periodic import PeriodicSizes
 from generators.networks.training import Progress, Schedule, optimise
 from generators.polymorphs import Polymorph, PolymorphDataset
 
-SYMMETRIC_RATE, MATRIX_RATE = 6e-3, 5e-4
+SYMMETRIC_RATE, MATRIX_RATE = 2e-3, 5e-4
+"""Largest rates. The first is the one of the best trial of configs/studies/flow_matching_training.yaml (benchmarks.studies)."""
 PAIRS_PER_BATCH = 2500
 _BATCH = 64
 Told = Callable[[Progress], None]
