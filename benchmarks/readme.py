@@ -81,6 +81,14 @@ QUOTED = {
         "pairs of learned generator and oracle with labels",
         "fewest trainings of a learned generator",
     ),
+    "studies": (
+        "generator: trials",
+        "generator: share of the training steps saved by pruning",
+        "generator: validation loss of the best, goal: below that of the defaults",
+        "fresh seeds, equal time: loss of the winner's rate over that of the defaults, median",
+        "strategy: the same best twice",
+    ),
+    "logging_cost": ("nifecr_quickstart: share of the wall time that the driver waited (%)",),
     "feni_ladder": (
         "minutes of running time",
         "gpaw: highest formation energy of L1_0 and L1_2 (eV/atom)",
