@@ -32,7 +32,9 @@ from campaign.types import Crystal
 from generators.matrix_unet.model import Design
 from generators.matrix_unet.wanted import Wanted
 from generators.polymorphs import Filters, Polymorph, PolymorphDataset
+from generators.symmetry import symmetric_cell
 
+DATA = Path(__file__).parent / "data" / "polymorphs.extxyz.gz"
 SAVED = RESULTS / "parts" / "matrix_unet_tables"
 SEEDS = (100, 101, 102)
 SECONDS, SAMPLES, TARGETS, BEST_SHARE = 150.0, 10, 60, 0.25
@@ -62,21 +64,18 @@ PAPER = {
 SIZES = {"at most 8": (1, 8), "up to 4": (1, 4), "5 to 8": (5, 8), "9 to 12": (9, 12)}
 
 
-def folder_of_data() -> Path:
-    """The campaign's folder; run to its end where it is not there."""
-    from campaign.api import Campaign
-
-    folder = RESULTS / "parts" / "polymorphs"
-    Campaign.from_config(Path(__file__).parent.parent / "configs" / "polymorphs_dataset.yaml", folder).run()
-    return folder
-
-
 @lru_cache(maxsize=1)
 def polymorphs() -> PolymorphDataset:
-    from generators.commands import labelled_of
-    from generators.polymorphs import polymorphs_of_labelled
+    """The kept crystals, which are distinct already, through the filters."""
+    from generators.commands import labelled_of_file
 
-    return polymorphs_of_labelled(labelled_of(RESULTS / "parts" / "polymorphs", "formation_energy_per_atom")).filtered(FILTERS)
+    quantity = "formation_energy_per_atom"
+    found = []
+    for row, item in enumerate(labelled_of_file(DATA, quantity)):
+        cell = symmetric_cell(item.candidate.crystal)
+        if cell is not None:
+            found.append(Polymorph(cell, item.values[quantity], str(row)))
+    return PolymorphDataset(found).filtered(FILTERS)
 
 
 def split_of(split: Split, seed: int) -> tuple[PolymorphDataset, list[Polymorph]]:
@@ -139,9 +138,9 @@ def _model(name: str, learned: PolymorphDataset, targets: Sequence[Polymorph], s
         ways = {
             name: Way(repetition=1.0),
             f"{name}, 100 steps": Way(steps=100, repetition=1.0),
+            f"{name} from one start": Way(candidates=1, repetition=1.0),
             f"{name} without recall": Way(recall=0.0, repetition=1.0),
-            f"{name} with half of the sites even": Way(exploration=0.5, repetition=1.0),
-            f"{name}, sites seldom twice": Way(),
+            f"{name} on new sites": Way(exploration=1.0, repetition=1.0),
         }
     rows = []
     for label, way in ways.items():
@@ -236,7 +235,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="processor time of each training")
     arguments = parser.parse_args()
-    folder_of_data()
     SAVED.mkdir(parents=True, exist_ok=True)
     jobs: list[tuple[int, Split, str, float]] = []
     for seed in arguments.seeds:

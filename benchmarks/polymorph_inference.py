@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.matrix_unet_tables import BEST_SHARE, DESIGNS, folder_of_data, polymorphs
+from benchmarks.matrix_unet_tables import BEST_SHARE, DATA, DESIGNS, polymorphs
 from benchmarks.record import RESULTS, Row, show, write
 from campaign.artifacts import write_whole
 from campaign.types import Crystal, FloatArray
@@ -52,17 +52,13 @@ def _oracle() -> Any:
 
 @lru_cache(maxsize=1)
 def references() -> dict[int, float]:
-    """Energies (eV/atom) that formation energies refer to, by atomic number, from the campaign's own labels."""
-    from campaign.ledger import LedgerReader
+    """Energies (eV/atom) that formation energies refer to, by atomic number, from the data's own labels."""
+    from ase.io import read
 
-    reader = LedgerReader(RESULTS / "parts" / "polymorphs")
-    state = reader.fold()
-    labels = [label for label in state.labels.values() if "formation_energy_per_atom" in label.values]
-    crystals = reader.crystals([label.candidate for label in labels])
-    reader.close()
-    elements = sorted({int(number) for crystal in crystals for number in np.unique(crystal.numbers)})
-    share = np.array([[(crystal.numbers == number).mean() for number in elements] for crystal in crystals])
-    offset = np.array([label.values["energy_per_atom"] - label.values["formation_energy_per_atom"] for label in labels])
+    images = read(DATA, ":")
+    elements = sorted({int(number) for atoms in images for number in np.unique(atoms.numbers)})
+    share = np.array([[(atoms.numbers == number).mean() for number in elements] for atoms in images])
+    offset = np.array([atoms.info["energy_per_atom"] - atoms.info["formation_energy_per_atom"] for atoms in images])
     return dict(zip(elements, np.linalg.lstsq(share, offset, rcond=None)[0].tolist(), strict=True))
 
 
@@ -225,7 +221,6 @@ def main() -> None:
     parser.add_argument("--formulas", type=int, default=20)
     parser.add_argument("--relaxations", type=int, default=40)
     arguments = parser.parse_args()
-    folder_of_data()
     SAVED.mkdir(parents=True, exist_ok=True)
     jobs = [(seed, way, arguments.seconds, arguments.formulas, arguments.relaxations) for seed in arguments.seeds for way in arguments.ways]
     with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -175,6 +175,11 @@ class PolymorphDataset:
         return digest.hexdigest()
 
 
+def tenth_of(formula: Formula) -> int:
+    """0 to 9: which tenth of all formulas it belongs to, by a hash of the reduced formula, so that more labels move none to another."""
+    return int(hashlib.sha256(str(formula.reduced).encode()).hexdigest(), 16) % 10
+
+
 def polymorphs_of(crystals: Sequence[tuple[Crystal, float, str]]) -> PolymorphDataset:
     """Of crystals, formation energies (eV/atom) and sources. Equal crystals, and cells without a symmetry that holds, are left out."""
     found = []

@@ -23,7 +23,7 @@ _PAIR_SCALE, _DAMPING = 10.0, 1.0
 _FOLDS, _LEAST_FORMULAS = 4, 4
 _SHARPNESS = 2.0
 """By how much p(energy | formula, sites) is narrower than its error: with the full width what is common prevails over what is asked for."""
-_NORMAL = 1.4826
+NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation; few errors are large, and they count little."""
 
 
@@ -48,7 +48,7 @@ class SiteEnergies:
             for row in held:
                 item = data.items[row]
                 errors.append(item.energy - float(part.predict(item.formula, item.cell.space_group, [item.cell.prototype])[0]))
-        return cls(_fitted(data, range(len(data))), _NORMAL * float(np.median(np.abs(errors))))
+        return cls(_fitted(data, range(len(data))), NORMAL * float(np.median(np.abs(errors))))
 
     def predict(self, formula: Formula, space_group: int, prototypes: Sequence[str]) -> FloatArray:
         """(m,) eV/atom of the formula on the sites of each prototype in a space group."""

@@ -6,7 +6,6 @@ lower energy. Samples whose atoms stand too close, or whose volume cannot be, ar
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -35,7 +34,7 @@ from generators.matrix_unet.unet import Preset
 from generators.matrix_unet.wanted import WantedConfig, draw
 from generators.networks.periodic import PeriodicSizes
 from generators.networks.training import Progress, Schedule
-from generators.polymorphs import PolymorphDataset, polymorphs_of_labelled
+from generators.polymorphs import PolymorphDataset, polymorphs_of_labelled, tenth_of
 
 log = logging.getLogger(__name__)
 _VALIDATED = 128
@@ -78,20 +77,27 @@ class FlowMatchingConfig(ConditionalConfig):
     form: Form = Field("better", description="matrix: the paper's form, or the better one.")
     noise: Noise = Field("uniform", description="matrix, faithful: the noise that the flow starts from.")
     guidance: float = Field(1.0, ge=0, description="Weight (1) of the energy against no energy; above 1 goes further.")
-    exploration: float = Field(0.1, ge=0, le=1, description="equivariant: share (1) of the sites that are drawn with equal chance.")
+    candidates: int = Field(
+        16,
+        ge=1,
+        description="equivariant: starts drawn for each sample, of which one is taken by the energy that it is expected to end at.",
+    )
+    exploration: float = Field(
+        0.1, ge=0, le=1, description="equivariant: share (1) of the sites that no labelled crystal has; 1 for new prototypes alone."
+    )
     repetition: float = Field(
         0.2,
         gt=0,
         le=1,
-        description="equivariant: factor (1) on the chance of sites for each time that they were drawn for the formula in the same round.",
+        description="equivariant: factor (1) on the chance of sites for each sample of the formula that had them in the same round.",
     )
     recall: float = Field(
-        0.8,
+        0.9,
         ge=0,
         le=1,
-        description="equivariant: share (1) of samples that begin near a labelled crystal with the same sites, if there is one.",
+        description="equivariant: share (1) of starts that are near a labelled crystal with the same sites, if there is one.",
     )
-    recall_time: float = Field(0.85, ge=0, lt=1, description="equivariant: time (1) on the path at which those begin.")
+    recall_time: float = Field(0.95, ge=0, lt=1, description="equivariant: time (1) on the path at which those begin.")
     wanted: WantedConfig = WantedConfig()
 
 
@@ -253,7 +259,16 @@ class FlowMatching(_Generating):
     @property
     def way(self) -> Way:
         config = self.config
-        return Way(config.steps, "euler", config.guidance, config.exploration, config.repetition, config.recall, config.recall_time)
+        return Way(
+            config.steps,
+            "euler",
+            config.guidance,
+            config.candidates,
+            config.exploration,
+            config.repetition,
+            config.recall,
+            config.recall_time,
+        )
 
 
 class Diffusion(_Generating):
@@ -311,10 +326,9 @@ class RegressionModifier(Conditional):
 
 
 def _split(data: PolymorphDataset) -> tuple[PolymorphDataset, PolymorphDataset]:
-    """About a tenth of the formulas is held out, by a hash of theirs, so that more labels move none from one side to the other."""
-    names = {formula: int(hashlib.sha256(str(formula).encode()).hexdigest(), 16) for formula in data.groups}
-    held = [formula for formula in names if names[formula] % 10 == 0] or [min(names, key=names.__getitem__)]
-    if len(held) == len(names):
+    """About a tenth of the formulas is held out, always the same."""
+    held = [formula for formula in data.groups if tenth_of(formula) == 0] or [min(data.groups, key=tenth_of)]
+    if len(held) == len(data.groups):
         held = held[:-1]
     rows = {row for formula in held for row in data.groups[formula]}
     return data.subset([row for row in range(len(data)) if row not in rows]), data.subset(sorted(rows))
@@ -332,7 +346,8 @@ def validation_loss(trained: Trained, held: PolymorphDataset) -> float:
             return matrix_loss(model, held.subset(rows.tolist()), rng)
         items = [held.items[row] for row in rows]
         paths = draw_paths([item.cell for item in items], model, rng)
-        of_atoms, of_cell = losses(model, paths, torch.tensor([item.energy for item in items], dtype=torch.float32))
+        energy = torch.tensor([item.energy for item in items], dtype=torch.float32)
+        of_atoms, of_cell, _ = losses(model, paths, energy, energy)
         return float(of_atoms + of_cell)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import itertools
+import math
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,7 +18,7 @@ from generators.formulas import Formula
 from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.matrix import conditions_of, matrices
 from generators.matrix_unet.model import MatrixModel, Sampler
-from generators.matrix_unet.symmetric_flow import SymmetricFlow
+from generators.matrix_unet.symmetric_flow import SymmetricFlow, draw_paths, expected_energies
 from generators.matrix_unet.symmetric_flow import sample as sample_symmetric
 from generators.matrix_unet.wanted import Wanted, numbers_of
 from generators.polymorphs import Polymorph, PolymorphDataset
@@ -23,28 +26,28 @@ from generators.prototypes import assigned_elements, chemical_distance, substitu
 from generators.symmetry import SymmetricCell, symmetric_cell
 from generators.wyckoff import name_of, random_cell
 
-BATCH = 64
+_LARGEST_BATCH, _PAIRS_PER_BATCH = 64, 5_000
 _TRIES, _NEAREST = 20, 3
-Drawn = defaultdict[Formula, Counter[str]]
-"""How often each prototype was drawn for a formula."""
 
 
 @dataclass(frozen=True)
 class Way:
     """How samples are taken.
 
-    Steps; the sampler of a diffusion model; guidance; the share of sites drawn with equal chance; the factor on the chance of sites for
-    each time that they were drawn for the formula before; and of the equivariant flow the share of samples that begin at time
-    ``recall_time`` from a known crystal with the same sites, its elements exchanged, where there is one.
+    Steps; the sampler of a diffusion model; guidance. Of the equivariant flow: how many starts are drawn for each wish, of which one is
+    taken by the energy that it is expected to end at; the share of sites that no known crystal has; the factor on the chance of sites for
+    each wish that they were drawn for before; and the share of starts that are a known crystal with the same sites, its elements
+    exchanged, at time ``recall_time`` of its path, where there is one.
     """
 
     steps: int = 20
     sampler: Sampler = "euler"
     guidance: float = 1.0
+    candidates: int = 16
     exploration: float = 0.1
     repetition: float = 0.2
-    recall: float = 0.8
-    recall_time: float = 0.85
+    recall: float = 0.9
+    recall_time: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -64,57 +67,89 @@ def generate(
     rng: np.random.Generator,
     known: PolymorphDataset | None = None,
 ) -> Iterator[Sample]:
-    """One sample of each wish, in batches of 64 by size, so that memory does not grow with their number; in the order of the wishes
-    within a batch. Draws from ``rng``, which also seeds torch's stream.
+    """One sample of each wish, the smallest cells first, in batches whose memory grows neither with their number nor with the cells'
+    size; in the order of the wishes within a batch. Draws from ``rng``, which also seeds torch's stream.
     """
     torch.manual_seed(int(rng.integers(2**31)))
-    recall = Recall.of(known) if known is not None else Recall({})
-    drawn: Drawn = defaultdict(Counter)
-    order = np.argsort([wish.formula.n_atoms for wish in wanted], kind="stable")
-    for rows in np.array_split(order, max(1, -(-len(wanted) // BATCH))):
-        wishes = [wanted[row] for row in rows]
+    starts = Starts(choice, way, Recall.of(known) if known is not None else Recall({}))
+    for wishes in _batches(wanted):
         if isinstance(model, SymmetricFlow):
-            yield from _symmetric(model, choice, wishes, way, rng, recall, drawn)
+            yield from _symmetric(model, wishes, way, rng, starts)
         else:
             yield from _matrix(model, wishes, way)
 
 
-def _symmetric(
-    model: SymmetricFlow, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator, recall: Recall, drawn: Drawn
-) -> Iterator[Sample]:
-    cells = [draw_cell(choice, wish, way, rng, drawn[wish.formula]) for wish in wanted]
-    begin = []
-    for row, (wish, cell) in enumerate(zip(wanted, cells, strict=True)):
-        if cell is not None:
-            like = recall.nearest(wish, cell.prototype, rng) if rng.random() < way.recall else None
-            cells[row] = like or cell
-            begin.append(way.recall_time if like is not None else 0.0)
-    kept = [cell for cell in cells if cell is not None]
-    energy = torch.tensor([wish.energy for wish, cell in zip(wanted, cells, strict=True) if cell is not None], dtype=torch.float32)
-    made = iter(sample_symmetric(model, kept, energy, rng, begin=np.array(begin), steps=way.steps, guidance=way.guidance) if kept else [])
-    for wish, cell in zip(wanted, cells, strict=True):
-        yield Sample(wish, None) if cell is None else Sample(wish, next(made), cell.prototype)
+def _batches(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    waiting = deque(sorted(wanted, key=lambda wish: wish.formula.n_atoms))
+    while waiting:
+        width = int(np.clip(_PAIRS_PER_BATCH // waiting[0].formula.n_atoms ** 2, 1, _LARGEST_BATCH))
+        yield [waiting.popleft() for _ in range(min(width, len(waiting)))]
 
 
-def draw_cell(choice: SiteChoice, wanted: Wanted, way: Way, rng: np.random.Generator, drawn: Counter[str]) -> SymmetricCell | None:
-    """Sites by the choice's chances, or with equal chance for a share of ``exploration``, those ``drawn`` before less often; counts them.
+def _symmetric(model: SymmetricFlow, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator, starts: Starts) -> Iterator[Sample]:
+    drawn = [(row, start) for row, wish in enumerate(wanted) for start in starts.draw(wish, rng)]
+    chosen: dict[int, int] = {}
+    made: list[Crystal] = []
+    if drawn:
+        time = np.array([start.time for _, start in drawn])
+        here = draw_paths([start.cell for _, start in drawn], model, rng, time).here
+        asked = np.array([wanted[row].energy for row, _ in drawn])
+        score = model.log_chance(expected_energies(model, here, time), asked, time) + rng.gumbel(size=len(drawn))
+        for row, group in itertools.groupby(range(len(drawn)), key=lambda k: drawn[k][0]):
+            taken = starts.taken[wanted[row].formula]
+            chosen[row] = max(group, key=lambda k: score[k] + math.log(way.repetition) * taken[drawn[k][1].cell.prototype])
+            taken[drawn[chosen[row]][1].cell.prototype] += 1
+        kept = list(chosen.values())
+        energy = torch.as_tensor(asked[kept], dtype=torch.float32)
+        made = sample_symmetric(model, here.taken(kept), time[kept], energy, steps=way.steps, guidance=way.guidance)
+    crystals = dict(zip(chosen, made, strict=True))
+    for row, wish in enumerate(wanted):
+        yield Sample(wish, crystals[row], drawn[chosen[row]][1].cell.prototype) if row in crystals else Sample(wish, None)
 
-    None where none fits the group alone.
+
+@dataclass(frozen=True)
+class Start:
+    """A cell whose sites a sample will have, and the time on its path at which it begins."""
+
+    cell: SymmetricCell
+    time: float
+
+
+class Starts:
+    """Where samples begin. ``drawn``: how often sites were among the starts of each formula, a sample's starts counting as one;
+    ``taken``: how often its samples had them.
     """
-    options, chances = choice.probabilities(wanted.formula, wanted.space_group, wanted.energy)
-    if not options:
-        return None
-    names = [name_of(wanted.space_group, wanted.formula.counts, option) for option in options]
-    times = np.array([drawn[name] for name in names])
-    seldom = way.repetition ** (times - times.min())
-    for _ in range(_TRIES):
-        weights = (np.ones(len(options)) if rng.random() < way.exploration else chances) * seldom
-        row = int(rng.choice(len(options), p=weights / weights.sum()))
-        cell = random_cell(wanted.space_group, options[row], wanted.formula.numbers, 12.0, rng)
-        if cell is not None:
-            drawn[names[row]] += 1
-            return cell
-    return None
+
+    def __init__(self, choice: SiteChoice, way: Way, recall: Recall) -> None:
+        self._choice, self._way, self._recall = choice, way, recall
+        self.drawn: defaultdict[Formula, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self.taken: defaultdict[Formula, Counter[str]] = defaultdict(Counter)
+        self._cells: dict[tuple[Formula, int, str], SymmetricCell | None] = {}
+
+    def draw(self, wanted: Wanted, rng: np.random.Generator) -> list[Start]:
+        """``way.candidates`` of them; none where no sites fit the group alone.
+
+        Sites come by the choice's chances, those drawn before less often.
+        """
+        way, formula, group = self._way, wanted.formula, wanted.space_group
+        options, chances = self._choice.probabilities(formula, group, wanted.energy, way.exploration)
+        names = [name_of(group, formula.counts, option) for option in options]
+        found: list[Start] = []
+        for _ in range(_TRIES + way.candidates if options else 0):
+            times = np.array([self.drawn[formula][name] for name in names])
+            weights = chances * way.repetition ** (times - times.min())
+            row = int(rng.choice(len(options), p=weights / weights.sum()))
+            key = (formula, group, names[row])
+            if key not in self._cells:
+                self._cells[key] = random_cell(group, options[row], formula.numbers, 12.0, rng)
+            cell = self._cells[key]
+            if cell is not None:
+                self.drawn[formula][names[row]] += 1 / way.candidates
+                like = self._recall.nearest(wanted, names[row], rng) if rng.random() < way.recall else None
+                found.append(Start(cell, 0.0) if like is None else Start(like, way.recall_time))
+            if len(found) == way.candidates:
+                break
+        return found
 
 
 @dataclass(frozen=True)
@@ -141,9 +176,13 @@ class Recall:
         if not options:
             return None
         _, row, symbols = options[int(rng.integers(min(_NEAREST, len(options))))]
-        made = substituted(self.by_prototype[prototype][row].crystal, symbols, wanted.formula)
-        cell = symmetric_cell(made, precision=1e-2)
+        cell = _symmetric_cell(substituted(self.by_prototype[prototype][row].crystal, symbols, wanted.formula))
         return cell if cell is not None and cell.space_group == wanted.space_group else None
+
+
+@lru_cache(maxsize=5_000)
+def _symmetric_cell(crystal: Crystal) -> SymmetricCell | None:
+    return symmetric_cell(crystal, precision=1e-2)
 
 
 def _matrix(model: MatrixModel, wanted: Sequence[Wanted], way: Way) -> Iterator[Sample]:
@@ -159,8 +198,8 @@ def modify(
 ) -> Iterator[Crystal | None]:
     """Each crystal, in its standard primitive cell, moved toward a space group and an energy lower by ``differences`` (eV/atom)."""
     torch.manual_seed(seed)
-    for first in range(0, len(initial), BATCH):
-        part = slice(first, first + BATCH)
+    for first in range(0, len(initial), _LARGEST_BATCH):
+        part = slice(first, first + _LARGEST_BATCH)
         numbers = [crystal.numbers.tolist() for crystal in initial[part]]
         conditions = conditions_of(numbers, space_groups[part], differences[part])
         yield from model.sample(conditions, matrices(initial[part]), steps=way.steps, sampler=way.sampler, guidance=way.guidance)

@@ -19,6 +19,7 @@ from generators.matrix_unet.train import Trained
 from generators.networks.periodic import PeriodicSizes
 
 MATRIX, SYMMETRIC = "matrix_unet", "symmetric_flow"
+_EXPECTATION = ("energy_errors", "network.value.")
 
 
 def to_checkpoint(trained: Trained, data_key: str, extra: Mapping[str, float] | None = None) -> Checkpoint:
@@ -30,6 +31,7 @@ def to_checkpoint(trained: Trained, data_key: str, extra: Mapping[str, float] | 
         "shape": json.dumps(shape),
         "prototypes": json.dumps(dict(trained.choice.counts), sort_keys=True),
         "site_weights": json.dumps(trained.choice.weights.tolist()),
+        "new_site_weights": json.dumps(trained.choice.new_weights.tolist()),
         "site_energies": json.dumps([dict(trained.choice.energies.weights), trained.choice.energies.deviation]),
         "data": data_key,
     }
@@ -47,10 +49,14 @@ def from_checkpoint(checkpoint: Checkpoint) -> tuple[MatrixModel | SymmetricFlow
         )
     shape = json.loads(facts["shape"])
     model = MatrixModel(Design(**shape)) if kind == MATRIX else SymmetricFlow(PeriodicSizes(**shape))
+    arrays = {name: torch.from_numpy(np.array(tensor)) for name, tensor in checkpoint.tensors.items()}
+    if kind == SYMMETRIC and "energy_errors" not in arrays:  # an older checkpoint: it expects no energies, and trusts none
+        arrays = {name: value for name, value in model.state_dict().items() if name.startswith(_EXPECTATION)} | arrays
     try:
-        model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in checkpoint.tensors.items()})
+        model.load_state_dict(arrays)
     except RuntimeError as error:
         raise InputError(f"the weights do not fit their own description: {error}") from error
     model.eval()
     energies = SiteEnergies(*json.loads(facts.get("site_energies", "[]")))  # older checkpoints know nothing of them
-    return model, SiteChoice(np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]), energies)
+    new = np.array(json.loads(facts.get("new_site_weights", "[0.0, 0.0, 0.0]")))
+    return model, SiteChoice(np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]), energies, new)

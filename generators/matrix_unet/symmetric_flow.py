@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ _FREQUENCIES = 8
 _N_CONDITION = 2 * _FREQUENCIES + 2 + 8 + 2
 _SPREAD_OF_AXES, _SPREAD_OF_VOLUME, _DRAWS = 0.25, 0.05, 8
 _MOST_STRAIN = 8.0
+JUDGED = (0.0, 0.25, 0.5, 0.75, 1.0)
 _NEAR = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))
 
 
@@ -57,6 +59,11 @@ class Cells:
     def moved(self, fractional: Tensor, metric: Tensor) -> Cells:
         parts = (self.numbers, self.counts, self.site, self.group, self.system, self.keep_positions, self.keep_metric)
         return Cells(fractional, metric, *parts)
+
+    def taken(self, rows: Sequence[int]) -> Cells:
+        """Some of the crystals, in this order."""
+        index = torch.tensor(list(rows), dtype=torch.long)
+        return Cells(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def crystals(self) -> list[Crystal]:
         """With atoms in the order of the batch; a metric that no cell has is made one by its nearest positive one."""
@@ -159,8 +166,18 @@ def _roots(metric: FloatArray) -> tuple[FloatArray, FloatArray]:
     return (vectors * root) @ vectors.transpose(0, 2, 1), (vectors / root) @ vectors.transpose(0, 2, 1)
 
 
+class Outlook(NamedTuple):
+    """What is left of a crystal's way: of the coordinates (b, n, 3), of the metric (b, 3, 3) over (V/n)^(2/3); and the energy (b,) in
+    eV/atom that it is expected to end at, which means something only where no energy is asked for.
+    """
+
+    way: Tensor
+    change: Tensor
+    energy: Tensor
+
+
 class SymmetricFlow(nn.Module):
-    """The way that is left of a crystal at time t under a wanted energy."""
+    """The way that is left of a crystal at time t under a wanted energy, and the energy to expect where none is wanted."""
 
     def __init__(self, sizes: PeriodicSizes) -> None:
         super().__init__()
@@ -170,32 +187,38 @@ class SymmetricFlow(nn.Module):
         self.register_buffer("properties", torch.tensor(element_properties(), dtype=torch.float32))
         self.register_buffer("energy_scale", torch.tensor([0.0, 1.0]))
         self.register_buffer("atomic_volumes", torch.zeros(119, dtype=torch.float64))
+        self.register_buffer("energy_errors", torch.full((len(JUDGED),), torch.inf))
         self.properties: Tensor
         self.energy_scale: Tensor
         self.atomic_volumes: Tensor
+        self.energy_errors: Tensor
+        """eV/atom by which expected energies miss at the times ``JUDGED``, on formulas whose energies were not learned; infinite where
+        that is not known."""
 
-    def forward(self, cells: Cells, time: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
-        """Ways of the coordinates (b, n, 3) and of the metric (b, 3, 3), this over (V/n)^(2/3).
-
-        time (b,) from 0 to 1. energy (b,) in eV/atom; not a number where none is asked for.
-        """
+    def forward(self, cells: Cells, time: Tensor, energy: Tensor) -> Outlook:
+        """time (b,) from 0 to 1. energy (b,) in eV/atom; not a number where none is asked for."""
         angle = time[:, None] * np.pi * torch.arange(1, _FREQUENCIES + 1, device=time.device)
         known = torch.isfinite(energy)
         asked = torch.where(known, (energy - self.energy_scale[0]) / self.energy_scale[1], 0.0)
         wanted = torch.stack([asked, known.float()], 1)
         condition = torch.cat([angle.sin(), angle.cos(), wanted, cells.system, cells.group], 1)
         atoms = torch.cat([self.elements(cells.numbers), self.properties[cells.numbers], cells.site[..., None]], -1)
-        found: tuple[Tensor, Tensor] = self.network(cells.fractional, cells.metric, cells.counts, atoms, condition)
-        return found
+        way, change, value = self.network(cells.fractional, cells.metric, cells.counts, atoms, condition)
+        return Outlook(way, change, self.energy_scale[0] + self.energy_scale[1] * value)
+
+    def log_chance(self, expected: FloatArray, asked: FloatArray, time: FloatArray) -> FloatArray:
+        """(b,) logarithm of p(asked energy | expected energy at a time), up to a constant; energies in eV/atom."""
+        error = np.interp(time, JUDGED, self.energy_errors.numpy())
+        return np.asarray(-0.5 * ((expected - asked) / error) ** 2)
 
     def guided(self, cells: Cells, time: Tensor, energy: Tensor, guidance: float = 1.0) -> tuple[Tensor, Tensor]:
         """The same, projected on the group's operations; ``guidance`` above 1 goes further from what no energy gives.
 
         Classifier-free guidance: J. Ho and T. Salimans, arXiv:2207.12598.
         """
-        moved, change = self(cells, time, energy)
+        moved, change, _ = self(cells, time, energy)
         if guidance != 1.0:
-            free_moved, free_change = self(cells, time, torch.full_like(energy, torch.nan))
+            free_moved, free_change, _ = self(cells, time, torch.full_like(energy, torch.nan))
             moved, change = torch.lerp(free_moved, moved, guidance), torch.lerp(free_change, change, guidance)
         b, n, _ = moved.shape
         moved = torch.einsum("bij,bj->bi", cells.keep_positions, moved.flatten(1)).view(b, n, 3)
@@ -235,37 +258,33 @@ def _tensor(array: FloatArray) -> Tensor:
     return torch.as_tensor(array, dtype=torch.float32)
 
 
-def losses(model: SymmetricFlow, paths: Paths, energy: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean errors of the ways to the end: of the atoms as lengths over (V/n)^(1/3), of the metric as logarithmic strains."""
+def losses(model: SymmetricFlow, paths: Paths, energy: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean errors of the ways to the end: of the atoms as lengths over (V/n)^(1/3), of the metric as logarithmic strains; and of the
+    expected energies, in deviations of the data, where none is asked for.
+
+    energy (b,): what the crystals have at the end, in eV/atom. asked (b,): the same, or not a number.
+    """
     here = paths.here
     metric = here.metric / scale_of(here.metric, here.counts)[:, None, None]
-    way, change = model(here, paths.time, energy)
+    way, change, expected = model(here, paths.time, asked)
     error = way - paths.way
     length = torch.einsum("bni,bij,bnj->bn", error, metric, error)
     of_atoms = (length[here.numbers > 0] + 1e-4).sqrt().mean()
     strain = torch.linalg.solve(metric, change - paths.change)
     of_cell = (torch.einsum("bij,bji->b", strain, strain) + 1e-4).sqrt().mean()
-    return of_atoms, of_cell
+    is_free = ~torch.isfinite(asked)
+    miss = (expected - energy).abs() / model.energy_scale[1]
+    return of_atoms, of_cell, (miss * is_free).sum() / is_free.sum().clamp_min(1)
 
 
 @torch.no_grad()
 def sample(
-    model: SymmetricFlow,
-    cells: Sequence[SymmetricCell],
-    energy: Tensor,
-    rng: np.random.Generator,
-    *,
-    begin: FloatArray | None = None,
-    steps: int = 20,
-    guidance: float = 1.0,
+    model: SymmetricFlow, here: Cells, first: FloatArray, energy: Tensor, *, steps: int = 20, guidance: float = 1.0
 ) -> list[Crystal]:
-    """Crystals with the Wyckoff positions of ``cells``, whose free coordinates and axes are forgotten, and a wanted energy (b,) in eV/atom.
+    """Crystals that lie ahead of those which stand ``here`` at times ``first`` (b,), under a wanted energy (b,) in eV/atom.
 
-    begin: (b,) times at which the crystals stand on their paths; those that begin later than 0 keep something of ``cells``. Euler's
-    method over ``steps`` equal times: each takes 1 / (steps left) of the way that is left.
+    Euler's method over ``steps`` equal times: each takes 1 / (steps left) of the way that is left. Nothing is drawn.
     """
-    first = np.zeros(len(cells)) if begin is None else begin
-    here = draw_paths(cells, model, rng, first).here
     for k in range(steps):
         time = _tensor(first + (1 - first) * k / steps)
         way, change = model.guided(here, time, energy, guidance)
@@ -274,3 +293,10 @@ def sample(
         metric = exp_metric(here.metric.double().numpy(), (share * scale * change).double().numpy())
         here = here.moved(here.fractional + share * way, _tensor(metric))
     return here.crystals()
+
+
+@torch.no_grad()
+def expected_energies(model: SymmetricFlow, here: Cells, time: FloatArray) -> FloatArray:
+    """(b,) eV/atom that crystals on their way at times (b,) are expected to end at."""
+    outlook: Outlook = model(here, _tensor(time), torch.full((len(time),), torch.nan))
+    return np.asarray(outlook.energy.double().numpy())

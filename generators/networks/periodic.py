@@ -120,7 +120,7 @@ class PeriodicSizes:
 
 
 class PeriodicNetwork(nn.Module):
-    """Ways from atoms' features (b, n, f) and a condition of the crystal (b, c)."""
+    """Ways, and a value, from atoms' features (b, n, f) and a condition of the crystal (b, c)."""
 
     def __init__(self, n_features: int, n_condition: int, sizes: PeriodicSizes) -> None:
         super().__init__()
@@ -135,12 +135,15 @@ class PeriodicNetwork(nn.Module):
         self.weights = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * k))
         self.vectors_out = nn.Linear(sizes.n_vectors, 1, bias=False)
         self.breath = Perceptron(width, width, 1)
-        for last in (self.weights[-1], self.breath[-1], self.vectors_out):
+        self.value = Perceptron(width, width, 1)
+        for last in (self.weights[-1], self.breath[-1], self.vectors_out, self.value[-1]):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, fractional: Tensor, metric: Tensor, counts: Tensor, atoms: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Ways of the coordinates (b, n, 3) and of the metric (b, 3, 3) in units of (V/n)^(2/3)."""
+    def forward(
+        self, fractional: Tensor, metric: Tensor, counts: Tensor, atoms: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Ways of the coordinates (b, n, 3) and of the metric (b, 3, 3) in units of (V/n)^(2/3), and a value per atom (b,)."""
         b, n, _ = fractional.shape
         around = geometry(fractional, metric, counts, self.sizes.n_radial)
         here = (torch.arange(n, device=counts.device) < counts[:, None]).to(fractional.dtype)
@@ -163,4 +166,5 @@ class PeriodicNetwork(nn.Module):
         strain = around.metric @ stress @ around.metric
         pooled = (h * here[..., None]).sum(1) / counts[:, None]
         change = strain + self.breath(pooled)[:, :, None] * around.metric
-        return moved, (change + change.transpose(1, 2)) / 2
+        value = (self.value(h).squeeze(-1) * here).sum(1) / counts
+        return moved, (change + change.transpose(1, 2)) / 2, value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,13 +48,16 @@ from generators.matrix_unet.plugin import (
     ModifierConfig,
     RegressionModifier,
 )
-from generators.matrix_unet.sample import Recall, Way, draw_cell, generate
+from generators.matrix_unet.sample import Recall, Starts, Way, generate
 from generators.matrix_unet.store import from_checkpoint, to_checkpoint
 from generators.matrix_unet.symmetric_flow import (
+    Cells,
+    Outlook,
     SymmetricFlow,
     cells_of,
     draw_paths,
     exp_metric,
+    expected_energies,
     log_metric,
     losses,
     random_start,
@@ -66,10 +68,10 @@ from generators.matrix_unet.unet import MatrixUNet
 from generators.matrix_unet.wanted import Wanted, WantedConfig, draw
 from generators.networks.periodic import PeriodicSizes
 from generators.networks.training import Schedule
-from generators.polymorphs import Polymorph, PolymorphDataset, polymorphs_of
+from generators.polymorphs import Polymorph, PolymorphDataset, polymorphs_of, tenth_of
 from generators.prototypes import Prototypes, PrototypesConfig
 from generators.symmetry import space_group_of, symmetric_cell
-from generators.wyckoff import assignments, random_cell
+from generators.wyckoff import assignments, name_of, random_cell
 
 METALS = SearchSpace(("Al", "Fe", "Ni"))
 CONTEXT = GenerationContext(space=METALS, objective=Objective("formation_energy_per_atom", "minimize"))
@@ -81,6 +83,19 @@ def data() -> PolymorphDataset:
     config = PrototypesConfig(source="library", atoms=(2, 6), shapes=((1, 1), (1, 2), (2, 2), (1, 3)))
     made = [crystal for crystal, _ in Prototypes(config).generate(110, rng=np.random.default_rng(0), context=CONTEXT)]
     return polymorphs_of([(crystal, 0.1 * (crystal.volume / len(crystal) % 3) - 0.3, str(row)) for row, crystal in enumerate(made)])
+
+
+def two_kinds() -> list[Polymorph]:
+    """Fifteen formulas, each as B2 at -0.4 eV/atom and drawn out along one axis at 0.2."""
+    items = []
+    for symbols in itertools.combinations(("Al", "Co", "Cr", "Fe", "Ni", "V"), 2):
+        for group, (lattice, energy) in {221: (2.9 * np.eye(3), -0.4), 123: (np.diag([2.5, 2.5, 3.6]), 0.2)}.items():
+            numbers = np.array([atomic_numbers[symbol] for symbol in symbols])
+            cell = symmetric_cell(Crystal(lattice, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), numbers))
+            assert cell is not None
+            assert cell.space_group == group
+            items.append(Polymorph(cell, energy))
+    return items
 
 
 def labelled_of(data: PolymorphDataset) -> tuple[LabelledCandidate, ...]:
@@ -272,14 +287,15 @@ def test_the_equivariant_network_keeps_every_symmetry() -> None:
     )
     here = doubled.moved(torch.as_tensor(start), torch.as_tensor(metric))
     time, energy = torch.full((len(kept),), 0.3).double(), torch.zeros(len(kept)).double()
-    way, change = model(here, time, energy)
+    way, change, value = model(here, time, energy)
     projected, kept_change = model.guided(here, time, energy)
     assert way.abs().max() > 1e-3
     assert torch.allclose(way, projected, atol=1e-5)
     assert torch.allclose(change, kept_change, atol=1e-5)
     swap = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]]).double()
     turned = here.moved(here.fractional @ swap, swap.T @ here.metric @ swap)
-    other_way, other_change = model(turned, time, energy)
+    other_way, other_change, other_value = model(turned, time, energy)
+    assert torch.allclose(other_value, value, atol=1e-8)
     assert torch.allclose(other_way, way @ swap, atol=1e-8)
     assert torch.allclose(other_change, swap.T @ change @ swap, atol=1e-8)
 
@@ -293,13 +309,16 @@ def test_the_equivariant_flow_learns_a_crystal_and_its_samples_have_the_group() 
     trained = train_symmetric(one.subset([0] * 32), Schedule(steps=150, rate=6e-3, averaging=0.9, with_muon=True), seed=0)
     model = trained.model
     assert isinstance(model, SymmetricFlow)
-    made = sample(model, [one.items[0].cell] * 12, torch.full((12,), -0.2), np.random.default_rng(1), steps=10)
+    start = np.zeros(12)
+    here = draw_paths([one.items[0].cell] * 12, model, np.random.default_rng(1), start).here
+    made = sample(model, here, start, torch.full((12,), -0.2), steps=10)
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     matched = [StructureMatcher().fit(crystal.structure, cell.crystal.structure) for crystal in made]
     assert np.mean(matched) >= 0.75
     assert all(space_group_of(crystal, 0.01) == 136 for crystal in made)
-    again = sample(model, [one.items[0].cell] * 12, torch.full((12,), -0.2), np.random.default_rng(1), steps=10)
+    here = draw_paths([one.items[0].cell] * 12, model, np.random.default_rng(1), start).here
+    again = sample(model, here, start, torch.full((12,), -0.2), steps=10)
     assert [crystal.id for crystal in again] == [crystal.id for crystal in made], "a seed reproduces"
 
 
@@ -311,10 +330,24 @@ def test_sites_are_chosen_as_known_crystals_have_them(data: PolymorphDataset) ->
         assert len(options) == len(chances)
     assert choice.weights[0] + choice.weights[1] > 0, "what other formulas took counts"
     rng = np.random.default_rng(0)
-    cell = draw_cell(choice, Wanted(check_formula("AlNi3"), 221, -0.1), Way(exploration=0.0), rng, Counter())
-    assert cell is not None
-    assert (cell.space_group, cell.crystal.formula) == (221, "Al1Ni3")
-    assert draw_cell(choice, Wanted(check_formula("AlNi2"), 221, -0.1), Way(), rng, Counter()) is None, "no sites of one and two atoms"
+    starts = Starts(choice, Way(candidates=4, recall=0.0), Recall({}))
+    drawn = starts.draw(Wanted(check_formula("AlNi3"), 221, -0.1), rng)
+    assert [(start.cell.space_group, start.cell.crystal.formula, start.time) for start in drawn] == [(221, "Al1Ni3", 0.0)] * 4
+    assert starts.draw(Wanted(check_formula("AlNi2"), 221, -0.1), rng) == [], "no sites of one and two atoms"
+
+
+def test_exploring_takes_sites_that_no_known_crystal_has(data: PolymorphDataset) -> None:
+    """All of them with exploration 1, where there are such; none of its weights counts known crystals."""
+    choice = SiteChoice.fit(data, np.random.default_rng(0))
+    assert choice.new_weights.any()
+    formula = check_formula("AlNi3")
+    options, chances = choice.probabilities(formula, 123, exploration=1.0)
+    is_new = np.array([name_of(123, formula.counts, option) not in choice.counts for option in options])
+    assert 0 < is_new.sum() < len(options)
+    assert chances[is_new].sum() == pytest.approx(1.0)
+    _, half = choice.probabilities(formula, 123, exploration=0.5)
+    assert half.sum() == pytest.approx(1.0)
+    assert half[is_new].sum() > 0.5
 
 
 def test_sites_that_were_drawn_come_seldom_again(data: PolymorphDataset) -> None:
@@ -323,29 +356,81 @@ def test_sites_that_were_drawn_come_seldom_again(data: PolymorphDataset) -> None
     wish = Wanted(check_formula("Al2Ni2"), 123, -0.1)
     met = {}
     for repetition in (1.0, 0.2):
-        drawn: Counter[str] = Counter()
+        starts = Starts(choice, Way(candidates=1, exploration=0.0, repetition=repetition), Recall({}))
         rng = np.random.default_rng(0)
         for _ in range(15):
-            draw_cell(choice, wish, Way(exploration=0.0, repetition=repetition), rng, drawn)
-        assert drawn.total() == 15
-        met[repetition] = len(drawn)
+            assert len(starts.draw(wish, rng)) == 1
+        drawn = starts.drawn[wish.formula]
+        assert sum(drawn.values()) == 15
+        met[repetition] = sum(times > 0 for times in drawn.values())
     assert met[0.2] > met[1.0]
-    only: Counter[str] = Counter()
+    starts = Starts(choice, Way(), Recall({}))
     for seed in range(20):
-        assert draw_cell(choice, Wanted(check_formula("AlNi3"), 221, -0.1), Way(), np.random.default_rng(seed), only) is not None
-    assert len(only) <= 2
+        assert len(starts.draw(Wanted(check_formula("AlNi3"), 221, -0.1), np.random.default_rng(seed))) == Way().candidates
+    assert sum(times > 0 for times in starts.drawn[check_formula("AlNi3")].values()) <= 2
+    assert sum(starts.drawn[check_formula("AlNi3")].values()) == pytest.approx(20)
+
+
+class _ByFreedom(SymmetricFlow):
+    """Expects the free coordinates over the atoms as energy."""
+
+    def forward(self, cells: Cells, time: Tensor, energy: Tensor) -> Outlook:
+        outlook = super().forward(cells, time, energy)
+        return outlook._replace(energy=cells.group[:, 1])
+
+
+def test_starts_are_taken_by_the_energy_that_they_are_expected_to_end_at(data: PolymorphDataset) -> None:
+    """With the expectation above, wishes for no energy give sites without freedom where those for more do not; unless it is not trusted."""
+    model = _ByFreedom(SIZES)
+    model.atomic_volumes.fill_(12.0)
+    choice = SiteChoice(np.zeros(5), {})
+    freedom: dict[tuple[float, float], float] = {}
+    for error in (0.05, np.inf):
+        model.energy_errors.fill_(error)
+        for energy in (0.0, 0.5):
+            wanted = [Wanted(check_formula("Al2Ni2"), 123, energy)] * 20
+            made = list(generate(model, choice, wanted, Way(steps=1), np.random.default_rng(0), data.subset([])))
+            cells = [symmetric_cell(one.crystal, 1e-3) for one in made if one.crystal is not None]
+            freedom[error, energy] = float(np.mean([len(cell.free_directions) / 4 for cell in cells if cell is not None]))
+    assert freedom[0.05, 0.0] < 0.1
+    assert freedom[0.05, 0.5] > 0.4
+    assert freedom[np.inf, 0.0] == pytest.approx(freedom[np.inf, 0.5])
+
+
+def test_samples_of_one_formula_take_other_sites_in_turn(data: PolymorphDataset) -> None:
+    """Though one kind of sites is nearest to the energy of every wish."""
+    model = _ByFreedom(SIZES)
+    model.atomic_volumes.fill_(12.0)
+    model.energy_errors.fill_(0.05)
+    wanted = [Wanted(check_formula("Al2Ni2"), 123, 0.25)] * 20
+    met = {}
+    for repetition in (1.0, 0.2):
+        way = Way(steps=1, repetition=repetition)
+        made = generate(model, SiteChoice(np.zeros(5), {}), wanted, way, np.random.default_rng(0), data.subset([]))
+        met[repetition] = len({one.prototype for one in made})
+    assert met[0.2] > met[1.0]
+
+
+def test_the_flow_learns_what_energy_to_expect() -> None:
+    """Of formulas whose energies it was never told; how far it misses is known."""
+    data = PolymorphDataset(two_kinds())
+    untold = [item for item in data.items if tenth_of(item.formula) == 1]
+    assert untold
+    trained = train_symmetric(data, Schedule(steps=150, rate=6e-3, averaging=0.9, with_muon=True), seed=0, sizes=SIZES)
+    model = trained.model
+    assert isinstance(model, SymmetricFlow)
+    assert 0 < float(model.energy_errors[-1]) < 0.2
+    time = np.full(len(untold), 0.95)
+    expected = expected_energies(model, draw_paths([item.cell for item in untold], model, np.random.default_rng(1), time).here, time)
+    assert np.abs(expected - [item.energy for item in untold]).max() < 0.25
+    few = train_symmetric(data.subset([0, 1]), Schedule(steps=1), seed=0, sizes=SIZES).model
+    assert isinstance(few, SymmetricFlow)
+    assert torch.isinf(few.energy_errors).all() or tenth_of(data.items[0].formula) == 1
 
 
 def test_groups_and_sites_follow_the_energy_that_is_asked_for() -> None:
     """Where one prototype is low and another high in every formula, low wishes take the one and high wishes the other."""
-    items = []
-    for symbols in itertools.combinations(("Al", "Co", "Cr", "Fe", "Ni", "V"), 2):
-        for group, (fractional, energy) in {221: ([[0, 0, 0], [0.5, 0.5, 0.5]], -0.4), 123: ([[0, 0, 0], [0.5, 0.5, 0.5]], 0.2)}.items():
-            lattice = 2.9 * np.eye(3) if group == 221 else np.diag([2.5, 2.5, 3.6])
-            cell = symmetric_cell(Crystal(lattice, np.array(fractional), np.array([atomic_numbers[s] for s in symbols])))
-            assert cell is not None
-            assert cell.space_group == group
-            items.append(Polymorph(cell, energy))
+    items = two_kinds()
     data = PolymorphDataset(items)
     choice = SiteChoice.fit(data, np.random.default_rng(0))
     assert choice.energies.deviation is not None
@@ -378,7 +463,8 @@ def test_samples_begin_near_a_known_crystal_with_the_same_sites(data: PolymorphD
     assert recall.nearest(wanted, "1:a_b", rng) is None
     model = SymmetricFlow(SIZES)
     model.atomic_volumes.fill_(12.0)
-    late = sample(model, [cell] * 3, torch.full((3,), -0.2), rng, begin=np.full(3, 0.999), steps=2)
+    time = np.full(3, 0.999)
+    late = sample(model, draw_paths([cell] * 3, model, rng, time).here, time, torch.full((3,), -0.2), steps=2)
     assert all(StructureMatcher().fit(crystal.structure, cell.crystal.structure) for crystal in late)
     choice = SiteChoice.fit(data, rng)
     made = [one.crystal for one in generate(model, choice, [wanted] * 8, Way(recall=1.0, recall_time=0.999, exploration=0.0), rng, data)]
@@ -488,11 +574,11 @@ def test_batches_stream_and_count_their_calls(data: PolymorphDataset) -> None:
     wanted = [Wanted(check_formula("AlNi3"), 221, -0.1)] * 130
     stream = generate(model, choice, wanted, Way(steps=5), np.random.default_rng(0))
     next(stream)
-    assert len(calls) == 5, "the first batch is out before the second is begun"
+    assert len(calls) == 6, "five steps and the expected energies; the first batch is out before the second is begun"
     assert 1 + len(list(stream)) == 130
-    assert len(calls) == 15
+    assert len(calls) == 18
     paths = draw_paths([item.cell for item in data.items[:8]], model, np.random.default_rng(0))
-    assert all(torch.isfinite(part) for part in losses(model, paths, torch.full((8,), float("nan"))))
+    assert all(torch.isfinite(part) for part in losses(model, paths, torch.zeros(8), torch.full((8,), torch.nan)))
 
 
 @pytest.mark.parametrize("model", ["equivariant", "flow"])
