@@ -28,6 +28,12 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
+def kept(name: str, part: str) -> list[Row]:
+    """Raw rows of the committed figures, from which a benchmark of many parts goes on; none where it was never run."""
+    path = RESULTS / f"{name}.json"
+    return list(json.loads(path.read_text())["rows"][part]) if path.exists() else []
+
+
 def goal(measured: float, wanted: float, *, at_least: bool) -> dict[str, Any]:
     """A figure beside its goal, with the verdict."""
     is_met = measured >= wanted if at_least else measured <= wanted
