@@ -565,6 +565,18 @@ def test_wrong_weights_and_settings_are_told(data: PolymorphDataset, tmp_path: P
         FlowMatching(FlowMatchingConfig()).train(alone, rng=np.random.default_rng(0), context=CONTEXT)
 
 
+def test_weights_from_before_the_expected_energies_open_and_trust_none() -> None:
+    made = to_checkpoint(Trained(SymmetricFlow(SIZES), SiteChoice(np.zeros(5), {}), {}), "key")
+    older = {name: value for name, value in made.tensors.items() if not name.startswith(("energy_errors", "network.value."))}
+    facts = {name: value for name, value in made.facts.items() if name != "new_site_weights"}
+    model, choice = from_checkpoint(replace(made, tensors=older, facts=facts))
+    assert isinstance(model, SymmetricFlow)
+    assert torch.isinf(model.energy_errors).all()
+    assert np.array_equal(choice.new_weights, np.zeros(3))
+    with pytest.raises(InputError, match="do not fit"):
+        from_checkpoint(replace(made, tensors=dict(list(older.items())[1:])))
+
+
 def test_batches_stream_and_count_their_calls(data: PolymorphDataset) -> None:
     model = SymmetricFlow(SIZES)
     model.atomic_volumes.fill_(12.0)
