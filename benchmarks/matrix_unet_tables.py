@@ -3,8 +3,8 @@
 python -m benchmarks.matrix_unet_tables [--seeds 100 101 102] [--workers 2] [--seconds 150]
 
 Data: benchmarks/data, the distinct crystals of configs/polymorphs_dataset.yaml, whose relaxations differ a little from machine to
-machine; cells of 2 to 12 atoms. Every model is trained
-for the same processor time on one core, and asked for held-out crystals by formula, space group and formation energy: of formulas that
+machine; cells of 2 to 12 atoms. Every model is trained for the same processor time on one core, and asked for held-out crystals by
+formula, space group and formation energy: of formulas that
 were held out, and of prototypes that were held out. Beside them: random symmetric crystals under the same formula and space group, and
 the nearest learned crystal with its elements exchanged. A match is StructureMatcher's with 0.2, 0.3 and 5 degrees (the paper's metric).
 Modification starts from the highest polymorph of each held-out formula and asks for the lowest; beside it, the crystal left as it is.
@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.record import RESULTS, Row, goal, kept, show, write
+from benchmarks.record import RESULTS, Row, goal, restore, show, write
 from campaign.artifacts import write_whole
 from campaign.types import Crystal
 from generators.matrix_unet.model import Design
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--finished", action="store_true", help="run nothing: write the figures of the parts that are there")
     arguments = parser.parse_args()
     SAVED.mkdir(parents=True, exist_ok=True)
-    _restore()
+    restore("matrix_unet_tables", "targets", lambda row: _part(row["seed"], row["split"], row["part"]))
     jobs: list[tuple[int, Split, str, float]] = []
     splits: tuple[Split, ...] = ("formulas", "prototypes")
     for models in (("baselines", OURS), (*GENERATIVE[:-1],), MODIFYING):
@@ -256,16 +256,6 @@ def main() -> None:
     parts = {"targets": [row for row in rows if row["seed"] in arguments.seeds]}
     show(summarise(parts))
     write("matrix_unet_tables", parts, summarise, notes=arguments.notes)
-
-
-def _restore() -> None:
-    """Parts of the committed figures become saved parts again, so that a fresh checkout goes on with what is missing."""
-    found: dict[Path, list[Row]] = {}
-    for row in kept("matrix_unet_tables", "targets"):
-        found.setdefault(_part(row["seed"], row["split"], row["part"]), []).append(row)
-    for path, rows in found.items():
-        if not path.exists():
-            write_whole(path, json.dumps(rows).encode())
 
 
 def _part(seed: int, split: str, model: str) -> Path:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.matrix_unet_tables import BEST_SHARE, DATA, DESIGNS, polymorphs
-from benchmarks.record import RESULTS, Row, goal, kept, show, write
+from benchmarks.record import RESULTS, Row, goal, restore, show, write
 from campaign.artifacts import write_whole
 from campaign.types import Crystal, FloatArray
 from generators.formulas import Formula
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--finished", action="store_true", help="run nothing: write the figures of the parts that are there")
     arguments = parser.parse_args()
     SAVED.mkdir(parents=True, exist_ok=True)
-    _restore()
+    restore("polymorph_inference", "formulas", lambda row: _part(row["seed"], OURS if row["way"] == "control" else row["way"]))
     jobs = [(seed, way, arguments.seconds, arguments.formulas, arguments.relaxations) for seed in arguments.seeds for way in arguments.ways]
     if not arguments.finished:
         with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -235,16 +235,6 @@ def main() -> None:
     parts = {"formulas": [row for row in rows if row["seed"] in arguments.seeds]}
     show(summarise(parts))
     write("polymorph_inference", parts, summarise, notes=arguments.notes)
-
-
-def _restore() -> None:
-    """Parts of the committed figures become saved parts again, so that a fresh checkout goes on with what is missing."""
-    found: defaultdict[Path, list[Row]] = defaultdict(list)
-    for row in kept("polymorph_inference", "formulas"):
-        found[_part(row["seed"], OURS if row["way"] == "control" else row["way"])].append(row)
-    for path, rows in found.items():
-        if not path.exists():
-            write_whole(path, json.dumps(rows).encode())
 
 
 def _part(seed: int, way: str) -> Path:

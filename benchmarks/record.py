@@ -28,10 +28,15 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def kept(name: str, part: str) -> list[Row]:
-    """Raw rows of the committed figures, from which a benchmark of many parts goes on; none where it was never run."""
+def restore(name: str, part: str, path_of: Callable[[Row], Path]) -> None:
+    """Rows of the committed figures become saved parts again, where there are none, so that a fresh checkout goes on with the rest."""
     path = RESULTS / f"{name}.json"
-    return list(json.loads(path.read_text())["rows"][part]) if path.exists() else []
+    found: dict[Path, list[Row]] = {}
+    for row in json.loads(path.read_text())["rows"][part] if path.exists() else ():
+        found.setdefault(path_of(row), []).append(row)
+    for saved, rows in found.items():
+        if not saved.exists():
+            write_whole(saved, json.dumps(rows).encode())
 
 
 def goal(measured: float, wanted: float, *, at_least: bool) -> dict[str, Any]:

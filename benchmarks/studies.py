@@ -2,7 +2,8 @@
 
 python -m benchmarks.studies [--part generator matches strategy] [--seeds 200 201 202] [--seconds 200]
 
-Generator: configs/studies/flow_matching_training.yaml on the kept polymorphs; goals: at least 30 trials, a third of the training steps
+Generator: configs/studies/flow_matching_training.yaml on the labels of configs/polymorphs_dataset.yaml, run to its end in the folder
+benchmarks/results/parts/polymorphs before; goals: at least 30 trials, a third of the training steps
 saved by pruning, a lower validation loss than with the shipped defaults at the same number of steps. As larger batches and networks
 take longer, winner and defaults (and the defaults with the winner's rate alone) are then trained for the same processor time on fresh
 seeds, which hold out other formulas and begin from other weights; their losses are compared pair by pair.

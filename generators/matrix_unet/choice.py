@@ -75,6 +75,8 @@ class SiteChoice:
         if not options:
             return options, score
         chances = np.exp(score - logsumexp(score))
+        if not exploration:
+            return options, chances
         names = [name_of(space_group, formula.counts, option) for option in options]
         is_new = np.array([not self.counts.get(name) for name in names])
         if is_new.any():
