@@ -3,12 +3,13 @@
 python -m benchmarks.polymorph_inference [--seeds 100 101 102] [--ways ...] [--workers 2] [--seconds 150] [--formulas 20] [--relaxations 40]
 
 For each held-out formula 40 crystals of each way are relaxed by the potential that labelled the data: of the equivariant flow and of the
-matrix models, asked for low energies in space groups as the learned crystals of that shape have them at such energies; random symmetric
-crystals in space groups drawn in the same way; and learned crystals with their elements exchanged, the nearest first. What counts is the
-gap to the lowest known polymorph of the cell (meV/atom), the share of formulas within 5 meV/atom, after 10 and after 40 relaxations, and
-how many end below it.
-Control: the same flow is asked for energies all over the formula's range; asked and found energies are correlated within each formula,
-and the space group of what is made, before and after relaxation, is held against the one that was asked for.
+matrix models, asked for low energies in any of the space groups that learned crystals of that shape have; random symmetric crystals in
+space groups drawn as the site choice of these models draws them at such energies; and learned crystals with their elements exchanged, the
+nearest first. What counts is the gap to the lowest known polymorph of the cell (meV/atom), the share of formulas within 5 meV/atom, after
+10 and after 40 relaxations, and how many end below it.
+Control: the same flow, its sites not taken in turn, is asked for space groups and energies all over the formula's range; asked and found
+energies are correlated within each formula, and the space group of what is made, before and after relaxation, is held against the one
+that was asked for.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import json
 import multiprocessing
 import os
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,12 @@ import numpy as np
 from benchmarks.matrix_unet_tables import BEST_SHARE, DATA, DESIGNS, polymorphs
 from benchmarks.record import RESULTS, Row, goal, restore, show, write
 from campaign.artifacts import write_whole
-from campaign.types import Crystal, FloatArray
+from campaign.types import Crystal
 from generators.formulas import Formula
 from generators.matrix_unet.choice import SiteChoice
+from generators.matrix_unet.model import MatrixModel
+from generators.matrix_unet.sample import Way, generate
+from generators.matrix_unet.symmetric_flow import SymmetricFlow
 from generators.matrix_unet.wanted import Wanted
 from generators.polymorphs import PolymorphDataset
 
@@ -110,14 +115,12 @@ def run(seed: int, way: str, seconds: float, n_formulas: int, n_relaxed: int) ->
         for formula, known in cells:
             rows.append(_row(seed, way, formula, known, [relaxed(crystal)[1] for crystal in made[formula]]))
     else:
-        choice = SiteChoice.fit(learned, np.random.default_rng(seed))
         generator = _generator(way, learned, seed, seconds)
         for formula, known in cells:
-            low = known[0] - np.abs(rng.normal(0.0, 0.05, n_relaxed))
-            wanted = _wishes(learned, choice, formula, low, rng)
+            wanted = [Wanted(formula, None, known[0] - abs(float(away))) for away in rng.normal(0.0, 0.05, n_relaxed)]
             rows.append(_row(seed, way, formula, known, [relaxed(crystal)[1] for crystal in generator(wanted, rng)]))
             if way == OURS:
-                rows.append(_control(seed, generator, learned, choice, formula, known, n_relaxed, rng))
+                rows.append(_control(seed, generator, formula, known, n_relaxed, rng))
     write_whole(path, json.dumps(rows).encode())
     print(f"{path.stem}: {time.time() - began:.0f} s", flush=True)
 
@@ -127,22 +130,14 @@ def _row(seed: int, way: str, formula: Formula, known: Sequence[float], energies
     return {"seed": seed, "way": way, "formula": str(formula), "lowest": round(known[0], 5), "known": len(known), "energies": found}
 
 
-def _control(
-    seed: int,
-    generator: Any,
-    learned: PolymorphDataset,
-    choice: SiteChoice,
-    formula: Formula,
-    known: Sequence[float],
-    n: int,
-    rng: np.random.Generator,
-) -> Row:
+def _control(seed: int, generator: _Generator, formula: Formula, known: Sequence[float], n: int, rng: np.random.Generator) -> Row:
     from generators.symmetry import space_group_of
 
     asked = rng.uniform(known[0], known[max(1, round(0.9 * (len(known) - 1)))], n)
-    wanted = _wishes(learned, choice, formula, asked, rng)
+    options = generator.choice.options(formula)
+    wanted = [Wanted(formula, options.draw_group(float(energy), rng), float(energy)) for energy in asked]
     rows = []
-    for wish, crystal in zip(wanted, generator(wanted, rng), strict=True):
+    for wish, crystal in zip(wanted, generator(wanted, rng, in_turn=False), strict=True):
         final, energy = relaxed(crystal)
         before = space_group_of(crystal) if crystal is not None else 0
         after = space_group_of(final) if final is not None else 0
@@ -150,51 +145,47 @@ def _control(
     return {"seed": seed, "way": "control", "formula": str(formula), "wishes": rows}
 
 
-def _generator(way: str, learned: PolymorphDataset, seed: int, seconds: float) -> Any:
+@dataclass(frozen=True)
+class _Generator:
     """Takes wishes and a random stream, gives a crystal or None for each, in their order."""
-    from generators.matrix_unet.sample import Way, generate
+
+    choice: SiteChoice
+    model: MatrixModel | SymmetricFlow | None
+    """None for random crystals."""
+    way: Way
+    learned: PolymorphDataset
+
+    def __call__(self, wanted: Sequence[Wanted], rng: np.random.Generator, *, in_turn: bool = True) -> list[Crystal | None]:
+        if self.model is None:
+            return [_random(wish.formula, self.choice.options(wish.formula).draw_group(wish.energy, rng), rng) for wish in wanted]
+        way = self.way if in_turn else replace(self.way, repetition=1.0)
+        return [sample.crystal for sample in generate(self.model, self.choice, wanted, way, rng, self.learned)]
+
+
+def _generator(way: str, learned: PolymorphDataset, seed: int, seconds: float) -> _Generator:
     from generators.matrix_unet.train import MATRIX_RATE, SYMMETRIC_RATE, train_matrix, train_symmetric
     from generators.networks.training import Schedule
 
     if way == RANDOM:
-        return _random
+        return _Generator(SiteChoice.fit(learned, np.random.default_rng(seed)), None, Way(), learned)
     if way == OURS:
         trained = train_symmetric(learned, Schedule(10**7, SYMMETRIC_RATE, seconds=seconds, with_muon=True), seed=seed)
-        taken = Way(steps=20)
-    else:
-        trained = train_matrix(learned, DESIGNS[way], Schedule(10**7, MATRIX_RATE, seconds=seconds), seed=seed)
-        taken = Way(100, "ddim") if way == "diffusion" else Way(100)
-
-    def generated(wanted: Sequence[Wanted], rng: np.random.Generator) -> list[Crystal | None]:
-        return [sample.crystal for sample in generate(trained.model, trained.choice, wanted, taken, rng, learned)]
-
-    return generated
+        return _Generator(trained.choice, trained.model, Way(), learned)
+    trained = train_matrix(learned, DESIGNS[way], Schedule(10**7, MATRIX_RATE, seconds=seconds), seed=seed)
+    return _Generator(trained.choice, trained.model, Way(100, "ddim") if way == "diffusion" else Way(100), learned)
 
 
-def _random(wanted: Sequence[Wanted], rng: np.random.Generator) -> list[Crystal | None]:
+def _random(formula: Formula, space_group: int, rng: np.random.Generator) -> Crystal | None:
     from generators.formulas import mean_atomic_volume
     from generators.wyckoff import assignments, spread_cell
 
-    found: list[Crystal | None] = []
-    for wish in wanted:
-        fitting = assignments(wish.space_group, wish.formula.counts)
-        cell = None
-        for _ in range(20):
-            chosen = fitting[int(rng.integers(len(fitting)))]
-            cell = spread_cell(wish.space_group, chosen, wish.formula.numbers, mean_atomic_volume(wish.formula), rng)
-            if cell is not None:
-                break
-        found.append(cell.crystal if cell is not None else None)
-    return found
-
-
-def _wishes(
-    learned: PolymorphDataset, choice: SiteChoice, formula: Formula, energies: FloatArray, rng: np.random.Generator
-) -> list[Wanted]:
-    """The formula at each energy, in space groups as learned crystals of its shape have them at that energy."""
-    groups = Counter(item.cell.space_group for item in learned.items if item.formula.shape == formula.shape)
-    chances = {group: float(count) for group, count in groups.items()}
-    return [Wanted(formula, choice.draw_group(formula, chances, float(energy), rng), float(energy)) for energy in energies]
+    fitting = assignments(space_group, formula.counts)
+    for _ in range(20):
+        chosen = fitting[int(rng.integers(len(fitting)))]
+        cell = spread_cell(space_group, chosen, formula.numbers, mean_atomic_volume(formula), rng)
+        if cell is not None:
+            return cell.crystal
+    return None
 
 
 def _substituted(learned: PolymorphDataset, formula: Formula, n: int) -> list[Crystal]:

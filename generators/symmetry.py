@@ -156,6 +156,11 @@ def prototype_name(space_group: int, elements: Sequence[tuple[int, Mapping[str, 
     return f"{space_group}:{min(_canonical(space_group, name) for name in names)}"
 
 
+def group_of_prototype(name: str) -> int:
+    """The space group that a prototype's name begins with."""
+    return int(name.partition(":")[0])
+
+
 def _letters(sites: Mapping[str, int]) -> str:
     return "".join(f"{sites[letter]}{letter}" for letter in sorted(sites))
 

@@ -12,20 +12,70 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 
+from campaign.errors import InputError
 from campaign.types import FloatArray
 from generators.formulas import Formula
 from generators.matrix_unet.energies import SiteEnergies
 from generators.polymorphs import PolymorphDataset
+from generators.symmetry import group_of_prototype
 from generators.wyckoff import Assignment, assignments, degrees_of_freedom, group_of, name_of
 
 N_FEATURES, N_COUNTS = 5, 2
 """The first features tell how often known crystals took the sites."""
 _MOST_FITTED, _RIDGE = 600, 1e-2
+
+
+class Sites(NamedTuple):
+    """Wyckoff positions of a space group for the atoms of each element, and the prototype that they make."""
+
+    space_group: int
+    assignment: Assignment
+    prototype: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that a formula's atoms can take, and what is known of it before an energy is asked for.
+
+    log_chances (m,); log_chances_of_new (m,) among those that no known crystal has, -inf for the others; energies (m,) in eV/atom, and
+    the width of what to expect around them, infinite where nothing is known.
+    """
+
+    sites: Sequence[Sites]
+    log_chances: FloatArray
+    log_chances_of_new: FloatArray
+    energies: FloatArray
+    width: float
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Options, float]]) -> Options:
+        """Of several space groups with their chances."""
+        sites = [one for options, _ in parts for one in options.sites]
+        known, new = ([np.log(chance) + getattr(one, name) for one, chance in parts] for name in ("log_chances", "log_chances_of_new"))
+        return cls(sites, np.concatenate(known), np.concatenate(new), np.concatenate([one.energies for one, _ in parts]), parts[0][0].width)
+
+    def chances(self, energy: float | None = None, *, new: bool = False) -> FloatArray:
+        """(m,) at an energy (eV/atom) where one is given; ``new``: of those alone that no known crystal has, if there are such."""
+        if not self.sites:
+            return np.zeros(0)
+        if new and np.isfinite(self.log_chances_of_new).any():
+            return np.asarray(softmax(self.log_chances_of_new))
+        asked = 0.0 if energy is None else -0.5 * ((self.energies - energy) / self.width) ** 2
+        return np.asarray(softmax(self.log_chances + asked))
+
+    def draw_group(self, energy: float, rng: np.random.Generator) -> int:
+        """A space group by the chances of its sites at an energy (eV/atom)."""
+        chances: defaultdict[int, float] = defaultdict(float)
+        for sites, chance in zip(self.sites, self.chances(energy).tolist(), strict=True):
+            chances[sites.space_group] += chance
+        groups = sorted(chances)
+        return int(rng.choice(groups, p=[chances[group] for group in groups]))
 
 
 @dataclass(frozen=True)
@@ -36,6 +86,7 @@ class SiteChoice:
     counts: Mapping[str, int]
     energies: SiteEnergies = field(default_factory=SiteEnergies)
     new_weights: FloatArray = field(default_factory=lambda: np.zeros(N_FEATURES - N_COUNTS))
+    _options: dict[tuple[Formula, int | None], Options] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def fit(cls, data: PolymorphDataset, rng: np.random.Generator) -> SiteChoice:
@@ -64,47 +115,43 @@ class SiteChoice:
         start = np.eye(N_FEATURES)[0]
         return cls(seen.fitted(start), counts, SiteEnergies.fit(data), alone.fitted(start[N_COUNTS:]))
 
-    def probabilities(
-        self, formula: Formula, space_group: int, energy: float | None = None, exploration: float = 0.0
-    ) -> tuple[tuple[Assignment, ...], FloatArray]:
-        """The assignments of the formula's atoms, and their chances (m,), at an energy (eV/atom) where one is given.
+    def groups(self, formula: Formula) -> dict[int, float]:
+        """How often known crystals of the formula's shape have each space group; those of any shape that it fits where there are none.
 
-        ``exploration``: the share (1) of the chances that goes to sites which no known crystal has, if there are such.
+        Raises InputError where no known crystal has a space group that it fits.
         """
-        options, score = self._scores(formula, space_group, energy)
-        if not options:
-            return options, score
-        chances = np.exp(score - logsumexp(score))
-        if not exploration:
-            return options, chances
-        names = [name_of(space_group, formula.counts, option) for option in options]
-        is_new = np.array([not self.counts.get(name) for name in names])
-        if is_new.any():
-            new_score = _features(space_group, formula.counts, names, self.counts)[is_new, N_COUNTS:] @ self.new_weights
-            chances *= 1 - exploration
-            chances[is_new] += exploration * np.exp(new_score - logsumexp(new_score))
-        return options, chances
+        known: Counter[int] = Counter()
+        for name, times in self.counts.items():
+            known[group_of_prototype(name)] += times
+        found = {}
+        for group in sorted(known):
+            times = sum(self.counts.get(name_of(group, formula.counts, option), 0) for option in assignments(group, formula.counts))
+            if times:
+                found[group] = float(times)
+        found = found or {group: float(known[group]) for group in sorted(known) if assignments(group, formula.counts)}
+        if not found:
+            raise InputError(f"no labelled crystal has a space group that {formula} fits", hint="name space_groups")
+        return found
 
-    def draw_group(self, formula: Formula, groups: Mapping[int, float], energy: float, rng: np.random.Generator) -> int:
-        """One of the space groups by their chances before the energy is known, times the chance of the energy on their sites."""
-        names = sorted(group for group, chance in groups.items() if chance > 0)
-        scores = []
-        for group in names:
-            _, known = self._scores(formula, group, None)
-            _, asked = self._scores(formula, group, energy)
-            scores.append(np.log(groups[group]) + (logsumexp(asked) - logsumexp(known) if len(asked) else 0.0))
-        score = np.array(scores)
-        return int(rng.choice(names, p=np.exp(score - logsumexp(score))))
+    def options(self, formula: Formula, space_group: int | None = None) -> Options:
+        """What the formula's atoms can take in a space group, or in those of known crystals; reckoned once for each."""
+        key = (formula, space_group)
+        if key not in self._options:
+            groups = self.groups(formula) if space_group is None else {space_group: 1.0}
+            self._options[key] = Options.joined([(self._within(formula, group), chance) for group, chance in groups.items()])
+        return self._options[key]
 
-    def _scores(self, formula: Formula, space_group: int, energy: float | None) -> tuple[tuple[Assignment, ...], FloatArray]:
-        """The assignments, and the logarithms of their chances up to a constant."""
-        options = assignments(space_group, formula.counts)
-        if not options:
-            return (), np.zeros(0)
-        names = [name_of(space_group, formula.counts, option) for option in options]
-        score = _features(space_group, formula.counts, names, self.counts) @ self.weights
-        score = score - logsumexp(score)
-        return options, score if energy is None else score + self.energies.log_chance(energy, formula, space_group, names)
+    def _within(self, formula: Formula, group: int) -> Options:
+        taken = assignments(group, formula.counts)
+        names = [name_of(group, formula.counts, one) for one in taken]
+        sites = [Sites(group, one, name) for one, name in zip(taken, names, strict=True)]
+        if not sites:
+            return Options([], np.zeros(0), np.zeros(0), np.zeros(0), np.inf)
+        table = _features(group, formula.counts, names, self.counts)
+        is_known = np.array([self.counts.get(name, 0) > 0 for name in names])
+        new = np.where(is_known, -np.inf, table[:, N_COUNTS:] @ self.new_weights)
+        energies, width = self.energies.predict(formula, names), self.energies.width
+        return Options(sites, log_softmax(table @ self.weights), new if is_known.all() else log_softmax(new), energies, width)
 
 
 def _features(space_group: int, counts: tuple[int, ...], names: Sequence[str], known: Mapping[str, int]) -> FloatArray:

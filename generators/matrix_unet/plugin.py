@@ -224,14 +224,14 @@ class _Generating(Conditional):
             return
         model, choice = self._model(checkpoint)
         data = self._data(context, context.labelled) if context.labelled else PolymorphDataset([])
-        wanted = draw(self.config.wanted, n, data, context.space, rng, choice, done=len(context.labelled) + len(context.pending))
+        wanted = draw(self.config.wanted, n, data, context.space, rng, done=len(context.labelled) + len(context.pending))
         made = (
             (
                 sample.crystal,
                 Proposal(
                     condition={
                         "formula": str(sample.wanted.formula),
-                        "space_group": sample.wanted.space_group,
+                        "space_group": sample.space_group,
                         "energy": round(sample.wanted.energy, 6),
                     }
                 ),

@@ -23,8 +23,8 @@ from generators.matrix_unet.symmetric_flow import sample as sample_symmetric
 from generators.matrix_unet.wanted import Wanted, numbers_of
 from generators.polymorphs import Polymorph, PolymorphDataset
 from generators.prototypes import assigned_elements, chemical_distance, substituted
-from generators.symmetry import SymmetricCell, symmetric_cell
-from generators.wyckoff import name_of, random_cell
+from generators.symmetry import SymmetricCell, group_of_prototype, symmetric_cell
+from generators.wyckoff import random_cell
 
 _LARGEST_BATCH, _PAIRS_PER_BATCH = 64, 5_000
 _TRIES, _NEAREST = 20, 3
@@ -52,10 +52,14 @@ class Way:
 
 @dataclass(frozen=True)
 class Sample:
-    """What came of a wish; no crystal where its cell has no volume or no sites fit. ``prototype``: the sites that were drawn."""
+    """What came of a wish; no crystal where its cell has no volume or no sites fit.
+
+    ``space_group``: that of the wish, or the one taken. ``prototype``: the sites that were drawn.
+    """
 
     wanted: Wanted
     crystal: Crystal | None
+    space_group: int | None = None
     prototype: str | None = None
 
 
@@ -69,6 +73,8 @@ def generate(
 ) -> Iterator[Sample]:
     """One sample of each wish, the smallest cells first, in batches whose memory grows neither with their number nor with the cells'
     size; in the order of the wishes within a batch. Draws from ``rng``, which also seeds torch's stream.
+
+    Raises InputError where a wish names no space group and its formula fits none of the known crystals' ones.
     """
     torch.manual_seed(int(rng.integers(2**31)))
     starts = Starts(choice, way, Recall.of(known) if known is not None else Recall({}))
@@ -76,7 +82,7 @@ def generate(
         if isinstance(model, SymmetricFlow):
             yield from _symmetric(model, wishes, way, rng, starts)
         else:
-            yield from _matrix(model, wishes, way)
+            yield from _matrix(model, choice, wishes, way, rng)
 
 
 def _batches(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
@@ -104,7 +110,11 @@ def _symmetric(model: SymmetricFlow, wanted: Sequence[Wanted], way: Way, rng: np
         made = sample_symmetric(model, here.taken(kept), time[kept], energy, steps=way.steps, guidance=way.guidance)
     crystals = dict(zip(chosen, made, strict=True))
     for row, wish in enumerate(wanted):
-        yield Sample(wish, crystals[row], drawn[chosen[row]][1].cell.prototype) if row in crystals else Sample(wish, None)
+        if row in crystals:
+            cell = drawn[chosen[row]][1].cell
+            yield Sample(wish, crystals[row], cell.space_group, cell.prototype)
+        else:
+            yield Sample(wish, None, wish.space_group)
 
 
 @dataclass(frozen=True)
@@ -124,28 +134,29 @@ class Starts:
         self._choice, self._way, self._recall = choice, way, recall
         self.drawn: defaultdict[Formula, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
         self.taken: defaultdict[Formula, Counter[str]] = defaultdict(Counter)
-        self._cells: dict[tuple[Formula, int, str], SymmetricCell | None] = {}
+        self._cells: dict[tuple[Formula, str], SymmetricCell | None] = {}
 
     def draw(self, wanted: Wanted, rng: np.random.Generator) -> list[Start]:
-        """``way.candidates`` of them; none where no sites fit the group alone.
+        """``way.candidates`` of them; none where no sites fit.
 
         Sites come by the choice's chances, those drawn before less often.
         """
-        way, formula, group = self._way, wanted.formula, wanted.space_group
-        options, chances = self._choice.probabilities(formula, group, wanted.energy, way.exploration)
-        names = [name_of(group, formula.counts, option) for option in options]
+        way, formula = self._way, wanted.formula
+        options = self._choice.options(formula, wanted.space_group)
+        chances = options.chances(wanted.energy, new=rng.random() < way.exploration)
+        drawn = self.drawn[formula]
         found: list[Start] = []
-        for _ in range(_TRIES + way.candidates if options else 0):
-            times = np.array([self.drawn[formula][name] for name in names])
+        for _ in range(_TRIES + way.candidates if options.sites else 0):
+            times = np.array([drawn[sites.prototype] for sites in options.sites])
             weights = chances * way.repetition ** (times - times.min())
-            row = int(rng.choice(len(options), p=weights / weights.sum()))
-            key = (formula, group, names[row])
+            sites = options.sites[int(rng.choice(len(weights), p=weights / weights.sum()))]
+            key = (formula, sites.prototype)
             if key not in self._cells:
-                self._cells[key] = random_cell(group, options[row], formula.numbers, 12.0, rng)
+                self._cells[key] = random_cell(sites.space_group, sites.assignment, formula.numbers, 12.0, rng)
             cell = self._cells[key]
             if cell is not None:
-                self.drawn[formula][names[row]] += 1 / way.candidates
-                like = self._recall.nearest(wanted, names[row], rng) if rng.random() < way.recall else None
+                drawn[sites.prototype] += 1 / way.candidates
+                like = self._recall.nearest(formula, sites.prototype, rng) if rng.random() < way.recall else None
                 found.append(Start(cell, 0.0) if like is None else Start(like, way.recall_time))
             if len(found) == way.candidates:
                 break
@@ -165,19 +176,18 @@ class Recall:
             found[item.cell.prototype].append(item)
         return cls(found)
 
-    def nearest(self, wanted: Wanted, prototype: str, rng: np.random.Generator) -> SymmetricCell | None:
+    def nearest(self, formula: Formula, prototype: str, rng: np.random.Generator) -> SymmetricCell | None:
         """One of the three nearest in chemistry with these sites, its elements exchanged; None where there is none."""
         options = []
         for row, item in enumerate(self.by_prototype.get(prototype, ())):
-            if item.formula.shape == wanted.formula.shape and item.cell.space_group == wanted.space_group:
-                for symbols in assigned_elements(wanted.formula, item.formula):
-                    options.append((chemical_distance(item.formula, symbols), row, symbols))
+            for symbols in assigned_elements(formula, item.formula):
+                options.append((chemical_distance(item.formula, symbols), row, symbols))
         options.sort(key=lambda option: option[:2])
         if not options:
             return None
         _, row, symbols = options[int(rng.integers(min(_NEAREST, len(options))))]
-        cell = _symmetric_cell(substituted(self.by_prototype[prototype][row].crystal, symbols, wanted.formula))
-        return cell if cell is not None and cell.space_group == wanted.space_group else None
+        cell = _symmetric_cell(substituted(self.by_prototype[prototype][row].crystal, symbols, formula))
+        return cell if cell is not None and cell.space_group == group_of_prototype(prototype) else None
 
 
 @lru_cache(maxsize=5_000)
@@ -185,12 +195,12 @@ def _symmetric_cell(crystal: Crystal) -> SymmetricCell | None:
     return symmetric_cell(crystal, precision=1e-2)
 
 
-def _matrix(model: MatrixModel, wanted: Sequence[Wanted], way: Way) -> Iterator[Sample]:
-    conditions = conditions_of(
-        numbers_of([wish.formula for wish in wanted]), [wish.space_group for wish in wanted], [wish.energy for wish in wanted]
-    )
-    for wish, crystal in zip(wanted, model.sample(conditions, steps=way.steps, sampler=way.sampler, guidance=way.guidance), strict=True):
-        yield Sample(wish, crystal)
+def _matrix(model: MatrixModel, choice: SiteChoice, wanted: Sequence[Wanted], way: Way, rng: np.random.Generator) -> Iterator[Sample]:
+    groups = [wish.space_group or choice.options(wish.formula).draw_group(wish.energy, rng) for wish in wanted]
+    conditions = conditions_of(numbers_of([wish.formula for wish in wanted]), groups, [wish.energy for wish in wanted])
+    made = model.sample(conditions, steps=way.steps, sampler=way.sampler, guidance=way.guidance)
+    for wish, group, crystal in zip(wanted, groups, made, strict=True):
+        yield Sample(wish, crystal, group)
 
 
 def modify(

@@ -11,6 +11,7 @@ import torch
 
 from campaign.errors import InputError
 from campaign.types import Checkpoint
+from generators.formulas import check_formula
 from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.energies import SiteEnergies
 from generators.matrix_unet.model import Design, MatrixModel
@@ -32,7 +33,7 @@ def to_checkpoint(trained: Trained, data_key: str, extra: Mapping[str, float] | 
         "prototypes": json.dumps(dict(trained.choice.counts), sort_keys=True),
         "site_weights": json.dumps(trained.choice.weights.tolist()),
         "new_site_weights": json.dumps(trained.choice.new_weights.tolist()),
-        "site_energies": json.dumps([dict(trained.choice.energies.weights), trained.choice.energies.deviation]),
+        "known_energies": _written(trained.choice.energies),
         "data": data_key,
     }
     tensors = {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
@@ -57,6 +58,17 @@ def from_checkpoint(checkpoint: Checkpoint) -> tuple[MatrixModel | SymmetricFlow
     except RuntimeError as error:
         raise InputError(f"the weights do not fit their own description: {error}") from error
     model.eval()
-    energies = SiteEnergies(*json.loads(facts.get("site_energies", "[]")))  # older checkpoints know nothing of them
+    energies = _read(facts["known_energies"]) if "known_energies" in facts else SiteEnergies()  # older checkpoints know nothing of them
     new = np.array(json.loads(facts.get("new_site_weights", "[0.0, 0.0, 0.0]")))
     return model, SiteChoice(np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]), energies, new)
+
+
+def _written(energies: SiteEnergies) -> str:
+    known = [[str(formula), prototype] for formula, prototype in energies.known]
+    return json.dumps([known, energies.weights.tolist(), energies.middle, energies.settings.tolist(), energies.deviation])
+
+
+def _read(text: str) -> SiteEnergies:
+    known, weights, middle, settings, deviation = json.loads(text)
+    crystals = [(check_formula(formula), prototype) for formula, prototype in known]
+    return SiteEnergies(crystals, np.array(weights), middle, np.array(settings), deviation)

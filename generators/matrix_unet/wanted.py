@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from campaign.errors import InputError
 from campaign.types import SearchSpace
 from generators.formulas import Formula, FormulaText, check_formula, formulas_of
-from generators.matrix_unet.choice import SiteChoice
 from generators.polymorphs import PolymorphDataset
 from generators.wyckoff import SpaceGroup, assignments, check_fits
 
@@ -24,7 +21,7 @@ class WantedConfig(BaseModel):
 
     formulas: tuple[FormulaText, ...] = Field((), description="Formulas of the primitive cell, such as Ni3Al; drawn where empty.")
     space_groups: tuple[SpaceGroup, ...] = Field(
-        (), description="Numbers of space groups; drawn as often as the labelled crystals have them where empty."
+        (), description="Numbers of space groups; where empty those that labelled crystals of the formula's shape have, as the energy asks."
     )
     energies: tuple[float, ...] = Field(
         (), description="Formation energies (eV/atom), such as a schedule from the hull downward; drawn between the bounds where empty."
@@ -45,10 +42,10 @@ class WantedConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A formula of the primitive cell in a space group at a formation energy (eV/atom)."""
+    """A formula of the primitive cell at a formation energy (eV/atom), in a space group or in any that known crystals have."""
 
     formula: Formula
-    space_group: int
+    space_group: int | None
     energy: float
 
 
@@ -58,12 +55,9 @@ def draw(
     data: PolymorphDataset,
     space: SearchSpace,
     rng: np.random.Generator,
-    choice: SiteChoice,
     done: int = 0,
 ) -> list[Wanted]:
     """n of them; with ``every`` the n that follow the ``done`` ones that were asked for before.
-
-    Space groups that are not given are drawn as the data have them and as the choice of sites expects the energy there.
 
     Raises InputError where a formula fits none of the space groups.
     """
@@ -86,7 +80,7 @@ def draw(
     found = []
     for row in rng.integers(len(formulas), size=n):
         energy = float(rng.choice(config.energies) if config.energies else rng.uniform(low, high))
-        found.append(Wanted(formulas[int(row)], _group(formulas[int(row)], energy, config, data, rng, choice), energy))
+        found.append(Wanted(formulas[int(row)], _group(formulas[int(row)], config, rng), energy))
     return found
 
 
@@ -95,21 +89,14 @@ def _lowest_fifth(data: PolymorphDataset) -> tuple[float, float]:
     return (float(min(energies)), float(np.quantile(energies, 0.2))) if energies else (-1.0, 0.0)
 
 
-def _group(
-    formula: Formula, energy: float, config: WantedConfig, data: PolymorphDataset, rng: np.random.Generator, choice: SiteChoice
-) -> int:
-    """One that the formula fits: of those given with equal chance, or as often as crystals of this shape have it at the energy."""
-    if config.space_groups:
-        fitting = [group for group in config.space_groups if assignments(group, formula.counts)]
-        if not fitting:
-            check_fits(config.space_groups[0], formula.symbols, formula.counts)
-        return int(rng.choice(fitting))
-    times = Counter(item.cell.space_group for item in data.items if item.formula.shape == formula.shape)
-    if not times:
-        times = Counter(item.cell.space_group for item in data.items if assignments(item.cell.space_group, formula.counts))
-    if not times:
-        raise InputError(f"no labelled crystal has a space group that {formula} fits", hint="name space_groups")
-    return choice.draw_group(formula, {group: float(count) for group, count in times.items()}, energy, rng)
+def _group(formula: Formula, config: WantedConfig, rng: np.random.Generator) -> int | None:
+    """One that the formula fits of those given, with equal chance."""
+    if not config.space_groups:
+        return None
+    fitting = [group for group in config.space_groups if assignments(group, formula.counts)]
+    if not fitting:
+        check_fits(config.space_groups[0], formula.symbols, formula.counts)
+    return int(rng.choice(fitting))
 
 
 def numbers_of(formulas: Sequence[Formula]) -> list[list[int]]:
