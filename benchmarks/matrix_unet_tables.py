@@ -140,11 +140,12 @@ def _model(name: str, learned: PolymorphDataset, targets: Sequence[Polymorph], s
         ways = {"DDPM": Way(100, "ddpm"), "DDIM": Way(100, "ddim")}
     if name == "equivariant flow":
         ways = {
-            name: Way(repetition=1.0),
-            f"{name}, 100 steps": Way(steps=100, repetition=1.0),
-            f"{name} from one start": Way(candidates=1, repetition=1.0),
-            f"{name} without recall": Way(recall=0.0, repetition=1.0),
-            f"{name} on new sites": Way(exploration=1.0, repetition=1.0),
+            name: Way(),
+            f"{name}, 100 steps": Way(steps=100),
+            f"{name} from one start": Way(candidates=1),
+            f"{name} without recall": Way(recall=0.0),
+            f"{name} without turns": Way(repetition=1.0),
+            f"{name} on new sites": Way(exploration=1.0),
         }
     rows = []
     for label, way in ways.items():

@@ -83,10 +83,10 @@ class FlowMatchingConfig(ConditionalConfig):
         description="equivariant: starts drawn for each sample, of which one is taken by the energy that it is expected to end at.",
     )
     exploration: float = Field(
-        0.1, ge=0, le=1, description="equivariant: share (1) of the sites that no labelled crystal has; 1 for new prototypes alone."
+        0.1, ge=0, le=1, description="equivariant: share (1) of samples on sites that no labelled crystal has; 1 for new prototypes alone."
     )
     repetition: float = Field(
-        0.2,
+        0.1,
         gt=0,
         le=1,
         description="equivariant: factor (1) on the chance of sites for each sample of the formula that had them in the same round.",

@@ -35,8 +35,8 @@ class Way:
     """How samples are taken.
 
     Steps; the sampler of a diffusion model; guidance. Of the equivariant flow: how many starts are drawn for each wish, of which one is
-    taken by the energy that it is expected to end at; the share of sites that no known crystal has; the factor on the chance of sites for
-    each wish that they were drawn for before; and the share of starts that are a known crystal with the same sites, its elements
+    taken by the energy that it is expected to end at; the share of samples whose sites no known crystal has; the factor on the chance of
+    sites for each wish that they were drawn for before; and the share of starts that are a known crystal with the same sites, its elements
     exchanged, at time ``recall_time`` of its path, where there is one.
     """
 
@@ -45,7 +45,7 @@ class Way:
     guidance: float = 1.0
     candidates: int = 16
     exploration: float = 0.1
-    repetition: float = 0.2
+    repetition: float = 0.1
     recall: float = 0.9
     recall_time: float = 0.95
 
