@@ -65,16 +65,16 @@ class SiteEnergies:
         middle = energies.median()
         away = energies - middle
         settings = _fitted(known, away)
-        inverse = torch.linalg.inv(_with_noise(_alike(known, known), settings))
-        errors = _errors(inverse, away, _blocks(known))
+        inverse = torch.linalg.inv(with_noise(likeness(known, known), settings))
+        errors = errors_without(inverse, away, blocks_of(known))
         return cls(known, (inverse @ away).numpy(), float(middle), settings.numpy(), NORMAL * float(errors.abs().median()))
 
     def predict(self, formula: Formula, prototypes: Sequence[str]) -> FloatArray:
         """(m,) eV/atom of the formula on the sites of each prototype."""
         if not len(self.weights):
             return np.zeros(len(prototypes))
-        alike = _alike([(formula, prototype) for prototype in prototypes], self.known)
-        return np.asarray(self.middle + _kernel(alike, torch.as_tensor(self.settings)).numpy() @ self.weights)
+        like = likeness([(formula, prototype) for prototype in prototypes], self.known)
+        return np.asarray(self.middle + kernel(like, torch.as_tensor(self.settings)).numpy() @ self.weights)
 
     @property
     def width(self) -> float:
@@ -82,7 +82,7 @@ class SiteEnergies:
         return np.inf if self.deviation is None else self.deviation / _SHARPNESS
 
 
-class _Alike(NamedTuple):
+class Likeness(NamedTuple):
     """Of every two crystals (n, m): the sum over pairs of elements, the chemical distance, and whether they are of one prototype."""
 
     pairs: Tensor
@@ -90,15 +90,15 @@ class _Alike(NamedTuple):
     is_same: Tensor
 
 
-def _alike(these: Sequence[Known], those: Sequence[Known]) -> _Alike:
+def likeness(these: Sequence[Known], those: Sequence[Known]) -> Likeness:
     formulas = [sorted({formula for formula, _ in known}) for known in (these, those)]
-    rows, columns = ([every.index(formula) for formula, _ in known] for every, known in zip(formulas, (these, those), strict=True))
+    places = [{formula: place for place, formula in enumerate(every)} for every in formulas]
+    rows, columns = ([place[formula] for formula, _ in known] for place, known in zip(places, (these, those), strict=True))
     shares = [_shares(every) for every in formulas]
     pairs = ((shares[0] @ shares[1].T) ** 2 + shares[0] ** 2 @ (shares[1] ** 2).T) / 2
-    names = sorted({prototype for _, prototype in (*these, *those)})
-    here, there = (np.array([names.index(prototype) for _, prototype in known]) for known in (these, those))
+    here, there = (np.array([prototype for _, prototype in known]) for known in (these, those))
     at = np.ix_(rows, columns)
-    return _Alike(*(torch.as_tensor(array) for array in (pairs[at], _distances(*formulas)[at], here[:, None] == there)))
+    return Likeness(*(torch.as_tensor(array) for array in (pairs[at], distances(*formulas)[at], here[:, None] == there)))
 
 
 def _shares(formulas: Sequence[Formula]) -> FloatArray:
@@ -109,7 +109,7 @@ def _shares(formulas: Sequence[Formula]) -> FloatArray:
     return found
 
 
-def _distances(these: Sequence[Formula], those: Sequence[Formula]) -> FloatArray:
+def distances(these: Sequence[Formula], those: Sequence[Formula]) -> FloatArray:
     """(n, m) chemical distances; far where elements cannot be exchanged."""
     found = np.full((len(these), len(those)), _FAR)
     for shape in {formula.shape for formula in these} & {formula.shape for formula in those}:
@@ -127,18 +127,18 @@ def _pettifor(formula: Formula) -> list[float]:
     return [pettifor_number(symbol) for _, symbol in sorted(zip(formula.counts, formula.symbols, strict=True))]
 
 
-def _kernel(alike: _Alike, settings: Tensor) -> Tensor:
+def kernel(like: Likeness, settings: Tensor) -> Tensor:
     common, of_pairs, of_formula, of_prototype, of_both, _, long, short = settings.unbind()
-    near = of_formula * torch.exp(-alike.distance / long)
-    on_same: Tensor = alike.is_same * (of_prototype + of_both * torch.exp(-alike.distance / short))
-    return common + of_pairs * alike.pairs + near + on_same
+    near = of_formula * torch.exp(-like.distance / long)
+    on_same: Tensor = like.is_same * (of_prototype + of_both * torch.exp(-like.distance / short))
+    return common + of_pairs * like.pairs + near + on_same
 
 
-def _with_noise(alike: _Alike, settings: Tensor) -> Tensor:
-    return _kernel(alike, settings) + settings[len(_FIRST_VARIANCES) - 1] * torch.eye(len(alike.pairs), dtype=torch.float64)
+def with_noise(like: Likeness, settings: Tensor) -> Tensor:
+    return kernel(like, settings) + settings[len(_FIRST_VARIANCES) - 1] * torch.eye(len(like.pairs), dtype=torch.float64)
 
 
-def _blocks(known: Sequence[Known]) -> list[list[int]]:
+def blocks_of(known: Sequence[Known]) -> list[list[int]]:
     """Rows of each formula, cells of other sizes counted with it."""
     found: dict[Formula, list[int]] = {}
     for row, (formula, _) in enumerate(known):
@@ -146,7 +146,7 @@ def _blocks(known: Sequence[Known]) -> list[list[int]]:
     return list(found.values())
 
 
-def _errors(inverse: Tensor, away: Tensor, blocks: Sequence[list[int]]) -> Tensor:
+def errors_without(inverse: Tensor, away: Tensor, blocks: Sequence[list[int]]) -> Tensor:
     """(n,) of each energy as the other formulas give it."""
     weights = inverse @ away
     return torch.cat([torch.linalg.solve(inverse[block][:, block], weights[block]) for block in blocks])
@@ -155,12 +155,12 @@ def _errors(inverse: Tensor, away: Tensor, blocks: Sequence[list[int]]) -> Tenso
 def _fitted(known: Sequence[Known], away: Tensor) -> Tensor:
     """Settings of the least mean error over the energies' scale, held near the first ones by their squared logarithmic differences."""
     rows: list[int] = []
-    blocks = _blocks(known)
+    blocks = blocks_of(known)
     for k in np.random.default_rng(0).permutation(len(blocks)).tolist():
         if len(rows) < _MOST_FITTED:
             rows += blocks[k]
     chosen = [known[row] for row in rows]
-    alike, parts, energies = _alike(chosen, chosen), _blocks(chosen), away[rows]
+    like, parts, energies = likeness(chosen, chosen), blocks_of(chosen), away[rows]
     scale = NORMAL * energies.abs().median().clamp_min(1e-3)
     first = torch.cat(
         [torch.tensor(_FIRST_VARIANCES, dtype=torch.float64) * scale**2, torch.tensor(_FIRST_LENGTHS, dtype=torch.float64)]
@@ -170,8 +170,8 @@ def _fitted(known: Sequence[Known], away: Tensor) -> Tensor:
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        inverse = torch.linalg.inv(_with_noise(alike, logs.exp()))
-        value = _errors(inverse, energies, parts).abs().mean() / scale + _HOLD * ((logs - first) ** 2).sum()
+        inverse = torch.linalg.inv(with_noise(like, logs.exp()))
+        value = errors_without(inverse, energies, parts).abs().mean() / scale + _HOLD * ((logs - first) ** 2).sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
