@@ -1,6 +1,6 @@
 """The paper's Tables 1 and 2 beside ours: how often a conditional generator gives the polymorph whose conditions it was given.
 
-python -m benchmarks.matrix_unet_tables [--seeds 100 101 102] [--workers 2] [--seconds 150]
+python -m benchmarks.matrix_unet_tables [--seeds 100 101 102] [--workers 2] [--seconds 150] [--scale paper]
 
 Data: benchmarks/data, the distinct crystals of configs/polymorphs_dataset.yaml, whose relaxations differ a little from machine to
 machine; cells of 2 to 12 atoms. Every model is trained for the same processor time on one core, and asked for held-out crystals by
@@ -8,6 +8,7 @@ formula, space group and formation energy: of formulas that
 were held out, and of prototypes that were held out. Beside them: random symmetric crystals under the same formula and space group, and
 the nearest learned crystal with its elements exchanged. A match is StructureMatcher's with 0.2, 0.3 and 5 degrees (the paper's metric).
 Modification starts from the highest polymorph of each held-out formula and asks for the lowest; beside it, the crystal left as it is.
+With --scale paper the matrix models have the paper's sizes, and all learn on a GPU, an hour each unless --seconds says otherwise.
 Each seed, split and model is a part of its own under benchmarks/results/parts; a new start, also in a fresh checkout, goes on with
 what is missing.
 """
@@ -22,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -33,16 +35,34 @@ from benchmarks.record import RESULTS, Row, goal, restore, show, write
 from campaign.artifacts import write_whole
 from campaign.types import Crystal
 from generators.matrix_unet.model import Design
+from generators.matrix_unet.unet import Preset
 from generators.matrix_unet.wanted import Wanted
 from generators.polymorphs import Filters, Polymorph, PolymorphDataset
 from generators.symmetry import symmetric_cell
 
 DATA = Path(__file__).parent / "data" / "polymorphs.extxyz.gz"
-SAVED = RESULTS / "parts" / "matrix_unet_tables"
 SEEDS = (100, 101, 102)
-SECONDS, SAMPLES, TARGETS, BEST_SHARE = 150.0, 10, 60, 0.25
+SAMPLES, TARGETS, BEST_SHARE = 10, 60, 0.25
 FILTERS = Filters(atoms=(2, 12), least_group=7, least_share=0.01)
 Split = Literal["formulas", "prototypes"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The name and the command of the figures, the sizes of the matrix models, where all learn, and for how long (s)."""
+
+    name: str
+    command: str
+    preset: Preset
+    device: str
+    seconds: float
+
+
+_COMMAND = "python -m benchmarks.matrix_unet_tables"
+SCALES = {
+    "small": Scale("matrix_unet_tables", _COMMAND, "small", "cpu", 150.0),
+    "paper": Scale("matrix_unet_tables_paper", f"{_COMMAND} --scale paper", "paper", "cuda", 3600.0),
+}
 DESIGNS = {
     "diffusion": Design("diffusion"),
     "flow, normal": Design("flow", noise="normal"),
@@ -104,16 +124,16 @@ def is_match(one: Crystal | None, other: Crystal) -> bool:
             return False
 
 
-def run(seed: int, split: Split, model: str, seconds: float) -> None:
+def run(seed: int, split: Split, model: str, scale: Scale) -> None:
     import torch
 
     torch.set_num_threads(1)
-    path = _part(seed, split, model)
+    path = _part(seed, split, model, scale)
     if path.exists():
         return
     began = time.time()
     learned, targets = split_of(split, seed)
-    rows = _baselines(learned, targets, seed) if model == "baselines" else _model(model, learned, targets, seed, seconds)
+    rows = _baselines(learned, targets, seed) if model == "baselines" else _model(model, learned, targets, seed, scale)
     common = {"seed": seed, "split": split, "part": model, "learned": len(learned)}
     write_whole(path, json.dumps([common | row for row in rows]).encode())
     print(f"{path.stem}: {time.time() - began:.0f} s", flush=True)
@@ -123,15 +143,17 @@ def _row(name: str, item: Polymorph, hits: Sequence[bool], **more: Any) -> Row:
     return {"model": name, "formula": str(item.formula), "atoms": len(item.crystal), "hits": [int(hit) for hit in hits], **more}
 
 
-def _model(name: str, learned: PolymorphDataset, targets: Sequence[Polymorph], seed: int, seconds: float) -> list[Row]:
+def _model(name: str, learned: PolymorphDataset, targets: Sequence[Polymorph], seed: int, scale: Scale) -> list[Row]:
     from generators.matrix_unet.sample import Way, generate
     from generators.matrix_unet.train import MATRIX_RATE, SYMMETRIC_RATE, train_matrix, train_symmetric
     from generators.networks.training import Schedule
 
     if name == "equivariant flow":
-        trained = train_symmetric(learned, Schedule(10**7, SYMMETRIC_RATE, seconds=seconds, with_muon=True), seed=seed)
+        schedule = Schedule(10**7, SYMMETRIC_RATE, seconds=scale.seconds, with_muon=True)
+        trained = train_symmetric(learned, schedule, seed=seed, device=scale.device)
     else:
-        trained = train_matrix(learned, DESIGNS[name], Schedule(10**7, MATRIX_RATE, seconds=seconds), seed=seed)
+        design = replace(DESIGNS[name], preset=scale.preset)
+        trained = train_matrix(learned, design, Schedule(10**7, MATRIX_RATE, seconds=scale.seconds), seed=seed, device=scale.device)
     steps = {"steps": trained.metrics["steps"]}
     if name in MODIFYING:
         return _modified(name, trained.model, targets, seed, steps)
@@ -238,29 +260,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="processor time of each training")
+    parser.add_argument("--scale", choices=list(SCALES), default="small", help="paper: the paper's sizes, on a GPU")
+    parser.add_argument("--seconds", type=float, help="processor time of each training; 150, or 3600 at the paper's scale")
     parser.add_argument("--notes", default="", help="written beside the figures")
     parser.add_argument("--finished", action="store_true", help="run nothing: write the figures of the parts that are there")
     arguments = parser.parse_args()
-    SAVED.mkdir(parents=True, exist_ok=True)
-    restore("matrix_unet_tables", "targets", lambda row: _part(row["seed"], row["split"], row["part"]))
-    jobs: list[tuple[int, Split, str, float]] = []
+    scale = SCALES[arguments.scale]
+    scale = replace(scale, seconds=arguments.seconds or scale.seconds)
+    _saved(scale).mkdir(parents=True, exist_ok=True)
+    restore(scale.name, "targets", lambda row: _part(row["seed"], row["split"], row["part"], scale))
+    jobs: list[tuple[int, Split, str, Scale]] = []
     splits: tuple[Split, ...] = ("formulas", "prototypes")
     for models in (("baselines", OURS), (*GENERATIVE[:-1],), MODIFYING):
         for seed in arguments.seeds:
             for split in splits if models != MODIFYING else splits[:1]:
-                jobs += [(seed, split, model, arguments.seconds) for model in models]
+                jobs += [(seed, split, model, scale) for model in models]
     if not arguments.finished:
         with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             list(pool.map(run, *zip(*jobs, strict=True)))
-    rows = [row for path in sorted(SAVED.glob("*.json")) for row in json.loads(path.read_text())]
+    rows = [row for path in sorted(_saved(scale).glob("*.json")) for row in json.loads(path.read_text())]
     parts = {"targets": [row for row in rows if row["seed"] in arguments.seeds]}
     show(summarise(parts))
-    write("matrix_unet_tables", parts, summarise, notes=arguments.notes)
+    write(scale.name, parts, summarise, notes=arguments.notes, command=scale.command)
 
 
-def _part(seed: int, split: str, model: str) -> Path:
-    return SAVED / f"{seed}-{split}-{model.replace(', ', '_').replace(' ', '_')}.json"
+def _saved(scale: Scale) -> Path:
+    return RESULTS / "parts" / scale.name
+
+
+def _part(seed: int, split: str, model: str, scale: Scale) -> Path:
+    return _saved(scale) / f"{seed}-{split}-{model.replace(', ', '_').replace(' ', '_')}.json"
 
 
 def summarise(parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:

@@ -50,13 +50,17 @@ def middle(rows: Sequence[Row], key: str) -> float:
 
 
 def write(
-    name: str, rows: Mapping[str, Sequence[Row]], summarise: Callable[[Mapping[str, Sequence[Row]]], dict[str, Any]], notes: str = ""
+    name: str,
+    rows: Mapping[str, Sequence[Row]],
+    summarise: Callable[[Mapping[str, Sequence[Row]]], dict[str, Any]],
+    notes: str = "",
+    command: str = "",
 ) -> Path:
-    """Write raw rows by part, and the summary that follows from them alone."""
+    """Write raw rows by part, and the summary that follows from them alone; the command is that of the name where none is given."""
     path = RESULTS / f"{name}.json"
     document = {
         "name": name,
-        "command": f"python -m benchmarks.{name}",
+        "command": command or f"python -m benchmarks.{name}",
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
         "versions": versions.installed(),

@@ -129,8 +129,7 @@ def generator_part(seeds: Sequence[int], seconds: float, workers: int) -> dict[s
 
 def matches(job: tuple[str, int]) -> list[Row]:
     """Of a training of 150 s of processor time with one of the rates: matches of ten samples for each target."""
-    from benchmarks.matrix_unet_tables import SAMPLES, is_match, split_of
-    from benchmarks.matrix_unet_tables import SECONDS as TRAINED
+    from benchmarks.matrix_unet_tables import SAMPLES, SCALES, is_match, split_of
     from generators.matrix_unet.sample import Way, generate
     from generators.matrix_unet.train import train_symmetric
     from generators.matrix_unet.wanted import Wanted
@@ -142,7 +141,7 @@ def matches(job: tuple[str, int]) -> list[Row]:
         found: list[Row] = json.loads(path.read_text())
         return found
     learned, targets = split_of("formulas", seed)
-    trained = train_symmetric(learned, Schedule(10**7, RATES[which], seconds=TRAINED, with_muon=True), seed=seed)
+    trained = train_symmetric(learned, Schedule(10**7, RATES[which], seconds=SCALES["small"].seconds, with_muon=True), seed=seed)
     targets = sorted((item for item in targets if len(item.crystal) <= 8), key=lambda item: len(item.crystal))
     rows = []
     for name, way in (("as shipped", Way()), ("without recall", Way(recall=0.0))):

@@ -35,6 +35,7 @@ def train(
     group: Annotated[int, typer.Option(min=1, help="Fewest polymorphs of a formula.")] = 7,
     share: Annotated[float, typer.Option(help="Least share (1) of the crystals that an element or a space group needs.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train a conditional generator on polymorphs, a tenth of whose formulas is held out to judge it by.
 
@@ -52,7 +53,12 @@ def train(
     from generators.networks.training import Progress, Schedule
     from generators.polymorphs import Filters, polymorphs_of_labelled
 
-    for name, value, known in (("model", model, MODELS), ("preset", preset, tuple(PRESETS)), ("form", form, ("faithful", "better"))):
+    for name, value, known in (
+        ("model", model, MODELS),
+        ("preset", preset, tuple(PRESETS)),
+        ("form", form, ("faithful", "better")),
+        ("device", device, ("cpu", "cuda")),
+    ):
         if value not in known:
             raise InputError(f"expected --{name} {' or '.join(known)}, got {value}")
     if target.suffix != ".safetensors":
@@ -77,7 +83,7 @@ def train(
             bar.update(task, completed=progress.step, description=f"loss {progress.loss:.3f}")
 
         if model == "equivariant":
-            trained = train_symmetric(learned, Schedule(steps, SYMMETRIC_RATE, with_muon=True), seed=seed, progress=told)
+            trained = train_symmetric(learned, Schedule(steps, SYMMETRIC_RATE, with_muon=True), seed=seed, progress=told, device=device)
         else:
             method, _, modifies = model.partition("_")
             is_better = form == "better" and method == "flow" and not modifies
@@ -87,7 +93,7 @@ def train(
                 form="better" if is_better else "faithful",
                 preset=preset,  # type: ignore[arg-type]
             )
-            trained = train_matrix(learned, design, Schedule(steps, MATRIX_RATE), seed=seed, progress=told)
+            trained = train_matrix(learned, design, Schedule(steps, MATRIX_RATE), seed=seed, progress=told, device=device)
     loss = validation_loss(trained, held)
     write_whole(target, checkpoint_to_bytes(to_checkpoint(trained, data.key, {"validation_loss": loss})))
     console.print(

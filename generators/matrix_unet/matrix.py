@@ -7,7 +7,7 @@ elements H to Lr and their properties), the operations of a space group as sorte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -35,6 +35,9 @@ class Conditions:
     counts: Tensor
     numbers: Tensor
 
+    def to(self, device: torch.device) -> Conditions:
+        return Conditions(*(getattr(self, field.name).to(device) for field in fields(self)))
+
 
 def matrices(crystals: Sequence[Crystal]) -> Tensor:
     """(b, 64, 3), lattice vectors in angstrom. Raises InputError on more than 60 atoms."""
@@ -55,7 +58,7 @@ def check_size(n_atoms: int) -> None:
 def crystals_of(found: Tensor, numbers: Tensor) -> list[Crystal | None]:
     """Of matrices (b, 64, 3) and the elements of their rows (b, 64); None where the lattice vectors span no volume."""
     crystals: list[Crystal | None] = []
-    for matrix, row in zip(found.double().numpy(), numbers.numpy(), strict=True):
+    for matrix, row in zip(found.double().cpu().numpy(), numbers.cpu().numpy(), strict=True):
         lattice, n = matrix[FIRST_LATTICE_ROW:], int((row > 0).sum())
         is_cell = bool(np.isfinite(matrix).all()) and abs(np.linalg.det(lattice)) > _LEAST_VOLUME
         crystals.append(Crystal(lattice, matrix[:n] % 1.0, row[:n]) if is_cell else None)

@@ -76,6 +76,10 @@ class MatrixModel(nn.Module):
         self.atomic_volumes: Tensor
 
     @property
+    def device(self) -> torch.device:
+        return self.energy_scale.device
+
+    @property
     def is_better(self) -> bool:
         return self.design.form == "better"
 
@@ -122,17 +126,17 @@ class MatrixModel(nn.Module):
             examples = _with_random_origin(examples)
         conditions = self.scaled(examples.conditions)
         if self.is_better:
-            keep = (torch.rand(len(conditions.energy)) >= LEFT_OUT).float()
+            keep = (torch.rand_like(conditions.energy) >= LEFT_OUT).float()
             conditions = replace(conditions, energy=conditions.energy * keep)
         target = self.encode(examples.target, conditions.numbers)
         if self.design.method == "regression":
             assert examples.initial is not None
-            found = self.predict(examples.initial, torch.zeros(len(target)), conditions)
+            found = self.predict(examples.initial, torch.zeros_like(conditions.energy), conditions)
             of_coordinates = COORDINATE_LOSSES[self.design.coordinate_loss](found[:, :SITES], target[:, :SITES])
             return self._total(of_coordinates, found, target, conditions)
         if self.design.method == "diffusion":
             noise = torch.randn_like(target)
-            times = torch.randint(TIMES, (len(target),))
+            times = torch.randint(TIMES, (len(target),), device=target.device)
             noised = schedule("ddpm").add_noise(target, noise, times)
             found = self.predict(noised, times, conditions, examples.initial)
             return self._total(absolute(found[:, :SITES], noise[:, :SITES]), found, noise, conditions)
@@ -140,7 +144,7 @@ class MatrixModel(nn.Module):
         velocity = target - start
         if self.is_better:
             velocity = torch.cat([_wrapped(velocity[:, :FIRST_LATTICE_ROW]), velocity[:, FIRST_LATTICE_ROW:]], 1)
-        time = torch.rand(len(target))
+        time = torch.rand_like(conditions.energy)
         found = self.predict(start + time[:, None, None] * velocity, time, conditions)
         return self._total(absolute(found[:, :SITES], velocity[:, :SITES]), found, velocity, conditions)
 
@@ -167,16 +171,17 @@ class MatrixModel(nn.Module):
 
         ``guidance`` above 1 goes further from what no energy gives; it is one of the better form.
         """
-        conditions = self.scaled(conditions)
-        shape = (len(conditions.counts), 64, 3)
+        conditions = self.scaled(conditions.to(self.device))
+        initial = initial.to(self.device) if initial is not None else None
+        like = torch.empty(len(conditions.counts), 64, 3, device=self.device)
         if self.design.method == "regression":
-            x = self.predict(_given(initial), torch.zeros(shape[0]), conditions)
+            x = self.predict(_given(initial), torch.zeros_like(conditions.energy), conditions)
         elif self.design.method == "diffusion":
-            x = self._denoised(conditions, initial, steps, "ddpm" if sampler == "euler" else sampler)
+            x = self._denoised(torch.randn_like(like), conditions, initial, steps, "ddpm" if sampler == "euler" else sampler)
         else:
-            x = self.start(torch.empty(shape), conditions) if initial is None else self.encode(initial, conditions.numbers)
+            x = self.start(like, conditions) if initial is None else self.encode(initial, conditions.numbers)
             for k in range(steps):
-                time = torch.full((shape[0],), k / steps)
+                time = torch.full_like(conditions.energy, k / steps)
                 velocity = self.predict(x, time, conditions)
                 if guidance != 1.0:
                     free = self.predict(x, time, replace(conditions, energy=torch.zeros_like(conditions.energy)))
@@ -184,12 +189,11 @@ class MatrixModel(nn.Module):
                 x = x + velocity / steps
         return crystals_of(self.decode(x, conditions.numbers), conditions.numbers)
 
-    def _denoised(self, conditions: Conditions, initial: Tensor | None, steps: int, sampler: Literal["ddpm", "ddim"]) -> Tensor:
-        x = torch.randn(len(conditions.counts), 64, 3)
+    def _denoised(self, x: Tensor, conditions: Conditions, initial: Tensor | None, steps: int, sampler: Literal["ddpm", "ddim"]) -> Tensor:
         plan = schedule(sampler)
         plan.set_timesteps(steps)
         for time in plan.timesteps:
-            noise = self.predict(x, time.expand(len(x)), conditions, initial)
+            noise = self.predict(x, time.to(x.device).expand(len(x)), conditions, initial)
             x = plan.step(noise, time, x).prev_sample
         return x
 
@@ -219,7 +223,7 @@ def _with_random_origin(examples: Examples) -> Examples:
     numbers = examples.conditions.numbers
     is_atom = (numbers > 0)[..., None].float()
     order = torch.argsort(_sort_key(numbers), dim=1)
-    shift = torch.rand(len(numbers), 1, 3) * is_atom
+    shift = torch.rand(len(numbers), 1, 3, device=numbers.device) * is_atom
 
     def moved(x: Tensor) -> Tensor:
         ordered = x.gather(1, order[..., None].expand_as(x))
@@ -231,8 +235,8 @@ def _with_random_origin(examples: Examples) -> Examples:
 def _sort_key(numbers: Tensor) -> Tensor:
     """Blocks of equal elements stay where they are, with random orders inside; rows without atoms stay too."""
     starts = torch.cat([torch.zeros_like(numbers[:, :1]), (numbers[:, 1:] != numbers[:, :-1]).long()], 1).cumsum(1).double()
-    place = torch.arange(numbers.shape[1], dtype=torch.double) / (10 * numbers.shape[1])
-    return starts + torch.where(numbers > 0, torch.rand(numbers.shape, dtype=torch.double) * 0.9, place)
+    place = torch.arange(numbers.shape[1], device=numbers.device) / (10 * numbers.shape[1])
+    return starts + torch.where(numbers > 0, torch.rand_like(starts) * 0.9, place)
 
 
 def atomic_volumes_of(items: Sequence[Polymorph]) -> Tensor:

@@ -33,7 +33,7 @@ from generators.matrix_unet.train import MATRIX_RATE, PAIRS_PER_BATCH, SYMMETRIC
 from generators.matrix_unet.unet import Preset
 from generators.matrix_unet.wanted import WantedConfig, draw
 from generators.networks.periodic import PeriodicSizes
-from generators.networks.training import Progress, Schedule
+from generators.networks.training import Progress, Schedule, on_device
 from generators.polymorphs import PolymorphDataset, polymorphs_of_labelled, tenth_of
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class ConditionalConfig(Frame):
 
     weights: ConfigPath | None = Field(None, description="File that `oreloop train flow` wrote, to start from.")
     preset: Preset = Field("small", description="Sizes of the matrix UNet: the paper's, or small ones for CPUs.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the network learns and samples.")
     least_labels: int = Field(100, ge=4, description="Labelled crystals before it is first trained.")
     training: TrainingConfig = TrainingConfig()
     steps: int = Field(20, ge=1, description="Steps of the sampler, one or two calls of the network each.")
@@ -152,11 +153,13 @@ class Conditional(ABC):
         if self.design is None:
             schedule = Schedule(steps, settings.rate or SYMMETRIC_RATE, averaging=settings.averaging, with_muon=True)
             begun = start if isinstance(start, SymmetricFlow) else None
-            trained = train_symmetric(learned, schedule, seed=seed, start=begun, sizes=self.sizes, pairs=settings.pairs, progress=_told)
+            trained = train_symmetric(
+                learned, schedule, seed=seed, start=begun, sizes=self.sizes, pairs=settings.pairs, progress=_told, device=self.config.device
+            )
         else:
             schedule = Schedule(steps, settings.rate or MATRIX_RATE, averaging=settings.averaging)
             before = start if isinstance(start, MatrixModel) else None
-            trained = train_matrix(learned, self.design, schedule, seed=seed, start=before, progress=_told)
+            trained = train_matrix(learned, self.design, schedule, seed=seed, start=before, progress=_told, device=self.config.device)
         trained = replace(trained, choice=SiteChoice.fit(data, rng))
         return to_checkpoint(trained, data.key, {"validation_loss": validation_loss(trained, held)})
 
@@ -192,7 +195,7 @@ class Conditional(ABC):
         found = model.design if isinstance(model, MatrixModel) else None
         if found != self.design:
             raise InputError(f"the weights are of {found or 'the equivariant flow'}, but the config asks for {self.design or 'that'}")
-        return model, choice
+        return on_device(model, self.config.device), choice
 
     def _possible(self, made: Iterator[tuple[Crystal | None, Proposal]]) -> Iterator[tuple[Crystal, Proposal]]:
         lost = Counter[str]()

@@ -62,15 +62,17 @@ class Cells:
 
     def taken(self, rows: Sequence[int]) -> Cells:
         """Some of the crystals, in this order."""
-        index = torch.tensor(list(rows), dtype=torch.long)
+        index = torch.tensor(list(rows), dtype=torch.long, device=self.counts.device)
         return Cells(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def to(self, device: torch.device) -> Cells:
+        return Cells(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def crystals(self) -> list[Crystal]:
         """With atoms in the order of the batch; a metric that no cell has is made one by its nearest positive one."""
         found = []
-        for fractional, metric, numbers, n in zip(
-            self.fractional.double().numpy(), self.metric.double().numpy(), self.numbers.numpy(), self.counts.tolist(), strict=True
-        ):
+        arrays = (tensor.cpu().numpy() for tensor in (self.fractional.double(), self.metric.double(), self.numbers, self.counts))
+        for fractional, metric, numbers, n in zip(*arrays, strict=True):
             values, vectors = np.linalg.eigh((metric + metric.T) / 2)
             lattice = np.linalg.cholesky((vectors * values.clip(1e-2)) @ vectors.T)
             found.append(Crystal(lattice, fractional[:n] % 1.0, numbers[:n]))
@@ -195,6 +197,10 @@ class SymmetricFlow(nn.Module):
         """eV/atom by which expected energies miss at the times ``JUDGED``, on formulas whose energies were not learned; infinite where
         that is not known."""
 
+    @property
+    def device(self) -> torch.device:
+        return self.energy_scale.device
+
     def forward(self, cells: Cells, time: Tensor, energy: Tensor) -> Outlook:
         """time (b,) from 0 to 1. energy (b,) in eV/atom; not a number where none is asked for."""
         angle = time[:, None] * np.pi * torch.arange(1, _FREQUENCIES + 1, device=time.device)
@@ -208,7 +214,7 @@ class SymmetricFlow(nn.Module):
 
     def log_chance(self, expected: FloatArray, asked: FloatArray, time: FloatArray) -> FloatArray:
         """(b,) logarithm of p(asked energy | expected energy at a time), up to a constant; energies in eV/atom."""
-        error = np.interp(time, JUDGED, self.energy_errors.numpy())
+        error = np.interp(time, JUDGED, self.energy_errors.cpu().numpy())
         return np.asarray(-0.5 * ((expected - asked) / error) ** 2)
 
     def guided(self, cells: Cells, time: Tensor, energy: Tensor, guidance: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -244,14 +250,15 @@ class Paths:
 
 def draw_paths(cells: Sequence[SymmetricCell], model: SymmetricFlow, rng: np.random.Generator, time: FloatArray | None = None) -> Paths:
     """Random starts, and a time (b,) for each: uniform from 0 to 1 where none is given."""
-    start, end, metric = random_start(cells, model.atomic_volumes.numpy(), rng)
+    start, end, metric = random_start(cells, model.atomic_volumes.cpu().numpy(), rng)
     time = rng.random(len(cells)) if time is None else time
     goal = np.stack([cell.crystal.lattice @ cell.crystal.lattice.T for cell in cells])
     metric = exp_metric(metric, time[:, None, None] * log_metric(metric, goal))
     scale = (np.linalg.det(metric) ** 0.5 / [len(cell.crystal) for cell in cells]) ** (2 / 3)
     way = (1 - time)[:, None, None] * (end - start)
-    here = cells_of(cells).moved(_tensor(end - way), _tensor(metric))
-    return Paths(here, _tensor(time), _tensor(way), _tensor(log_metric(metric, goal) / scale[:, None, None]))
+    here = cells_of(cells).moved(_tensor(end - way), _tensor(metric)).to(model.device)
+    change = log_metric(metric, goal) / scale[:, None, None]
+    return Paths(here, *(_tensor(array).to(model.device) for array in (time, way, change)))
 
 
 def _tensor(array: FloatArray) -> Tensor:
@@ -265,6 +272,7 @@ def losses(model: SymmetricFlow, paths: Paths, energy: Tensor, asked: Tensor) ->
     energy (b,): what the crystals have at the end, in eV/atom. asked (b,): the same, or not a number.
     """
     here = paths.here
+    energy, asked = (values.to(here.metric) for values in (energy, asked))
     metric = here.metric / scale_of(here.metric, here.counts)[:, None, None]
     way, change, expected = model(here, paths.time, asked)
     error = way - paths.way
@@ -285,18 +293,20 @@ def sample(
 
     Euler's method over ``steps`` equal times: each takes 1 / (steps left) of the way that is left. Nothing is drawn.
     """
+    here, energy = here.to(model.device), energy.to(here.metric)
     for k in range(steps):
-        time = _tensor(first + (1 - first) * k / steps)
+        time = _tensor(first + (1 - first) * k / steps).to(energy)
         way, change = model.guided(here, time, energy, guidance)
         scale = scale_of(here.metric, here.counts)[:, None, None]
         share = 1 / (steps - k)
-        metric = exp_metric(here.metric.double().numpy(), (share * scale * change).double().numpy())
-        here = here.moved(here.fractional + share * way, _tensor(metric))
+        metric = exp_metric(*(tensor.double().cpu().numpy() for tensor in (here.metric, share * scale * change)))
+        here = here.moved(here.fractional + share * way, _tensor(metric).to(energy))
     return here.crystals()
 
 
 @torch.no_grad()
 def expected_energies(model: SymmetricFlow, here: Cells, time: FloatArray) -> FloatArray:
     """(b,) eV/atom that crystals on their way at times (b,) are expected to end at."""
-    outlook: Outlook = model(here, _tensor(time), torch.full((len(time),), torch.nan))
-    return np.asarray(outlook.energy.double().numpy())
+    at = _tensor(time).to(here.metric)
+    outlook: Outlook = model(here, at, torch.full_like(at, torch.nan))
+    return np.asarray(outlook.energy.double().cpu().numpy())

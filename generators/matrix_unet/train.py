@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from generators.matrix_unet.matrix import Conditions, conditions_of, matrices, o
 from generators.matrix_unet.model import Design, Examples, MatrixModel, atomic_volumes_of
 from generators.matrix_unet.symmetric_flow import JUDGED, SymmetricFlow, draw_paths, expected_energies, losses
 from generators.networks.periodic import PeriodicSizes
-from generators.networks.training import Progress, Schedule, optimise
+from generators.networks.training import Progress, Schedule, on_device, optimise
 from generators.polymorphs import Polymorph, PolymorphDataset, tenth_of
 
 SYMMETRIC_RATE, MATRIX_RATE = 2e-3, 5e-4
@@ -46,9 +46,10 @@ def train_symmetric(
     sizes: PeriodicSizes | None = None,
     pairs: int = PAIRS_PER_BATCH,
     progress: Told | None = None,
+    device: str = "cpu",
 ) -> Trained:
-    """Of the equivariant flow matching. ``start``: weights to go on from, in place of new ones of these sizes; ``pairs``: of atoms in a
-    batch, about.
+    """Of the equivariant flow matching; the model stays on the device. ``start``: weights to go on from, in place of new ones of these
+    sizes; ``pairs``: of atoms in a batch, about.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -56,6 +57,7 @@ def train_symmetric(
     energies = np.array([item.energy for item in data.items])
     model.atomic_volumes.copy_(atomic_volumes_of(data.items))
     model.energy_scale.copy_(torch.tensor([energies.mean(), max(energies.std(), 1e-3)]))
+    on_device(model, device)
     batches = _by_size(np.array([len(item.crystal) for item in data.items]), pairs, rng)
     unheard = np.array([tenth_of(item.formula) == 1 for item in data.items])
 
@@ -63,8 +65,8 @@ def train_symmetric(
         rows = next(batches)
         asked = np.where((rng.random(len(rows)) < _FREE) & ~unheard[rows], np.nan, energies[rows])
         paths = draw_paths([data.items[row].cell for row in rows], model, rng)
-        parts = losses(model, paths, *(torch.as_tensor(values, dtype=torch.float32) for values in (energies[rows], asked)))
-        return sum(parts, start=torch.zeros(()))
+        of_atoms, of_cell, of_energy = losses(model, paths, torch.tensor(energies[rows]), torch.tensor(asked))
+        return of_atoms + of_cell + of_energy
 
     metrics = optimise(model, loss, schedule, progress)
     model.energy_errors.copy_(_energy_errors(model, data.subset(np.flatnonzero(unheard).tolist())))
@@ -111,15 +113,20 @@ def train_matrix(
     seed: int,
     start: MatrixModel | None = None,
     progress: Told | None = None,
+    device: str = "cpu",
 ) -> Trained:
-    """Of one of the seven models, or of the better form. Raises InputError where a modification has no pairs to learn from."""
+    """Of one of the seven models, or of the better form; the model stays on the device.
+
+    Raises InputError where a modification has no pairs to learn from.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = MatrixModel(design) if start is None else start
-    arrays = _Arrays.of(data.items)
+    arrays = _Arrays.of(data.items).to(torch.device(device))
     pairs = data.pairs(rng) if design.modifies else []
     energies = [data.items[low].energy - data.items[high].energy for high, low in pairs] or [item.energy for item in data.items]
-    model.fit_scales(data.items, energies, atomic_volumes_of(data.items))
+    model.cpu().fit_scales(data.items, energies, atomic_volumes_of(data.items))
+    on_device(model, device)
     batches = _pair_batches(data, rng) if design.modifies else _batches(len(data), rng)
 
     def loss() -> Tensor:
@@ -158,6 +165,9 @@ class _Arrays:
         index = torch.tensor([groups.index(item.cell.space_group) for item in items])
         return cls(matrices([item.crystal for item in items]), replace(conditions, operations=torch.empty(0)), table, index)
 
+    def to(self, device: torch.device) -> _Arrays:
+        return _Arrays(*(getattr(self, field.name).to(device) for field in fields(self)))
+
     def examples(self, rows: NDArray[np.int64], modifies: bool) -> Examples:
         """Rows (b,) of crystals, or (b, 2) from and to."""
         target = torch.as_tensor(rows[:, 1] if modifies else rows)
@@ -173,4 +183,4 @@ def matrix_loss(model: MatrixModel, data: PolymorphDataset, rng: np.random.Gener
     if modifies and not data.has_pairs:
         return float("nan")
     rows = np.array(data.pairs(rng)) if modifies else np.arange(len(data))
-    return float(model.loss(_Arrays.of(data.items).examples(rows, modifies)))
+    return float(model.loss(_Arrays.of(data.items).to(model.device).examples(rows, modifies)))

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from campaign.errors import InputError
 
 _HIDDEN = 16
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,15 @@ def optimise(
     model.load_state_dict(average)
     model.eval()
     return {"training_loss": mean, "steps": float(step), "steps_left_out": float(failed)}
+
+
+def on_device(model: Network, device: str) -> Network:
+    """The model, moved there. Raises InputError where a GPU is asked for and there is none."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(
+            f"device: {device} needs a GPU that PyTorch sees, and there is none", hint="take device: cpu; ask `oreloop doctor`"
+        )
+    return model.to(device)
 
 
 def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:

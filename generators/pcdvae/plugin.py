@@ -19,6 +19,7 @@ from campaign.parameters import ConfigPath
 from campaign.protocols import GenerationContext
 from campaign.types import Checkpoint, Crystal, LabelledCandidate, Objective, Proposal
 from generators.metrics import generation, phase_share
+from generators.networks.training import on_device
 from generators.pcdvae.data import NEIGHBOURHOODS, check_phases, examples_of
 from generators.pcdvae.embedder import check_elements, check_weights
 from generators.pcdvae.model import PCDVAE, Preset, elements_known
@@ -146,7 +147,7 @@ class PCDVAEGenerator:
         model, tables = from_checkpoint(checkpoint)
         check_elements(context.space.elements, tables)
         model.known &= elements_known([atomic_numbers[element] for element in context.space.elements])
-        model = model.to(self.config.device)
+        model = on_device(model, self.config.device)
         torch.manual_seed(int(rng.integers(2**31)))
         encoded = self._encoded(model, context)
         n_optimised = round(self.config.optimisation.share * n) if encoded is not None else 0

@@ -23,6 +23,7 @@ from campaign.errors import InputError
 from campaign.types import Checkpoint, Crystal, FloatArray
 from generators.networks.graph import batch_of
 from generators.networks.layers import observing
+from generators.networks.training import on_device
 from generators.pcdvae.losses import Targets, Weights, losses, total
 from generators.pcdvae.model import PCDVAE, Noise, Preset, Shape, cell_parameters, elements_known
 
@@ -117,10 +118,10 @@ def train(
     learned, held = split_by_composition([example.crystal for example in examples], settings.validation)
     if start is None:
         shape = shape or shape_of(examples, max(example.phase for example in examples) + 1)
-        model = PCDVAE(settings.preset, shape, settings.noise).to(device)
+        model = on_device(PCDVAE(settings.preset, shape, settings.noise), device)
         _standardise(model, [examples[row] for row in learned])
     else:
-        model = _check_start(start, examples).to(device)
+        model = on_device(_check_start(start, examples), device)
         model.known |= _elements(examples).to(device)
     run = _Run(model, examples, settings, device)
     if start is None:

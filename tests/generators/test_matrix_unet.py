@@ -27,7 +27,7 @@ from campaign.errors import InputError
 from campaign.protocols import GenerationContext
 from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
 from generators.formulas import check_formula, formula_of
-from generators.matrix_unet import energies
+from generators.matrix_unet import energies, train
 from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.coupling import nearest_equivalent
 from generators.matrix_unet.energies import SiteEnergies
@@ -113,6 +113,54 @@ def test_the_paper_networks_have_their_sizes() -> None:
         assert sum(p.numel() for p in MatrixUNet("paper").parameters()) == 304_781_763
         assert sum(p.numel() for p in MatrixUNet("paper", sees_initial=True).parameters()) == 305_060_931
         assert 2e6 < sum(p.numel() for p in MatrixUNet("small").parameters()) < 5e6
+
+
+@pytest.mark.parametrize(
+    "design",
+    [
+        Design("diffusion"),
+        Design("flow"),
+        Design("flow", form="better"),
+        *(Design(m, modifies=True) for m in ("regression", "diffusion", "flow")),
+    ],
+    ids=lambda design: f"{design.method} {design.form} {design.modifies}",
+)
+def test_matrix_models_run_where_their_weights_are(design: Design, data: PolymorphDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, which refuses tensors that are elsewhere as a GPU does."""
+    model = MatrixModel(design)
+    model.fit_scales(data.items, [0.0, 1.0], torch.full((119,), 12.0))
+    model.to("meta")
+    arrays = train._Arrays.of(data.items).to(torch.device("meta"))
+    rows = np.array([[1, 0], [3, 2]]) if design.modifies else np.array([1, 3])
+    examples = arrays.examples(rows, design.modifies)
+    assert model.loss(examples).device.type == "meta"
+    monkeypatch.setattr("generators.matrix_unet.model.crystals_of", lambda found, numbers: [found.device, numbers.device])
+    conditions = conditions_of([[13, 28]] * 2, [221] * 2, [-0.1] * 2)
+    initial = torch.zeros(2, 64, 3) if design.modifies else None
+    for guidance in (1.0, 2.0):
+        made = model.sample(conditions, initial, steps=2, guidance=guidance)
+        assert [str(device) for device in made] == ["meta", "meta"]
+
+
+def test_the_equivariant_flow_runs_where_its_weights_are(data: PolymorphDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.fx.experimental._config.meta_nonzero_assume_all_nonzero", True)
+    model = SymmetricFlow(SIZES)
+    model.atomic_volumes.fill_(12.0)
+    paths = draw_paths([item.cell for item in data.items[:4]], model, np.random.default_rng(0))
+    model.to("meta")
+    meta = torch.device("meta")
+    there = replace(paths, here=paths.here.to(meta), time=paths.time.to(meta), way=paths.way.to(meta), change=paths.change.to(meta))
+    parts = losses(model, there, torch.zeros(4, dtype=torch.float64), torch.full((4,), torch.nan))
+    assert [part.device.type for part in parts] == ["meta"] * 3
+    way, change = model.guided(there.here, there.time, torch.zeros(4, device=meta), 2.0)
+    assert (way.device.type, change.device.type) == ("meta", "meta")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told(data: PolymorphDataset) -> None:
+    generator = FlowMatching(FlowMatchingConfig(device="cuda"))
+    with pytest.raises(InputError, match="device: cuda needs a GPU"):
+        generator.train(labelled_of(data), rng=np.random.default_rng(0), context=CONTEXT)
 
 
 @pytest.mark.slow
