@@ -44,7 +44,7 @@ from generators.polymorphs import PolymorphDataset
 SAVED = RESULTS / "parts" / "polymorph_inference"
 SEEDS = (100, 101, 102)
 OURS, RANDOM = "equivariant flow", "random, same conditions"
-WAYS = (OURS, RANDOM, "substitution", "diffusion", "flow, better form")
+WAYS = (OURS, RANDOM, "substitution", "diffusion", "flow, normal", "flow, uniform", "flow, better form")
 POTENTIAL = {"potential": "MoCoNiVFeAlCr_2nn.meam", "residual_pressure": 1.0, "residual_force": 0.05}
 NEAR, MOST_ATOMS, SECONDS = 0.005, 8, 150.0
 
