@@ -122,11 +122,11 @@ def train_matrix(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = MatrixModel(design) if start is None else start
-    arrays = _Arrays.of(data.items).to(torch.device(device))
     pairs = data.pairs(rng) if design.modifies else []
     energies = [data.items[low].energy - data.items[high].energy for high, low in pairs] or [item.energy for item in data.items]
     model.cpu().fit_scales(data.items, energies, atomic_volumes_of(data.items))
     on_device(model, device)
+    arrays = _Arrays.of(data.items).to(model.device)
     batches = _pair_batches(data, rng) if design.modifies else _batches(len(data), rng)
 
     def loss() -> Tensor:

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -157,8 +157,9 @@ def test_the_equivariant_flow_runs_where_its_weights_are(data: PolymorphDataset,
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_told(data: PolymorphDataset) -> None:
-    generator = FlowMatching(FlowMatchingConfig(device="cuda"))
+@pytest.mark.parametrize("architecture", ["equivariant", "matrix"])
+def test_a_gpu_that_is_not_there_is_told(architecture: Literal["equivariant", "matrix"], data: PolymorphDataset) -> None:
+    generator = FlowMatching(FlowMatchingConfig(architecture=architecture, device="cuda"))
     with pytest.raises(InputError, match="device: cuda needs a GPU"):
         generator.train(labelled_of(data), rng=np.random.default_rng(0), context=CONTEXT)
 
