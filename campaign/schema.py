@@ -395,6 +395,11 @@ class CampaignConfig(Frame):
         """The quantities that models are fitted to: of the objectives, then of the constraints."""
         return tuple(dict.fromkeys([*(item.quantity for item in self.objectives), *(item.quantity for item in self.constraints)]))
 
+    @property
+    def asks_model(self) -> bool:
+        """Whether acquisition asks surrogates."""
+        return self.surrogate is not None and self.acquisition.use not in _ASKS_NO_SURROGATE
+
     def _check_acquisition(self) -> None:
         use, n = self.acquisition.use, len(self.objectives)
         if self.surrogate is None and use not in _ASKS_NO_SURROGATE:

@@ -160,6 +160,7 @@ class ChoiceRow(Row, frozen=True):
 class Decided(Event, frozen=True, kw_only=True):
     """A batch was selected. ``table`` is the blob with the scores of the whole pool; ``pending`` was taken into account.
 
+    ``as_of``: the last event that the decision knew, 0 where the ledger is older than that and the decision cannot be asked again.
     ``outcomes``: how many of the pool a committee found accurate, worth labelling and too strange. ``costs``: seconds per label by oracle
     as known then. ``scales``: factors on the model's standard deviations by quantity.
     """
@@ -179,6 +180,7 @@ class Decided(Event, frozen=True, kw_only=True):
     outcomes: dict[str, int] = {}
     costs: dict[str, float] = {}
     scales: dict[str, float] = {}
+    as_of: int = 0
 
 
 class RequestRow(Row, frozen=True):
