@@ -9,8 +9,8 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from campaign.ledger import CampaignState, Ledger, LedgerReader
 from campaign.ledger import events as ev
 from campaign.ledger.store import DATABASE
 from campaign.seeds import content_hash
-from campaign.types import Crystal, Objective
+from campaign.types import Crystal, FailureKind, Objective
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,6 +176,29 @@ class Campaign:
             finally:
                 ledger.close()
 
+    def retry(self, candidates: Sequence[str] = (), kind: str | None = None) -> list[ev.RetriedRow]:
+        """Give another chance to what was given up: all of it, the candidates named, or what failed in one way; at the next run.
+
+        Raises InputError for a candidate that was not given up or a kind of failure that there is not, CampaignLockedError where a
+        driver is at work.
+        """
+        if kind is not None and kind not in {known.value for known in FailureKind}:
+            raise InputError(f"there is no kind of failure {kind!r}", hint=f"kinds are {', '.join(FailureKind)}")
+        with closing(self._open_ledger(self.loaded)) as ledger:
+            failed = ledger.state.quarantined
+            wanted = {_given_up(failed, identity) for identity in candidates}
+            chosen = {
+                choice: r.index for r in ledger.state.rounds if r.decided for choice in ((c.candidate, c.oracle) for c in r.decided.choices)
+            }
+            rows = [
+                ev.RetriedRow(*pair, chosen.get(pair, -1))
+                for pair, event in failed.items()
+                if (not wanted or pair[0] in wanted) and kind in (None, event.kind)
+            ]
+            if rows:
+                ledger.append([ev.Retried(reason="asked for", rows=tuple(rows))])
+            return rows
+
     def _open_ledger(self, loaded: LoadedConfig) -> Ledger:
         is_new = not (self.folder / DATABASE).exists()
         if is_new and self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / CONFIG_COPY).exists():
@@ -234,6 +257,17 @@ class Campaign:
                 return loop.run()
             finally:
                 executor.shutdown()
+
+
+def _given_up(failed: Mapping[tuple[str, str], ev.Failed], identity: str) -> str:
+    """The one candidate among those given up whose id begins so."""
+    found = sorted({candidate for candidate, _ in failed if candidate.startswith(identity)})
+    if len(found) != 1:
+        what = "no candidate that was given up has" if not found else f"{len(found)} candidates that were given up have"
+        raise InputError(
+            f"{what} an id that begins with {identity!r}", hint="`oreloop status` counts what was given up, the report names it"
+        )
+    return found[0]
 
 
 def _with_defaults(document: dict[str, Any]) -> dict[str, Any]:

@@ -246,6 +246,20 @@ def stop(source: ConfigOrFolder) -> None:
     console.print("asked; the driver waits for the work under way and stops")
 
 
+@app.command()
+@command
+def retry(
+    source: ConfigOrFolder,
+    candidates: Annotated[list[str] | None, typer.Argument(help="Ids, or their first digits; all that was given up by default.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only what failed in this way, such as crash or timeout.")] = None,
+) -> None:
+    """Give candidates that were given up another chance at the next run."""
+    rows = _campaign(source).retry(candidates or (), kind)
+    for row in rows:
+        console.print(f"{row.candidate} at {_escape(row.oracle)}")
+    console.print(f"{len(rows)} will be tried again: oreloop run {_escape(str(source))}" if rows else "nothing was given up")
+
+
 @app.command(name="list")
 @command
 def list_(root: Annotated[Path, typer.Argument(help="Folder that holds campaigns.")] = Path("campaigns")) -> None:

@@ -33,6 +33,14 @@ class OracleDriftedError(StoppedByFailuresError):
     """A sentinel's value is not what it was, or not what is known."""
 
 
+class StuckError(OreloopError):
+    """Work is pending that nothing will ever do."""
+
+
+class ContradictionError(OreloopError):
+    """An event contradicts what the ledger holds; it was not recorded."""
+
+
 class SurroundingsError(OreloopError):
     """Disk, lock, ledger, cluster or an engine: something around the campaign is wrong."""
 

@@ -9,6 +9,7 @@ worker), and they go on meanwhile.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -19,6 +20,7 @@ from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.dataset import Dataset, datasets_before
 from campaign.dispatch import Dispatcher
+from campaign.errors import StoppedByFailuresError
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.ledger.state import COMMITTEE, RoundRecord
@@ -90,24 +92,44 @@ class Loop:
         Raises StoppedByFailuresError where every oracle that has work is paused.
         """
         work = self.dispatcher
+        labelled, failed = len(self.state.own), len(self.state.failures)
         work.give_up_removed_oracles()
         if not self.is_over():
             work.schedule_sentinels(f"session {len(self.state.sessions)}")
+            work.retry_references()
             self._request_references()
         while True:
             interrupted = self._should_stop()
             over = budget.stop_reason(self.state, self.config, self.objective_oracle)
             if interrupted or over:
-                if not work.is_working:
-                    return (over, True) if over else (interrupted, False)
-            else:
-                work.dispatch()
-                work.check_paused(self.search_oracle)
-                work.check_references()
-                if self._cycle is None and self._may_begin_round():
-                    self._cycle = self._round()
-                self._advance_cycle()
+                if work.is_working:
+                    work.collect(None)
+                    continue
+                if not over:
+                    return interrupted, False
+                self._refuse_without_labels(over, labelled, failed)
+                return over, True
+            work.dispatch()
+            work.check_paused(self.search_oracle)
+            work.check_references()
+            if self._cycle is None and self._may_begin_round():
+                self._cycle = self._round()
+            self._advance_cycle()
+            if not (work.is_working or work.is_due or self._cycle or self.is_over() or self._may_begin_round()):
+                work.refuse_to_wait()
             work.collect(self._handle)
+
+    def _refuse_without_labels(self, over: str, labelled: int, failed: int) -> None:
+        """Raises StoppedByFailuresError where this session, which began with so many labels and failures, only failed."""
+        failures = [event for _, _, event in self.state.failures]
+        if len(self.state.own) > labelled or not failures or (self.state.own and len(failures) == failed):
+            return
+        counted = failures[failed:] or failures
+        (oracle, kind, message), count = Counter((event.oracle, event.kind, event.message) for event in counted).most_common(1)[0]
+        raise StoppedByFailuresError(
+            f"{over}, but nothing was labelled: all {len(counted)} attempts failed, {count} of them with {oracle}: {kind}: {message}",
+            hint=f"mend the cause, then `oreloop retry {self.ledger.folder}` and run again",
+        )
 
     def _request_references(self) -> None:
         waiting = waiting_for_committee(self.loaded, self.state)
@@ -127,15 +149,15 @@ class Loop:
         if self.dispatcher.sentinels_due and not self.state.rounds:
             return False
         if self.config.mode == "rounds" or not self.state.rounds:
-            return not self.state.pending
+            return not self.dispatcher.is_round_open
         low_water = self._low_water()
-        few_labels = 2 * len(self.state.own_labels) < self.config.acquisition.initial_labels
-        return len(self.dispatcher.waiting) < low_water and not (few_labels and self.state.pending)
+        few_labels = 2 * len(self.state.own) < self.config.acquisition.initial_labels
+        return self.dispatcher.n_waiting < low_water and not (few_labels and self.dispatcher.is_round_open)
 
     def _low_water(self) -> float:
         """Waiting candidates below which a round begins: two a worker, or what the workers label while a round decides."""
         workers = self.oracle_configs[self.search_oracle].workers
-        n_labels = sum(label.oracle == self.search_oracle for label in self.state.own_labels)
+        n_labels = self.state.n_labels[self.search_oracle]
         per_label = self.state.busy_seconds[self.search_oracle] / n_labels if n_labels else float("inf")
         meanwhile = _HEADROOM * self._cycle_seconds * workers / max(per_label, 1e-3)
         return max(_WAITING_PER_WORKER * workers, min(meanwhile, self.config.acquisition.batch_size))

@@ -277,7 +277,7 @@ class EvaluationJob:
     """One attempt at one label. ``key`` is made of its content; ``softer`` are parameters that this attempt overrides.
 
     ``start``: the crystal that the oracle gets where it is another one than the candidate's, such as a relaxed one. ``committee``: the
-    checkpoint, as bytes, of an oracle that asks the campaign's committee.
+    checkpoint, as bytes, of an oracle that asks the campaign's committee. ``alone``: on a fresh worker, with nothing else under way.
     """
 
     key: str
@@ -287,6 +287,7 @@ class EvaluationJob:
     softer: Mapping[str, Any] = field(default_factory=dict)
     start: Crystal | None = None
     committee: bytes | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)

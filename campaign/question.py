@@ -59,7 +59,7 @@ class Question:
 
 
 def modelled_oracles(loaded: LoadedConfig) -> tuple[str, ...]:
-    """The oracles whose labels the models learn from: the one that is searched; where levels are chosen, all of them, the cheapest first."""
+    """The oracles whose labels the models learn from: the one that is searched; where levels are chosen all, the cheapest first."""
     config = loaded.config
     if chooses_levels(config):
         assert config.fidelities is not None

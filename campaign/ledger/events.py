@@ -224,7 +224,7 @@ class Labelled(Event, frozen=True, kw_only=True):
 
 
 class Failed(Event, frozen=True, kw_only=True):
-    """An attempt gave no label. Where ``is_quarantined`` the candidate is not tried again."""
+    """An attempt gave no label. Where ``is_quarantined`` the candidate is not tried again, unless it is ``Retried``."""
 
     candidate: str
     oracle: str
@@ -238,6 +238,21 @@ class Failed(Event, frozen=True, kw_only=True):
     cpu_seconds: float
     started: float
     worker: str
+
+
+class RetriedRow(Row, frozen=True):
+    """``round``: the one that selected the pair; -1 where none did."""
+
+    candidate: str
+    oracle: str
+    round: int
+
+
+class Retried(Event, frozen=True, kw_only=True):
+    """What was given up gets another chance: its failures so far count no more."""
+
+    reason: str
+    rows: tuple[RetriedRow, ...]
 
 
 class OraclePaused(Event, frozen=True, kw_only=True):
@@ -268,6 +283,7 @@ AnyEvent = (
     | SentinelScored
     | Labelled
     | Failed
+    | Retried
     | OraclePaused
     | RoundEnded
 )

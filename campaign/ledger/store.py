@@ -8,7 +8,7 @@ Appending costs one commit (one fsync) whatever the number of events; folding re
 from __future__ import annotations
 
 import time as clock
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
-from campaign.errors import CampaignLockedError, LedgerDamagedError, SurroundingsError
+from campaign.errors import CampaignLockedError, ContradictionError, LedgerDamagedError, SurroundingsError
 from campaign.ledger import events as ev
 from campaign.ledger.journal import Journal, Transaction
 from campaign.ledger.lock import FolderLock, refuse_network_file_system
@@ -232,6 +232,7 @@ class Ledger(LedgerReader):
             fresh.append(event)
         if not fresh:
             return []
+        _refuse_contradictions(self.state, fresh)
         first, time = self.state.sequence + 1, clock.time()
         rows = [
             {"sequence": first + i, "time": time, "kind": type(event).__name__, "key": event.key, "payload": ev.encode(event)}
@@ -267,6 +268,22 @@ class Ledger(LedgerReader):
             self._lock_connection.close()
         super().close()
         self._lock.release()
+
+
+def _refuse_contradictions(state: CampaignState, events: Sequence[ev.Event]) -> None:
+    """Raises ContradictionError for a decision that chooses a pair twice, or one that is labelled, under way or given up."""
+    for event in events:
+        if isinstance(event, ev.Decided):
+            pairs = [(choice.candidate, choice.oracle) for choice in event.choices]
+            doubled = [pair for pair, count in Counter(pairs).items() if count > 1]
+            known = (("labelled", state.labels), ("under way", state.pending), ("given up", state.quarantined), ("chosen twice", doubled))
+            for why, taken in known:
+                for candidate, oracle in pairs:
+                    if (candidate, oracle) in taken:
+                        raise ContradictionError(
+                            f"round {event.round} chose {candidate} for oracle {oracle}, which is {why} already; nothing was recorded",
+                            hint="run the same command again; if it stops here again, it is a fault worth a report with the ledger",
+                        )
 
 
 def blob_ids(event: ev.Event) -> set[str]:
