@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -233,6 +234,10 @@ class CampaignState:
     def _(self, event: ev.RoundEnded) -> None:
         self.rounds[event.round].ended = self.time
 
+    @_apply.register
+    def _(self, event: ev.Lost) -> None:
+        """Nothing is known of it."""
+
     def _candidate(self, candidate: str, equivalence: str) -> CandidateRecord:
         record = self.candidates.get(candidate)
         if record is None:
@@ -249,7 +254,7 @@ class CampaignState:
         crystal: str | None,
         source: str = "",
     ) -> LabelRecord:
-        values = {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float)}
+        values = {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float) and math.isfinite(row.value)}
         record = LabelRecord(
             self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
         )
