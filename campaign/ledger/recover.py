@@ -260,7 +260,7 @@ def _is_same(one: Timed, other: Timed) -> bool:
 
 def _write_anew(folder: Path, events: list[Timed], blobs: dict[str, bytes], remote: sa.Connection | None) -> tuple[Path, ...]:
     building = folder / RECOVERING
-    stamp = clock.strftime("%Y%m%d-%H%M%S", clock.gmtime())
+    stamp = _free_stamp(folder)
     in_place = [DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", JOURNAL]
     building.mkdir(exist_ok=True)
     new = building / "new"
@@ -291,6 +291,14 @@ def _write_anew(folder: Path, events: list[Timed], blobs: dict[str, bytes], remo
         set_aside += [Path(name) for name in _replace_tables(remote, rows, blobs, stamp.replace("-", "_"))]
     shutil.rmtree(building)
     return tuple(set_aside)
+
+
+def _free_stamp(folder: Path) -> str:
+    """The time in a name under which nothing is set aside yet."""
+    seconds = clock.time()
+    while any(folder.glob(f"{SET_ASIDE}{(stamp := clock.strftime('%Y%m%d-%H%M%S', clock.gmtime(seconds)))}*")):
+        seconds += 1
+    return stamp
 
 
 Written = tuple[float, bytes, ev.Event]
