@@ -20,7 +20,19 @@ DATABASE, JOURNAL, CONFIG_COPY = "ledger.db", "journal.jsonl", "config.json"
 RECOVERING, SET_ASIDE = "recovering", "damaged-"
 _DAMAGED = ("malformed", "not a database", "corrupt", "no such table", "does not exist", "invalid page")
 _UNWRITABLE = ("full", "disk I/O", "File too large", "readonly", "unable to open", "No space left")
-_ENDED = ("terminating connection", "closed the connection", "connection is closed", "connection is lost", "connection failed", "refused")
+_ENDED = (
+    "terminating connection",
+    "closed the connection",
+    "connection is closed",
+    "connection is lost",
+    "connection failed",
+    "refused",
+    "Is the server running",
+    "starting up",
+    "shutting down",
+    "timeout expired",
+    "resolve host",
+)
 _NO_PASSWORD = ("no password supplied", "password authentication failed")
 
 

@@ -123,7 +123,7 @@ class Index:
 
 
 def index(path: Path) -> Index:
-    """Reads and checks the whole file: 0.1 s for 10^4 events that bring a crystal of 54 atoms each, 1 s for 10^5."""
+    """Reads and checks the whole file: 0.05 s for 10^4 events with a crystal of 54 atoms each, 0.6 s for 10^5."""
     found = Index()
     for line, _ in scan(path):
         if isinstance(line, Damage):

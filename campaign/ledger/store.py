@@ -4,8 +4,9 @@ Only the driver writes. A transaction is durable in the database (SQLite: WAL, `
 the journal follows, and what it misses after a crash is written to it when the ledger is opened again.
 Appending costs one commit (one fsync) whatever the number of events; folding reads events only and decodes no crystal.
 
-Neither side is believed blindly. A fold compares each of the database's events with the checksum of its line in the journal:
-VERIFYING_COST. A blob is compared with its id whenever it is read.
+Neither side is believed blindly. A fold compares each of the database's events with the one in the journal, whose lines carry checksums:
+0.2 s for 10^4 events with their crystals, 2 s for 10^5 (0.05 and 0.6 s of it to read the journal), where folding takes 0.5 and 5.4 s
+(two shared cores). A blob is compared with its id whenever it is read, in less than 0.1 ms.
 """
 
 from __future__ import annotations
