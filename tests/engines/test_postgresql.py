@@ -83,7 +83,7 @@ class Server:
         import psycopg
 
         with psycopg.connect(host=str(self._folder), port=self.port, user="oreloop", dbname=database, autocommit=True) as connection:
-            cursor = connection.execute(statement)  # type: ignore[call-overload]
+            cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
 
@@ -137,7 +137,8 @@ def test_a_campaign_in_postgresql(small: Callable[..., Campaign], tmp_path: Path
 def test_the_lock_is_held_by_a_session_that_is_in_no_transaction(tmp_path: Path, server: Server, database: str, url: str) -> None:
     made_ledger(tmp_path, url, rounds=1)
     ledger = Ledger(tmp_path, url)
-    for step in (lambda: None, lambda: one_event(ledger), ledger.check):
+    steps: list[Callable[[], None]] = [lambda: None, lambda: one_event(ledger), ledger.check]
+    for step in steps:
         step()
         assert "idle in transaction" not in [state for _, state in sessions(server, database)]
         ((held,),) = server.execute(database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
