@@ -10,7 +10,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from campaign.config import LoadedConfig
 from campaign.errors import InputError, OreloopError, SurroundingsError
 from campaign.ledger import CampaignState, Ledger, LedgerReader
 from campaign.ledger import events as ev
-from campaign.ledger.store import DATABASE
+from campaign.ledger.engines import CONFIG_COPY, DATABASE, JOURNAL, remains
+from campaign.ledger.lock import LOCK, STOP_REQUEST
 from campaign.seeds import content_hash
 from campaign.types import Crystal, FailureKind, Objective
 
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
     from campaign.protocols import Tracker
 
-log = logging.getLogger(__name__)
+__all__ = ["CONFIG_COPY", "STOP_REQUEST", "Campaign", "StopRequests", "campaign_folder"]
 
-CONFIG_COPY, STOP_REQUEST = "config.json", "stop-requested"
+log = logging.getLogger(__name__)
 
 
 def campaign_folder(loaded: LoadedConfig, folder: Path | None = None) -> Path:
@@ -53,8 +54,10 @@ class StopRequests:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the signals for the time of a block; in other threads than the main one there are none to catch."""
-        self._file.unlink(missing_ok=True)
+        """Catch the signals for the time of a block; in other threads than the main one there are none to catch.
+
+        The file may be there already: the lock of the folder removed the one of an earlier driver.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -71,7 +74,8 @@ class StopRequests:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.unlink(missing_ok=True)
 
 
 class Campaign:
@@ -98,9 +102,22 @@ class Campaign:
     def loaded(self) -> LoadedConfig:
         """The config: as given, or as the campaign was last run with."""
         if self._loaded is None:
-            kept = json.loads((self.folder / CONFIG_COPY).read_text())
+            kept = self._kept_config()
             self._loaded = configs.validate(kept["config"], folder=Path(kept["folder"]), source=self.folder / CONFIG_COPY)
         return self._loaded
+
+    def _kept_config(self) -> dict[str, Any]:
+        path = self.folder / CONFIG_COPY
+        try:
+            kept: dict[str, Any] = json.loads(path.read_bytes())
+            if not {"config", "folder"} <= kept.keys():
+                raise ValueError("it is not what a campaign keeps")
+        except (OSError, ValueError, AttributeError) as error:
+            raise SurroundingsError(
+                f"the campaign's config {path} cannot be read: {error}",
+                hint="name its YAML config in place of the folder; a run writes it anew",
+            ) from error
+        return kept
 
     @property
     def objective(self) -> Objective:
@@ -154,8 +171,10 @@ class Campaign:
         parts = loaded.parts
         ledger = self._open_ledger(loaded)
         tracker: Tracker | None = None
+        has_begun = False
         try:
             self._begin_session(ledger, {name: f.key for name, f in parts.fidelities.items()}, accept_changes)
+            has_begun = True
             self._import(ledger)
             from campaign.roles import objective_oracle
             from campaign.tracking import make_tracker
@@ -166,7 +185,7 @@ class Campaign:
             ledger.append([ev.SessionEnded(reason=reason, is_final=is_final)])
             return reason
         except OreloopError as error:
-            if not isinstance(error, SurroundingsError):
+            if has_begun and not isinstance(error, SurroundingsError):
                 ledger.append([ev.SessionEnded(reason=error.message)])
             raise
         finally:
@@ -200,15 +219,20 @@ class Campaign:
             return rows
 
     def _open_ledger(self, loaded: LoadedConfig) -> Ledger:
-        is_new = not (self.folder / DATABASE).exists()
-        if is_new and self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / CONFIG_COPY).exists():
-            known = {"driver.lock", "journal.jsonl"}
-            if any(item.name not in known for item in self.folder.iterdir()):
+        is_new = not (self.folder / DATABASE).exists() and not (self.folder.is_dir() and remains(self.folder))
+        if is_new and self.folder.exists() and not (self.folder / CONFIG_COPY).exists():
+            known = {LOCK, JOURNAL}
+            if not self.folder.is_dir() or any(item.name not in known for item in self.folder.iterdir()):
                 raise InputError(f"{self.folder} is not empty and holds no campaign", hint="name another folder with --folder")
         return Ledger(self.folder, loaded.config.ledger.url)
 
     def _begin_session(self, ledger: Ledger, fidelities: dict[str, str], accept_changes: bool) -> None:
         loaded, state = self.loaded, ledger.state
+        if state.created is not None and state.created.name != loaded.config.name:
+            raise InputError(
+                f"the ledger holds campaign {state.created.name!r}, the config is of another one, {loaded.config.name!r}",
+                hint="give each campaign a folder of its own with --folder, and a database of its own where ledger.url names one",
+            )
         resolved = loaded.resolved()
         events: list[ev.Event] = []
         revised = ev.ConfigRevised(revision=len(state.revisions), sha256=content_hash(resolved), config=resolved, fidelities=fidelities)
@@ -241,6 +265,11 @@ class Campaign:
 
         loaded = self.loaded
         stop = StopRequests(self.folder)
+
+        def should_stop() -> str:
+            ledger.check()
+            return stop.reason()
+
         executor = make_executor(loaded.config.executor, module_folder=loaded.folder if loaded.has_user_modules else None)
 
         def changed() -> None:
@@ -250,7 +279,7 @@ class Campaign:
 
         with stop.listening():
             try:
-                loop = Loop(loaded, ledger, executor, on_change=changed, should_stop=stop.reason)
+                loop = Loop(loaded, ledger, executor, on_change=changed, should_stop=should_stop)
                 if not loop.is_over():
                     executor.start([loaded.oracle_spec(oracle) for oracle in loaded.config.oracles])
                     loop.warm_up()

@@ -25,7 +25,7 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
             raise InputError(f"round {round_index} of {campaign.folder} holds no decision")
         if not decided.as_of:
             raise InputError(
-                f"round {round_index} of {campaign.folder} was decided by an older oreloop, which did not record what it knew",
+                f"round {round_index} of {campaign.folder} was decided by an older oreloop or put back after a loss: what it knew is lost",
                 hint="rounds that are decided from now on can be replayed",
             )
         state = reader.fold(until=decided.as_of)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from campaign.passwords import check_password, without_password
 from campaign.types import Direction, FailureKind, Objective, SearchSpace, Together
 
 
@@ -338,9 +339,13 @@ class ExecutorConfig(Frame):
     threads: int = Field(1, ge=1, description="Threads of the numerics in each worker.")
 
 
+Url = Annotated[str, AfterValidator(check_password), PlainSerializer(without_password, return_type=str)]
+"""A URL that may hold a password; dumped without it."""
+
+
 class TrackingConfig(Frame):
     use: Literal["mlflow", "none"] = "mlflow"
-    uri: str | None = Field(None, description="MLflow tracking URI; a SQLite file in the campaign folder by default.")
+    uri: Url | None = Field(None, repr=False, description="MLflow tracking URI; a SQLite file in the campaign folder by default.")
     experiment: str = "oreloop"
     figure_rounds: int = Field(10, ge=1, description="Figures and tables are written anew every so many rounds and at the end.")
     weights: bool = Field(True, description="Published weights of trained generators become artifacts, with a card that tells of them.")
@@ -350,7 +355,12 @@ class TrackingConfig(Frame):
 
 
 class LedgerConfig(Frame):
-    url: str | None = Field(None, description="SQLAlchemy URL of a PostgreSQL database; a SQLite file in the campaign folder by default.")
+    url: Url | None = Field(
+        None,
+        repr=False,
+        description="SQLAlchemy URL of a PostgreSQL database; a SQLite file in the campaign folder by default. A password in it is kept "
+        "out of all that is written: better leave it to PGPASSWORD or ~/.pgpass, which also serve where the folder is named.",
+    )
 
 
 class CampaignConfig(Frame):

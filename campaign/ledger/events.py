@@ -1,10 +1,14 @@
 """The events of a campaign: the only things that are ever written down, and all that a campaign is.
 
 Rows that come in thousands are stored as arrays, so that folding 10^5 candidates takes seconds.
+
+An event is written as JSON. What JSON cannot say (NaN, infinities, lone surrogates, integers beyond 64 bits) makes it a JSON string
+that holds the text of Python's own JSON, so that whatever an oracle answers is read back as it was.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -266,6 +270,16 @@ class RoundEnded(Event, frozen=True, kw_only=True):
     round: int
 
 
+class Lost(Event, frozen=True, kw_only=True):
+    """Stands where an event was lost, so that later ones keep their sequence.
+
+    ``remains`` is the text of an event that was found whole, but cannot stand without others that were lost.
+    """
+
+    reason: str
+    remains: str = ""
+
+
 AnyEvent = (
     CampaignCreated
     | ConfigRevised
@@ -286,7 +300,37 @@ AnyEvent = (
     | Retried
     | OraclePaused
     | RoundEnded
+    | Lost
 )
 
-encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(AnyEvent).decode
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(AnyEvent).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def written(event: Event) -> tuple[bytes, Event]:
+    """An event's text, and the event as it will be read from it: what the live state folds too, so that it is what a resumed one folds."""
+    try:
+        text = _encode(event)
+        found = _decode(text)
+        if found == event or _plain(found) == _plain(event):
+            return text, found
+    except (UnicodeEncodeError, OverflowError, msgspec.ValidationError):
+        pass
+    text = _encode(_plain(event))
+    return text, decode(text)
+
+
+def encode(event: Event) -> bytes:
+    """The text of an event."""
+    return written(event)[0]
+
+
+def decode(text: bytes) -> Event:
+    """The event of a text. Raises ValueError where it is none."""
+    found: Event = msgspec.convert(json.loads(_decode_text(text)), AnyEvent) if text[:1] == b'"' else _decode(text)
+    return found
+
+
+def _plain(event: Event) -> str:
+    return json.dumps(msgspec.to_builtins(event))

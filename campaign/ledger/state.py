@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -256,6 +257,10 @@ class CampaignState:
         self.rounds[event.round].ended = self.time
         self.open_rounds.pop(event.round, None)
 
+    @_apply.register
+    def _(self, event: ev.Lost) -> None:
+        """Nothing is known of it."""
+
     def _candidate(self, candidate: str, equivalence: str) -> CandidateRecord:
         record = self.candidates.get(candidate)
         if record is None:
@@ -272,9 +277,9 @@ class CampaignState:
         crystal: str | None,
         source: str = "",
     ) -> LabelRecord:
-        values = {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float)}
         if self.own.pop((candidate, oracle), None) is not None:
             self.n_labels[oracle] -= 1
+        values = {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float) and math.isfinite(row.value)}
         record = LabelRecord(
             self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
         )

@@ -49,7 +49,7 @@ def test_surroundings_that_keep_failing_stop_the_campaign_and_it_goes_on_when_th
 ) -> None:
     changes = {"mode": mode, "failure_policy": {"window": window}}
     (tmp_path / "switch").write_text("infrastructure")
-    with pytest.raises(StoppedByFailuresError, match="infrastructure|paused"):
+    with pytest.raises(StoppedByFailuresError, match=r"infrastructure|paused"):
         switched(**changes).run()
     state = switched(**changes).state()
     assert state.pending
