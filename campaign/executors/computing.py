@@ -24,6 +24,7 @@ from campaign.executors.child import die_with_parent
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
+_START_SECONDS = 300.0
 _FIRST_NOTICE_SECONDS = 300.0
 _STOPPED_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
@@ -67,6 +68,8 @@ class ComputeWorker(worker.ComputeWorker):
         super().__init__(threads)
 
     def place(self) -> tuple[str, int]:
+        """Where it is, once it has loaded what every computation needs."""
+        self.perform(int)
         return place()
 
     def perform_apart(self, function: Callable[..., Any], *arguments: Any) -> tuple[None, Any]:
@@ -180,20 +183,28 @@ class Computations:
         return True
 
     def _check(self, handle: RayHandle) -> None:
+        if self._place is None:
+            self._look_for_start()
+            return
         taken = awake_seconds() - self._since
-        if self._place is None and ray.wait([self._place_reference], timeout=0)[0]:
-            try:
-                self._place = ray.get(self._place_reference)
-            except ray.exceptions.RayError as died:
-                self._lost(f"did not start ({last_words(died)})")
-                return
-        if self._place is not None and self._watch.is_stopped(self._place):
+        if self._watch.is_stopped(self._place):
             self._lost(f"is stopped, its process is {self._place[1]}")
         elif taken >= self._limit:
             self._lost(f"gave no result within {self._limit:g} s (executor.compute_limit)")
         elif taken >= self._notice:
             self._notice *= 2
             log.warning("%s has been computing for %.0f s; its limit is %g s (executor.compute_limit)", handle.name, taken, self._limit)
+
+    def _look_for_start(self) -> None:
+        """The first computation begins when its worker is there."""
+        if ray.wait([self._place_reference], timeout=0)[0]:
+            try:
+                self._place = ray.get(self._place_reference)
+                self._next()
+            except ray.exceptions.RayError as died:
+                self._lost(f"did not start ({last_words(died)})")
+        elif awake_seconds() - self._since >= _START_SECONDS:
+            self._lost(f"did not start within {_START_SECONDS:g} s")
 
     def _lost(self, how: str) -> None:
         """Let a fresh worker do what is under way. The first of the queue is to blame; after some losses it is given up."""

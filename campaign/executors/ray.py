@@ -33,6 +33,7 @@ from campaign.schema import ExecutorConfig
 from campaign.types import Cost, Evaluation, FailureKind
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -58,7 +59,10 @@ def _knock(address: str) -> None:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """While Ray starts it gets no handler set, as its own ends the driver; and its servers do not hear of a closed terminal."""
+    """While Ray starts it gets no handler set, as its own ends the driver; and its servers do not hear of a closed terminal.
+
+    Its library puts one below Python, which aborts the driver three seconds after a SIGTERM; the handlers are set again above it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -69,6 +73,10 @@ def _own_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal = set_handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            if handler is not None:
+                signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -12,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
+from campaign.clock import awake_seconds
 from campaign.errors import CampaignLockedError, LedgerDamagedError, SurroundingsError
 from campaign.ledger import events as ev
 from campaign.ledger.journal import Journal, Transaction
@@ -232,6 +234,7 @@ class Ledger(LedgerReader):
             fresh.append(event)
         if not fresh:
             return []
+        fresh[0] = msgspec.structs.replace(fresh[0], awake=awake_seconds())
         first, time = self.state.sequence + 1, clock.time()
         rows = [
             {"sequence": first + i, "time": time, "kind": type(event).__name__, "key": event.key, "payload": ev.encode(event)}
