@@ -114,7 +114,7 @@ def _marked(folder: Path) -> list[psutil.Process]:
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process still runs; one that ended and that nobody asked about yet does not."""
     with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -18,6 +19,7 @@ from support import HELPERS
 
 from campaign.errors import InputError, OreloopError, SurroundingsError
 from campaign.executors import make_executor
+from campaign.executors.leftovers import is_alive
 from campaign.plugins import ParameterError
 from campaign.protocols import EvaluationJob, Executor, OracleSpec, PluginSpec
 from campaign.schema import ExecutorConfig
@@ -110,12 +112,14 @@ def failure(evaluation: Evaluation) -> tuple[FailureKind, str]:
 
 def alive(pids: list[int]) -> list[int]:
     """Those of the processes that live, after a while for their end."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid))
     deadline = time.monotonic() + 5
-    while (found := [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]) and (
-        time.monotonic() < deadline
-    ):
+    while any(is_alive(process) for process in found) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return found
+    return [process.pid for process in found if is_alive(process)]
 
 
 # --- evaluations ------------------------------------------------------------------------------------------------------

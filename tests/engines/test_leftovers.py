@@ -46,7 +46,10 @@ def owner(also: Path) -> tuple[subprocess.Popen[str], Path, int]:
 
 
 def is_alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_the_next_start_removes_what_a_killed_owner_left(temporary: Path) -> None:
