@@ -82,6 +82,7 @@ def _remove(folder: Path) -> None:
         pattern = Path((folder / _ALSO).read_text())
         for path in pattern.parent.glob(pattern.name):
             if path.stat().st_uid == os.getuid() and not _is_in_use(path):
+                end(_helpers_of_ray(path))
                 shutil.rmtree(path, ignore_errors=True)
     for item in folder.iterdir():
         if item.name != _OWNER:
@@ -93,6 +94,16 @@ def _is_in_use(path: Path) -> bool:
     """Whether a living process names the folder in its command."""
     commands = (process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"]))
     return any(str(path) in argument for command in commands for argument in command)
+
+
+def _helpers_of_ray(session: Path) -> list[psutil.Process]:
+    """Ray's helpers that write to a session's files: they overwrite their surroundings, and live on for a while without their server."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError, IndexError):
+            if process.cmdline()[0].startswith("ray::") and any(file.path.startswith(f"{session}/") for file in process.open_files()):
+                found.append(process)
+    return found
 
 
 def _end_marked(folder: Path) -> None:

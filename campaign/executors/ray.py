@@ -66,7 +66,7 @@ def _own_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    set_handler = signal.signal
+    set_handler: Any = signal.signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     signal.signal = lambda number, _: signal.getsignal(number)
     try:
