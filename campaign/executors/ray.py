@@ -68,7 +68,8 @@ def _own_signals() -> Iterator[None]:
         return
     set_handler: Any = signal.signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    signal.signal = lambda number, _: signal.getsignal(number)
+    keep: Any = lambda number, _: signal.getsignal(number)  # noqa: E731
+    signal.signal = keep
     try:
         yield
     finally:
