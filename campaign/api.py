@@ -43,7 +43,10 @@ def campaign_folder(loaded: LoadedConfig, folder: Path | None = None) -> Path:
 
 
 class StopRequests:
-    """Reasons to stop in good order: SIGINT, SIGTERM, or the file that ``oreloop stop`` leaves. A second signal stops at once."""
+    """Reasons to stop in good order: SIGINT, SIGTERM, SIGHUP (a closed terminal), or the file that ``oreloop stop`` leaves.
+
+    A second signal stops at once; not a second SIGHUP, as a terminal that closes sends several.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / STOP_REQUEST
@@ -63,12 +66,19 @@ class StopRequests:
             return
 
         def on_signal(number: int, _: FrameType | None) -> None:
+            if number == signal.SIGHUP:
+                _let_go_of_closed_terminals()
+            if self._signal and number == signal.SIGHUP:
+                return
             if self._signal:
                 raise KeyboardInterrupt
             self._signal = f"interrupted by {signal.Signals(number).name}"
             log.warning("%s: waiting for the work under way; once more stops at once", self._signal)
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        asked = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` leaves it
+            asked.append(signal.SIGHUP)
+        before = {number: signal.signal(number, on_signal) for number in asked}
         try:
             yield
         finally:
@@ -76,6 +86,17 @@ class StopRequests:
                 signal.signal(number, handler)
             with suppress(OSError):
                 self._file.unlink(missing_ok=True)
+
+
+def _let_go_of_closed_terminals() -> None:
+    """What is printed from now on goes nowhere where its terminal is gone, in place of failing."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 class Campaign:

@@ -334,6 +334,11 @@ class ExecutorConfig(Frame):
     address: str | None = Field(None, description="Ray: address of a running cluster; a local one is started where absent.")
     cpus: int | None = Field(None, ge=1, description="Ray: cores of the local cluster; all of the machine by default.")
     gpus: float = Field(0.0, ge=0, description="Ray: GPUs requested by the worker that fits, trains and generates.")
+    compute_limit: float = Field(
+        21600.0,
+        gt=0,
+        description="Ray: longest time for one fit, generation, selection or training (s); a fresh worker then tries again, twice.",
+    )
     object_store_bytes: int = Field(128 * 2**20, ge=80 * 2**20, description="Ray: memory of the local object store (bytes).")
     dashboard: bool = Field(False, description="Ray: start its dashboard on loopback.")
     threads: int = Field(1, ge=1, description="Threads of the numerics in each worker.")

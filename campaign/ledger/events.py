@@ -15,9 +15,14 @@ import msgspec
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
-    """Base of all events. ``key`` is made of the content of a piece of work; a second event under a known key is dropped."""
+    """Base of all events. ``key`` is made of the content of a piece of work; a second event under a known key is dropped.
+
+    ``awake``: seconds that the driver's process was awake by then, by a clock that never jumps; on the first event of a transaction, on
+    none of older ledgers.
+    """
 
     key: str | None = None
+    awake: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):

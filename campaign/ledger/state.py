@@ -101,6 +101,7 @@ class CampaignState:
         self.paused: dict[str, str] = {}
         self.busy_seconds: dict[str, float] = defaultdict(float)
         self.active_seconds = 0.0
+        self._awake = 0.0
         self.keys: set[str] = set()
         self.requested: dict[Pair, str] = {}
         self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
@@ -109,8 +110,10 @@ class CampaignState:
 
     def apply(self, sequence: int, time: float, event: ev.Event) -> None:
         """Fold one event in. ``sequence`` counts from 1 without gaps; ``time`` in seconds since the epoch."""
-        if not isinstance(event, ev.SessionStarted) and self.sessions and self.session_ended is None:
-            self.active_seconds += max(0.0, time - self.time)
+        passed = time - self.time if event.awake is None else event.awake - self._awake
+        if self.sessions and self.session_ended is None and not isinstance(event, ev.SessionStarted | ev.ConfigRevised):
+            self.active_seconds += max(0.0, passed)
+        self._awake = event.awake if event.awake is not None else self._awake
         self.sequence, self.time = sequence, time
         if event.key is not None:
             self.keys.add(event.key)

@@ -21,10 +21,12 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from campaign.clock import awake_seconds
 from campaign.errors import CampaignLockedError, InputError, LedgerDamagedError, SurroundingsError
 from campaign.ledger import blobs as blob_ids
 from campaign.ledger import contradictions
@@ -329,15 +331,16 @@ class Ledger(LedgerReader):
         stored, where the folder is not in its place any more.
         """
         seen: set[str] = set()
-        fresh: list[tuple[bytes, ev.Event]] = []
+        new: list[ev.Event] = []
         for event in events:
             if event.key is not None and (event.key in self.state.keys or event.key in seen):
                 continue
             seen.add(event.key or "")
-            fresh.append(ev.written(event))
-        if not fresh:
+            new.append(event)
+        if not new:
             return []
-        contradictions.refuse(self.state, (event for _, event in fresh))
+        contradictions.refuse(self.state, new)
+        fresh = [ev.written(event) for event in (msgspec.structs.replace(new[0], awake=awake_seconds()), *new[1:])]
         if not self._is_caught_up:
             self._catch_up_journal()
         first, time = self.state.sequence + 1, clock.time()
