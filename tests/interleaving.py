@@ -15,7 +15,7 @@ from campaign.schema import VirtualConfig
 _IDLE_WAITS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Later(Done):
     """A computation that ends with a wait of its executor."""
 
@@ -37,7 +37,10 @@ class InterleavingExecutor(VirtualExecutor):
         self._random, self._idle, self.waits = random.Random(seed), 0, 0
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
-        return Later(super().compute(function, *arguments).result(), self, self.waits + self._random.choice((0, 1, 3, 9)))
+        done = super().compute(function, *arguments)
+        assert isinstance(done, Done)
+        due = self.waits + self._random.choice((0, 1, 3, 9))
+        return Later(value=done.value, error=done.error, executor=self, due=due)
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
         self.waits += 1
