@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from campaign.errors import InputError
 from campaign.reading import elements
@@ -38,7 +39,7 @@ Tags = Mapping[str, Sequence[str]]
 
 
 def blocks(text: str, where: str) -> Iterator[tuple[str, Callable[[], Sites]]]:
-    """Each block with a structure: where it stands, and what reads it. Blocks without cell and atoms, as of a paper's head, are passed over.
+    """Each block with a structure: where it stands, and what reads it. A paper's head has neither and is passed over.
 
     Raises InputError where the text is no CIF, or no block holds a structure.
     """
@@ -153,10 +154,8 @@ def _rows(tags: Tags, where: str) -> list[_Row]:
             raise InputError(f"{place}: {hydrogens[row]} attached hydrogens have no sites", hint="give each hydrogen a site of its own")
         if flags and flags[row].lower() == "dum":
             raise InputError(f"{place}: a dummy site", hint="leave the site out")
-        if types and types[row]:
-            number = elements.element_of_type(types[row], place)
-        else:
-            number = elements.element_of_label(labels[row], place)
+        is_typed = bool(types and types[row])
+        number = elements.element_of_type(types[row], place) if is_typed else elements.element_of_label(labels[row], place)
         occupancy = _number(shares[row], place, "its occupancy") if shares and shares[row] else 1.0
         if not -WHOLE < occupancy < 1 + WHOLE:
             raise InputError(f"{place}: expected an occupancy from 0 to 1, found {shares[row]}")
@@ -204,10 +203,10 @@ def _expanded(rows: Sequence[_Row], found: Operations, lattice: FloatArray, wher
     return Sites(lattice, np.array(places), shares, labels_of)
 
 
-def _near(points: FloatArray, point: FloatArray, lattice: FloatArray) -> FloatArray:
+def _near(points: FloatArray, point: FloatArray, lattice: FloatArray) -> NDArray[np.bool_]:
     difference = points - point
     difference -= np.round(difference)
-    return np.linalg.norm(difference @ lattice, axis=-1) < _SAME_PLACE
+    return np.asarray(np.linalg.norm(difference @ lattice, axis=-1) < _SAME_PLACE)
 
 
 def _orbit(point: FloatArray, found: Operations, lattice: FloatArray) -> FloatArray:

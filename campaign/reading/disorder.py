@@ -242,9 +242,13 @@ def _roundest(sites: Sites, most: int) -> IntArray | None:
 
 def _best_of(lattice: FloatArray, fractional: FloatArray, amount: Mapping[int, int], seed: int, where: str) -> IntArray:
     """Atomic numbers (n,) of the sites, the best of many drawn at random under the seed."""
-    import sqsgenerator
     from ase.data import chemical_symbols
 
+    try:
+        import sqsgenerator
+    except ImportError as error:
+        hint = 'pip install "oreloop[disorder]", or set disorder: {method: enumerate}'
+        raise InputError("special quasirandom structures need the package sqsgenerator, which is not installed", hint=hint) from error
     occupied = {("0" if number == 0 else chemical_symbols[number]): count for number, count in amount.items()}
     n = len(fractional)
     if n == max(amount.values()):

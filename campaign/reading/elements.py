@@ -35,7 +35,7 @@ def element(symbol: str, where: str) -> int:
     meant = f", such as {symbol.capitalize()}" if symbol.capitalize() in known and len(symbol) < 3 else ""
     raise InputError(
         f"{where}: {symbol!r} is no element",
-        hint=f"write symbols as the periodic table does{meant}; leave vacancies (Va) and dummies (X) out; give each hydrogen a site of its own",
+        hint=f"write symbols as the periodic table does{meant}; leave vacancies (Va) and dummies (X) out; give each hydrogen a site",
     )
 
 

@@ -17,7 +17,7 @@ _PROPERTIES = re.compile(r"(?:^|\s)Properties\s*=\s*\"?([^\s\"]+)", re.IGNORECAS
 
 
 def frames(text: str, where: str) -> Iterator[tuple[str, list[str]]]:
-    """Lines of each frame, and where it stands. Raises InputError where a count of atoms, or atoms, are missing: the rest cannot be told."""
+    """Lines of each frame, and where it stands. Raises InputError where a count or atoms are missing: the rest cannot be told."""
     lines = text.split("\n")
     start, n_frame = 0, 0
     while True:

@@ -44,7 +44,7 @@ class Sites:
         """With an element on each site, 0 for an empty one."""
         kept = [row for row, number in enumerate(numbers) if number]
         try:
-            return Crystal(self.lattice, self.fractional[kept], np.array(numbers, dtype=np.int64)[kept])
+            return Crystal(self.lattice, self.fractional[kept], np.array(numbers, dtype=np.uint8)[kept])
         except InputError as error:
             raise InputError(f"{where}: {error.message}", hint=error.hint) from error
 

@@ -10,12 +10,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from campaign.errors import InputError
 from campaign.types import FloatArray
+
+if TYPE_CHECKING:
+    from gemmi import SpaceGroup
 
 _MOST_OPERATIONS = 192 * 4
 _SETTING = re.compile(r"\s*:?\s*([12SZHRhrsz])$")
@@ -103,7 +107,7 @@ def _check_group(rotations: NDArray[np.int64], translations: NDArray[np.int64], 
             raise ValueError(f"the {len(rotations)} listed symmetry operations are no group: some are missing, or one is wrong")
 
 
-def _groups(named: Named, lattice: FloatArray, where: str) -> list[object]:
+def _groups(named: Named, lattice: FloatArray, where: str) -> list[SpaceGroup]:
     """Settings of the space group that the block may mean, by its Hall symbol, else its name, else its number; none where unknown."""
     import gemmi
 
@@ -138,34 +142,34 @@ def _plain(text: str) -> str:
 def _split(name: str) -> tuple[str, str]:
     """A name and its setting: origin 1 or 2 (S and Z in ICSD), hexagonal (H) or rhombohedral (R) axes; empty where it has none."""
     found = _SETTING.search(name)
-    if found is None or not (":" in found[0] or found[0][:1].isspace() and not found[1].isdigit()):
+    if found is None or not (":" in found[0] or (found[0][:1].isspace() and not found[1].isdigit())):
         return name, ""
     letter = found[1].upper()
     return name[: found.start()], _CHOICES.get(letter, letter)
 
 
-def _one(groups: Sequence[object], named: Named, where: str) -> object:
+def _one(groups: Sequence[SpaceGroup], named: Named, where: str) -> SpaceGroup:
     told = named.hall or named.name or str(named.number)
     if not groups:
         raise InputError(f"{where}: {told!r} is no known space group", hint="list the symmetry operations")
-    if len({group.xhm() for group in groups}) > 1:  # type: ignore[attr-defined]
-        names = ", ".join(repr(group.xhm()) for group in groups)  # type: ignore[attr-defined]
+    if len({group.xhm() for group in groups}) > 1:
+        names = ", ".join(repr(group.xhm()) for group in groups)
         raise InputError(
             f"{where}: the space group {told!r} has several settings ({names}), and the file lists no operations",
             hint="list the symmetry operations, or name the setting",
         )
-    if named.number and groups[0].number != named.number:  # type: ignore[attr-defined]
-        raise InputError(f"{where}: {told!r} is space group {groups[0].number}, the file's number is {named.number}")  # type: ignore[attr-defined]
+    if named.number and groups[0].number != named.number:
+        raise InputError(f"{where}: {told!r} is space group {groups[0].number}, the file's number is {named.number}")
     return groups[0]
 
 
-def _of_group(group: object) -> Operations:
-    return _parsed(tuple(operation.triplet() for operation in group.operations()))  # type: ignore[attr-defined]
+def _of_group(group: SpaceGroup) -> Operations:
+    return _parsed(tuple(operation.triplet() for operation in group.operations()))
 
 
-def _check_type(found: Operations, named: Named, groups: Sequence[object], where: str) -> None:
+def _check_type(found: Operations, named: Named, groups: Sequence[SpaceGroup], where: str) -> None:
     """That listed operations are those of the space group that is named."""
-    numbers = {group.number for group in groups} | ({named.number} if named.number else set())  # type: ignore[attr-defined]
+    numbers = {group.number for group in groups} | ({named.number} if named.number else set())
     if not numbers:
         return
     number = _number_of(found.rotations.tobytes(), found.translations.tobytes(), len(found))

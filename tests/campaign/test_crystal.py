@@ -63,7 +63,7 @@ def test_ase_atoms_are_refused_where_they_are_no_crystal() -> None:
             Crystal.from_atoms(atoms)
     with pytest.raises(InputError, match="three cell vectors"):
         Crystal.from_atoms(molecule("H2O"))
-    with pytest.raises(InputError, match="Atomic numbers|atomic numbers"):
+    with pytest.raises(InputError, match="atomic numbers"):
         Crystal.from_atoms(Atoms("XNi", cell=LATTICE, pbc=True, scaled_positions=SITES))
 
 
