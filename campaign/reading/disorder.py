@@ -26,8 +26,9 @@ _LARGEST_ERROR = 0.011
 _MOST_WAYS = 50_000
 _NEAREST = 0.5
 _PRECISION = 1e-3
-_SHELLS = ({1: 1.0, 2: 0.5, 3: 0.3}, {1: 1.0, 2: 0.5}, {1: 1.0})
-_STEPS = 20_000
+_WEIGHTS = (1.0, 0.5, 0.3)
+_STEPS = 300_000
+_SAME_SHELL = 0.1
 
 
 class Disorder(BaseModel):
@@ -255,11 +256,13 @@ def _best_of(lattice: FloatArray, fractional: FloatArray, amount: Mapping[int, i
         return np.full(n, next(iter(amount)))
     first = next(name for name in occupied if name != "0")
     reason = ""
-    for weights in _SHELLS:
+    edges = _shell_edges(lattice, fractional)
+    for shells in range(len(_WEIGHTS), 0, -1):
         config: dict[str, Any] = {
             "structure": {"lattice": lattice.tolist(), "coords": fractional.tolist(), "species": [first] * n},
             "composition": [{"sites": list(range(n)), **occupied}],
-            "shell_weights": weights,
+            "shell_radii": edges[: shells + 1],
+            "shell_weights": dict(enumerate(_WEIGHTS[:shells], start=1)),
             "iterations": _STEPS,
             "seed": seed,
             "thread_config": 1,
@@ -267,8 +270,18 @@ def _best_of(lattice: FloatArray, fractional: FloatArray, amount: Mapping[int, i
         }
         try:
             return np.array(sqsgenerator.optimize(config).best().structure().species)
-        except Exception as error:  # a cell with fewer shells than weights is told by errors of several kinds
+        except Exception as error:  # a cell that is too small for a shell is told by errors of several kinds
             reason = str(error)
     raise InputError(
         f"{where}: no special quasirandom structure of {n} sites: {reason.splitlines()[0]}", hint="raise max_atoms of disorder"
     )
+
+
+def _shell_edges(lattice: FloatArray, fractional: FloatArray) -> list[float]:
+    """Distances (angstrom) between the shells of neighbours, from 0 on."""
+    from campaign.crystals.neighbours import length_scale, pairs
+
+    _, _, distances, _ = pairs(lattice, fractional, 2.5 * length_scale(lattice, len(fractional)))
+    steps = np.unique(distances.round(2))
+    shells = np.split(steps, np.flatnonzero(np.diff(steps) > _SAME_SHELL) + 1)
+    return [0.0, *(float(inner[-1] + outer[0]) / 2 for inner, outer in itertools.pairwise(shells))]
