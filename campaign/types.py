@@ -152,8 +152,11 @@ class Crystal:
     def from_atoms(cls, atoms: Atoms) -> Crystal:
         """From ASE Atoms. Raises InputError where the cell has no volume, a direction is not periodic or a site is partly occupied."""
         formula = atoms.get_chemical_formula()
-        if not atoms.cell.rank == 3:
-            raise InputError(f"expected three cell vectors, but {formula} has {atoms.cell.rank}")
+        if not (np.isfinite(atoms.cell).all() and atoms.cell.rank == 3):
+            raise InputError(
+                f"expected three cell vectors that span a volume, but {formula} has {np.asarray(atoms.cell).tolist()}",
+                hint='a crystal has a cell, as extended xyz gives it by Lattice="..."; molecules and isolated atoms have none',
+            )
         if not atoms.pbc.all():
             written = " ".join("T" if periodic else "F" for periodic in atoms.pbc)
             raise InputError(

@@ -18,6 +18,7 @@ REACH = 3.0
 SAME_PLACE = 0.1
 LEAST_VOLUME = 1.0
 _LEAST_RADIUS = 0.7
+_FARTHEST, _MOST_IMAGES = 8.0, 1e6
 _KINDS = ("a molecule or cluster", "a chain or wire", "a slab or layers")
 
 
@@ -27,12 +28,16 @@ def not_bulk(crystal: Crystal) -> str:
         return "no atoms"
     if crystal.volume < LEAST_VOLUME * len(crystal):
         return f"a cell of {crystal.volume:.3g} angstrom^3 for {len(crystal)} atoms: they overlap"
+    spacings = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
+    if np.prod(2 * _FARTHEST / spacings + 1) > _MOST_IMAGES:
+        return f"a cell that is too flat or skewed: its planes are {', '.join(f'{spacing:.3g}' for spacing in spacings)} angstrom apart"
+    fractional = crystal.fractional - np.floor(crystal.fractional)
     kinds, rows = np.unique(crystal.numbers, return_inverse=True)
     radii = np.maximum(covalent_radii[kinds], _LEAST_RADIUS)
-    contacts = bonds_of(crystal.lattice, crystal.fractional, rows.astype(np.int64), radii[:, None] + radii + REACH)
+    contacts = bonds_of(crystal.lattice, fractional, rows.astype(np.int64), radii[:, None] + radii + REACH)
     if len(contacts):
         first, second, cells = contacts[:, 0], contacts[:, 1], contacts[:, 2:]
-        distances = np.linalg.norm((crystal.fractional[second] + cells - crystal.fractional[first]) @ crystal.lattice, axis=1)
+        distances = np.linalg.norm((fractional[second] + cells - fractional[first]) @ crystal.lattice, axis=1)
         nearest = int(distances.argmin())
         if distances[nearest] < SAME_PLACE:
             return f"atoms {first[nearest] + 1} and {second[nearest] + 1} at one place, {distances[nearest]:.3f} angstrom apart"

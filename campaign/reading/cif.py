@@ -26,6 +26,7 @@ from campaign.types import FloatArray
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?(?:\(\d+\))?")
 _SAME_FRACTION = 1e-4
 _SAME_PLACE = 0.05
+_LARGEST = 1e6
 _AXES = ("x", "y", "z")
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _OPERATIONS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
@@ -99,7 +100,10 @@ def _first(tags: Tags, names: Sequence[str]) -> str:
 def _number(text: str, where: str, what: str) -> float:
     if not _NUMBER.fullmatch(text):
         raise InputError(f"{where}: expected a number for {what}, found {text or '? or .'!r}")
-    return float(text.partition("(")[0])
+    value = float(text.partition("(")[0])
+    if abs(value) > _LARGEST:
+        raise InputError(f"{where}: {text} is too large for {what}")
+    return value
 
 
 def _lattice(tags: Tags, where: str) -> FloatArray:

@@ -16,7 +16,7 @@ def crystal_of_poscar(text: str, where: str) -> Crystal:
     from pymatgen.io.vasp import Poscar
 
     lines = text.split("\n")
-    if len(lines) <= _COUNTS:
+    if len(lines) <= _COUNTS + 1:
         raise InputError(f"{where}: no POSCAR: it ends after {len(lines)} lines", hint="is the file whole?")
     symbols, counts = lines[_SYMBOLS].split(), lines[_COUNTS].split()
     if symbols and all(symbol.isdecimal() for symbol in symbols):

@@ -10,12 +10,12 @@ import pytest
 from ase.build import bulk
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
+from reading.texts import COLUMNS, CUBE, cif, looped
 
 from campaign.crystals.neighbours import shortest_distance
 from campaign.errors import InputError
 from campaign.reading.structures import read_structure_text, read_structures
 from campaign.types import Crystal
-from reading.texts import COLUMNS, CUBE, cif, looped
 
 DIAMOND = CUBE | {"length_a": 5.43, "length_b": 5.43, "length_c": 5.43}
 RHOMBOHEDRAL = {"length_a": 4.75, "length_b": 4.75, "length_c": 4.75, "angle_alpha": 57.2, "angle_beta": 57.2, "angle_gamma": 57.2}
@@ -47,7 +47,9 @@ def test_what_is_no_element_is_refused_by_name(symbol: str) -> None:
     assert symbol in str(refused.value)
 
 
-@pytest.mark.parametrize(("label", "symbol"), [("Fe1", "Fe"), ("O1A", "O"), ("Fe(2)", "Fe"), ("Co", "Co"), ("C_1", "C"), ("D2", "H"), ("O2-", "O")])
+@pytest.mark.parametrize(
+    ("label", "symbol"), [("Fe1", "Fe"), ("O1A", "O"), ("Fe(2)", "Fe"), ("Co", "Co"), ("C_1", "C"), ("D2", "H"), ("O2-", "O")]
+)
 def test_labels_name_the_element_where_there_is_no_type(label: str, symbol: str) -> None:
     columns = COLUMNS.replace("type_symbol ", "")
     assert one(cif(f"{label} 0 0 0 1", columns=columns)).symbols == [symbol]
@@ -93,7 +95,9 @@ def test_a_hall_symbol_a_number_or_an_unlooped_operation_alone_is_enough(head: s
     assert len(one(cif("Si1 Si 0 0 0 1", cell=cell, symmetry="", head=head))) == atoms
 
 
-@pytest.mark.parametrize(("name", "cell", "atoms"), [("R -3 m :R", RHOMBOHEDRAL, 2), ("R -3 m", RHOMBOHEDRAL, 2), ("R -3 m R", RHOMBOHEDRAL, 2)])
+@pytest.mark.parametrize(
+    ("name", "cell", "atoms"), [("R -3 m :R", RHOMBOHEDRAL, 2), ("R -3 m", RHOMBOHEDRAL, 2), ("R -3 m R", RHOMBOHEDRAL, 2)]
+)
 def test_rhombohedral_axes_are_told_by_name_or_cell(name: str, cell: dict[str, float], atoms: int) -> None:
     assert len(one(cif("Bi1 Bi 0.234 0.234 0.234 1", cell=cell, symmetry=name))) == atoms
     hexagonal = CUBE | {"length_a": 4.55, "length_b": 4.55, "length_c": 11.86, "angle_gamma": 120}
@@ -191,7 +195,7 @@ def test_the_sites_make_up_the_files_own_formula(head: str, told: str) -> None:
         (CUBE | {"length_a": -2.88}, "no cell has"),
         (CUBE | {"angle_alpha": 120, "angle_beta": 120, "angle_gamma": 125}, "no cell has"),
         (CUBE | {"length_a": "long"}, "expected a number for length_a"),
-        (CUBE | {"length_a": "1e999"}, "no cell has"),
+        (CUBE | {"length_a": "1e999"}, "too large for length_a"),
     ],
 )
 def test_cells_without_volume_are_refused(cell: dict[str, float], told: str) -> None:
@@ -207,7 +211,9 @@ def test_every_block_is_read_and_a_papers_head_is_passed_over(tmp_path: Path) ->
         read_structure_text("\n".join(texts), "here")
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "data_x\n_cell_length_a 'x", "data_x\nloop_\n_a\n_b\n1 2 3\n", "data_x\n_publ_author_name ?\n"])
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "data_x\n_cell_length_a 'x", "data_x\nloop_\n_a\n_b\n1 2 3\n", "data_x\n_publ_author_name ?\n"]
+)
 def test_what_is_no_cif_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="here"):
         read_structure_text(text, "here")
@@ -217,7 +223,9 @@ def test_what_is_no_cif_is_refused(text: str) -> None:
     "structure",
     [
         Structure(Lattice.cubic(2.88), ["Ni", "Fe"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
-        Structure(Lattice.from_parameters(3.1, 4.2, 5.3, 81, 95, 102), ["O", "Ti", "O"], [[0.1, 0.2, 0.3], [0.6, 0.5, 0.55], [0.9, 0.8, 0.05]]),
+        Structure(
+            Lattice.from_parameters(3.1, 4.2, 5.3, 81, 95, 102), ["O", "Ti", "O"], [[0.1, 0.2, 0.3], [0.6, 0.5, 0.55], [0.9, 0.8, 0.05]]
+        ),
         Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Cl", "Na"], [[0.5, 0.5, 0.5], [0, 0, 0]]),
         Structure.from_spacegroup(194, Lattice.hexagonal(2.46, 6.70), ["C", "C"], [[0, 0, 0.25], [1 / 3, 2 / 3, 0.25]]),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from reading.texts import CUBE, cif
 
 from campaign.crystals.neighbours import pairs
 from campaign.errors import InputError
@@ -15,7 +16,6 @@ from campaign.reading.disorder import Disorder
 from campaign.reading.structures import read_structure_text, read_structures
 from campaign.schema import SourceConfig
 from campaign.types import Crystal
-from reading.texts import CUBE, cif
 
 FCC = CUBE | {f"length_{axis}": 3.75 for axis in "abc"}
 

@@ -16,12 +16,12 @@ from ase.io import write
 from ase.spacegroup import crystal as ase_crystal
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.vasp import Poscar
+from reading.texts import FRAME, POSCAR, cif
 
 from campaign.crystals.extent import not_bulk
 from campaign.errors import InputError
 from campaign.reading.structures import Entry, read_structures
 from campaign.types import Crystal
-from reading.texts import FRAME, POSCAR, cif
 
 
 def entries(path: Path) -> list[Entry]:
@@ -58,7 +58,7 @@ def test_compressed_files_are_unpacked_and_cut_off_ones_refused(tmp_path: Path) 
     (tmp_path / "a.extxyz.gz").write_bytes(gzip.compress((FRAME * 3).encode()))
     assert len(entries(tmp_path / "a.extxyz.gz")) == 3
     (tmp_path / "a.extxyz.gz").write_bytes(gzip.compress((FRAME * 3).encode())[:-12])
-    with pytest.raises(InputError, match="a.extxyz.gz: cannot be read"):
+    with pytest.raises(InputError, match=r"a\.extxyz\.gz: cannot be read"):
         entries(tmp_path / "a.extxyz.gz")
 
 
@@ -114,6 +114,7 @@ def test_forms_of_a_poscar_mean_one_crystal(old: str, new: str, tmp_path: Path) 
         ('0 2.88" ', '0 2.88" occupancy="_JSON {\\"0\\": {\\"Ni\\": 0.4, \\"Fe\\": 0.6}}" ', "partly occupied"),
         ("Fe 1.44 1.44 1.44", "Fe 1.44 1.44", "expected 4 columns, found 3"),
         ("Fe 1.44 1.44 1.44", "Fe 1.44 1.44 nan", "not finite"),
+        ("2.88 0 0 0", "2.88 -inf 0 0", "three cell vectors"),
         ("Fe 1.44 1.44 1.44\n", "", "2 atoms are counted, 1 are there"),
         ("2\n", "two\n", "expected a number of atoms"),
         ("2\n", "2\n2\n", "structure"),
@@ -151,7 +152,7 @@ def test_a_database_that_is_none_is_refused_and_left_as_it_is(tmp_path: Path) ->
         entries(path)
     assert not path.exists()
     path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(InputError, match="a.db: no ASE database"):
+    with pytest.raises(InputError, match=r"a\.db: no ASE database"):
         entries(path)
     path.unlink()
     sqlite3.connect(path).execute("create table mine (x)")
@@ -160,7 +161,7 @@ def test_a_database_that_is_none_is_refused_and_left_as_it_is(tmp_path: Path) ->
         entries(path)
     assert path.read_bytes() == before
     (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(InputError, match="b.json"):
+    with pytest.raises(InputError, match=r"b\.json"):
         entries(tmp_path / "b.json")
 
 
