@@ -25,7 +25,7 @@ from campaign.reading.disorder import Disorder
 from campaign.reading.structures import read_structures
 
 NAME = "inputs"
-FILES, SEED, LIMIT = 20_000, 100, 10.0
+FILES, SEED, TRIAL, LIMIT = 20_000, 200, 0, 10.0
 _BATCH = 500
 
 
@@ -89,7 +89,7 @@ def fuzz(files: int, seed: int) -> Iterator[Row]:
             }
 
 
-PARTS: dict[str, Callable[[int], Iterator[Row]]] = {"fuzz": lambda files: fuzz(files, SEED)}
+PARTS: dict[str, Callable[[int], Iterator[Row]]] = {"fuzz": lambda files: fuzz(files, SEED if files == FILES else TRIAL)}
 
 
 def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -111,7 +111,9 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=sorted(PARTS))
-    parser.add_argument("--files", type=int, default=FILES, help="Mutated files; fewer for a trial, which is shown and not kept.")
+    parser.add_argument(
+        "--files", type=int, default=FILES, help="Mutated files; fewer for a trial under another seed, which is shown and not kept."
+    )
     arguments = parser.parse_args()
     path = RESULTS / f"{NAME}.json"
     rows: dict[str, list[Row]] = json.loads(path.read_text())["rows"] if path.exists() else {}

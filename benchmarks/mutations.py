@@ -49,7 +49,7 @@ WHOLE: dict[str, str] = {
     "selective.vasp": "x\n-47.8\n2.0 0 0\n0 1 0\n0 0 1\nNi Fe\n2 2\nSelective dynamics\nCartesian\n0 0 0 T T F\n2.88 0 0 T T T\n"
     "1.44 1.44 1.44 F F F\n4.32 1.44 1.44 T T T\n\n0 0 0\n0 0 0\n0 0 0\n0 0 0\n",
     "frames.extxyz": '2\nLattice="2.88 0 0 0 2.88 0 0 0 2.88" Properties=species:S:1:pos:R:3:forces:R:3 energy=-9.0 pbc="T T T"\n'
-    'Ni 0 0 0 0.1 0 0\nFe 1.44 1.44 1.44 -0.1 0 0\n1\nLattice="0 1.8 1.8 1.8 0 1.8 1.8 1.8 0" Properties=species:S:1:pos:R:3 name="two words"\n'
+    'Ni 0 0 0 0.1 0 0\nFe 1.44 1.44 1.44 -0.1 0 0\n1\nLattice="0 1.8 1.8 1.8 0 1.8 1.8 1.8 0" Properties=species:S:1:pos:R:3 name="a b"\n'
     "Ni 0 0 0\n",
     "numbers.xyz": '1\nLattice="2.5 0 0 0 2.5 0 0 0 2.5" Properties=Z:I:1:pos:R:3 stress="0 0 0 0 0 0 0 0 0"\n26 0 0 0\n',
 }
