@@ -29,6 +29,7 @@ _PRECISION = 1e-3
 _WEIGHTS = (1.0, 0.5, 0.3)
 _STEPS = 300_000
 _SAME_SHELL = 0.1
+_LONGEST = 2.01
 
 
 class Disorder(BaseModel):
@@ -229,24 +230,35 @@ def _quasirandom(sites: Sites, disorder: Disorder, where: str) -> Iterator[Cryst
 
 
 def _roundest(sites: Sites, most: int) -> IntArray | None:
-    """Of the repeats of the cell that hold the shares in at most that many sites the largest, and of those the nearest to a cube."""
+    """Of the repeats of the cell that hold the shares in at most that many sites the largest, and of those the nearest to a cube.
+
+    None where no repeats do. Cells more than twice as long as wide are taken only where there is no other.
+    """
     lengths = np.linalg.norm(sites.lattice, axis=1)
     largest = most // len(sites.shares)
     found = []
-    for repeats in itertools.product(range(1, largest + 1), repeat=3):
+    for repeats in _products_up_to(largest):
         multiple = math.prod(repeats)
-        if multiple <= largest and all(_amounts(sites.shares[group[0]], multiple * len(group)) for group in _groups(sites)):
+        if all(_amounts(sites.shares[group[0]], multiple * len(group)) for group in _groups(sites)):
             edges = lengths * repeats
-            found.append((edges.max() / edges.min() > 1.6, -multiple, edges.max() / edges.min(), repeats))
+            found.append((edges.max() / edges.min() > _LONGEST, -multiple, edges.max() / edges.min(), repeats))
     return np.diag(min(found)[3]) if found else None
 
 
+def _products_up_to(largest: int) -> Iterator[tuple[int, int, int]]:
+    for a in range(1, largest + 1):
+        for b in range(1, largest // a + 1):
+            for c in range(1, largest // (a * b) + 1):
+                yield a, b, c
+
+
 def _best_of(lattice: FloatArray, fractional: FloatArray, amount: Mapping[int, int], seed: int, where: str) -> IntArray:
-    """Atomic numbers (n,) of the sites, the best of many drawn at random under the seed."""
+    """Atomic numbers (n,) of the sites, the best of many drawn at random under the seed; the first of equally good ones in order."""
     from ase.data import chemical_symbols
 
     try:
         import sqsgenerator
+        from sqsgenerator.core import LogLevel
     except ImportError as error:
         hint = 'pip install "oreloop[disorder]", or set disorder: {method: enumerate}'
         raise InputError("special quasirandom structures need the package sqsgenerator, which is not installed", hint=hint) from error
@@ -257,7 +269,7 @@ def _best_of(lattice: FloatArray, fractional: FloatArray, amount: Mapping[int, i
     first = next(name for name in occupied if name != "0")
     reason = ""
     edges = _shell_edges(lattice, fractional)
-    for shells in range(len(_WEIGHTS), 0, -1):
+    for shells in range(min(len(_WEIGHTS), len(edges) - 1), 0, -1):
         config: dict[str, Any] = {
             "structure": {"lattice": lattice.tolist(), "coords": fractional.tolist(), "species": [first] * n},
             "composition": [{"sites": list(range(n)), **occupied}],
@@ -269,7 +281,9 @@ def _best_of(lattice: FloatArray, fractional: FloatArray, amount: Mapping[int, i
             "max_results_per_objective": 1,
         }
         try:
-            return np.array(sqsgenerator.optimize(config).best().structure().species)
+            found = sqsgenerator.optimize(config, level=LogLevel.error)
+            best = min((objective, sorted(tuple(one.structure().species) for one in equal)) for objective, equal in found)
+            return np.array(best[1][0])
         except Exception as error:  # a cell that is too small for a shell is told by errors of several kinds
             reason = str(error)
     raise InputError(
@@ -278,10 +292,13 @@ def _best_of(lattice: FloatArray, fractional: FloatArray, amount: Mapping[int, i
 
 
 def _shell_edges(lattice: FloatArray, fractional: FloatArray) -> list[float]:
-    """Distances (angstrom) between the shells of neighbours, from 0 on."""
+    """Distances (angstrom) between the shells of nearest images, from 0 on."""
     from campaign.crystals.neighbours import length_scale, pairs
 
-    _, _, distances, _ = pairs(lattice, fractional, 2.5 * length_scale(lattice, len(fractional)))
-    steps = np.unique(distances.round(2))
+    n = len(fractional)
+    first, second, distance, _ = pairs(lattice, fractional, 2.5 * length_scale(lattice, n))
+    nearest = np.full((n, n), np.inf)
+    np.minimum.at(nearest, (first, second), distance)
+    steps = np.unique(nearest[np.isfinite(nearest) & ~np.eye(n, dtype=bool)].round(2))
     shells = np.split(steps, np.flatnonzero(np.diff(steps) > _SAME_SHELL) + 1)
-    return [0.0, *(float(inner[-1] + outer[0]) / 2 for inner, outer in itertools.pairwise(shells))]
+    return [0.0, *(float(inner[-1] + outer[0]) / 2 for inner, outer in itertools.pairwise(shells)), float(steps[-1]) + _SAME_SHELL]
