@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 Kind = Literal["flip", "drop", "double", "swap", "cut", "replace", "insert", "remove", "digit"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-WORDS = (
+WORDS: tuple[str, ...] = (
     "?",
     ".",
     "",

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 from ase.io.trajectory import Trajectory
+from reading.texts import FRAME, cif
 
 from campaign.errors import InputError
 from campaign.reading.structures import read_structures
 from campaign.schema import SourceConfig
 from campaign.sources import read
-from reading.texts import FRAME, cif
 
 
 def test_a_tables_bad_rows_are_refused_or_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
