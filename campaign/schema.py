@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from campaign.passwords import check_password, without_password
+from campaign.reading.disorder import Disorder
+from campaign.reading.structures import OnError
 from campaign.types import Direction, FailureKind, Objective, SearchSpace, Together
 
 
@@ -117,7 +119,7 @@ class StoppingConfig(Frame):
 
 
 class SourceConfig(Frame):
-    """Structures from a CSV with a CIF column, a folder of CIF files, extxyz, an ASE database, or another campaign's folder."""
+    """Structures from CIF, POSCAR, extxyz, an ASE database, a folder of these, a CSV with a CIF column, or another campaign's folder."""
 
     path: str = Field(description="File or folder; relative paths start at the config's folder.")
     structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
@@ -125,6 +127,14 @@ class SourceConfig(Frame):
         default_factory=dict, description="Quantity name: column or key that holds its value, in the quantity's unit."
     )
     oracle: str | None = Field(None, description="The oracle in this config whose labels these values are taken to be.")
+    on_error: OnError = Field("refuse", description="Structures that cannot be read: refuse the source, or skip and count them.")
+    disorder: Disorder | None = Field(None, description="Partly occupied sites as ordered cells; such structures are refused where absent.")
+
+    @model_validator(mode="after")
+    def _no_labels_of_disorder(self) -> SourceConfig:
+        if self.disorder is not None and self.columns:
+            raise ValueError("expected columns or disorder: a value measured on a disordered crystal is not that of an ordered cell")
+        return self
 
 
 class Component(Frame):

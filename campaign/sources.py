@@ -1,11 +1,11 @@
-"""Structures and labels from files: CSV with a CIF column, a folder of CIF files, extxyz, an ASE database, another campaign."""
+"""Structures and labels: CSV with a CIF column, files of structures and folders of these, another campaign."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from campaign.crystals.matching import equivalence_key
@@ -13,6 +13,7 @@ from campaign.errors import InputError
 from campaign.ledger import LedgerReader
 from campaign.ledger import events as ev
 from campaign.ledger.engines import DATABASE
+from campaign.reading.structures import Tally, read_structure_text, read_structures
 from campaign.schema import SourceConfig
 from campaign.types import Crystal, Quantity
 
@@ -54,22 +55,12 @@ def imported(
 
 def read(path: Path, source: SourceConfig, *, has_gaps: bool = False) -> Iterator[Entry]:
     """Crystals and values of a source. ``has_gaps``: a value may be absent or not finite; otherwise that raises InputError."""
-    if path.is_dir():
-        yield from _from_campaign(path, source) if (path / DATABASE).exists() else _from_cif_folder(path, source)
-        return
-    readers: dict[str, Callable[[Path, SourceConfig, bool], Iterator[Entry]]] = {
-        ".csv": _from_csv,
-        ".xyz": _from_extxyz,
-        ".extxyz": _from_extxyz,
-        ".db": _from_ase_database,
-        ".cif": _from_cif,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(
-            f"cannot tell what {path.name} holds", hint=f"expected a campaign's or CIF folder, or a file ending in {', '.join(readers)}"
-        )
-    yield from reader(path, source, has_gaps)
+    if (path / DATABASE).exists():
+        yield from _from_campaign(path, source)
+    elif path.suffix.lower() == ".csv":
+        yield from _from_csv(path, source, has_gaps)
+    else:
+        yield from _from_structures(path, source, has_gaps)
 
 
 def _number(text: object, where: str) -> float:
@@ -80,9 +71,8 @@ def _number(text: object, where: str) -> float:
 
 
 def _from_csv(path: Path, source: SourceConfig, has_gaps: bool) -> Iterator[Entry]:
-    from pymatgen.core import Structure
-
     csv.field_size_limit(2**31 - 1)
+    tally = Tally(source.on_error, str(path))
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         there = reader.fieldnames or []
@@ -91,44 +81,18 @@ def _from_csv(path: Path, source: SourceConfig, has_gaps: bool) -> Iterator[Entr
                 raise InputError(f"{path}: there is no column {column!r}", hint=f"its columns are {', '.join(there)}")
         for i, row in enumerate(reader, start=1):
             where = f"{path}, row {i}"
-            try:
-                structure = Structure.from_str(row[source.structure_column], fmt="cif")
-            except ValueError as error:
-                raise InputError(f"{where}: no readable CIF: {error}") from error
-            values = _values(row, source, where, has_gaps)
-            yield Crystal.from_structure(structure), values
+            text = row[source.structure_column]
+            crystals = tally.ask(where, lambda text=text, where=where: read_structure_text(text, where, disorder=source.disorder))  # type: ignore[misc]
+            for crystal in crystals or ():
+                yield crystal, _values(row, source, where, has_gaps)
+    tally.tell()
 
 
-def _from_cif(path: Path, source: SourceConfig, has_gaps: bool = False) -> Iterator[Entry]:
-    from pymatgen.core import Structure
-
-    if source.columns:
-        raise InputError(f"{path}: CIF files hold no labels; give them as CSV or extxyz")
-    try:
-        yield Crystal.from_structure(Structure.from_file(path)), {}
-    except ValueError as error:
-        raise InputError(f"{path}: no readable CIF: {error}") from error
-
-
-def _from_cif_folder(path: Path, source: SourceConfig) -> Iterator[Entry]:
-    for item in sorted(path.glob("*.cif")):
-        yield from _from_cif(item, source)
-
-
-def _from_extxyz(path: Path, source: SourceConfig, has_gaps: bool) -> Iterator[Entry]:
-    from ase.io import iread
-
-    for i, atoms in enumerate(iread(path, format="extxyz"), start=1):
-        results = {**atoms.info, **(atoms.calc.results if atoms.calc else {})}
-        yield Crystal.from_atoms(atoms), _values(results, source, f"{path}, structure {i}", has_gaps)
-
-
-def _from_ase_database(path: Path, source: SourceConfig, has_gaps: bool) -> Iterator[Entry]:
-    from ase.db import connect
-
-    for row in connect(path).select():
-        known = {**row.key_value_pairs, "energy": row.get("energy")}
-        yield Crystal.from_atoms(row.toatoms()), _values(known, source, f"{path}, row {row.id}", has_gaps)
+def _from_structures(path: Path, source: SourceConfig, has_gaps: bool) -> Iterator[Entry]:
+    for entry in read_structures(path, on_error=source.on_error, disorder=source.disorder):
+        if source.columns and not entry.info:
+            raise InputError(f"{entry.where}: the file holds no labels; give them as CSV or extxyz")
+        yield entry.crystal, _values(entry.info, source, entry.where, has_gaps)
 
 
 def _values(found: Mapping[str, object], source: SourceConfig, where: str, has_gaps: bool) -> dict[str, float]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 FloatArray = NDArray[np.float64]
+HEAVIEST = 118
 
 
 def _frozen(array: ArrayLike, dtype: type, shape: tuple[int, ...], name: str) -> NDArray[Any]:
@@ -38,12 +39,33 @@ def _frozen(array: ArrayLike, dtype: type, shape: tuple[int, ...], name: str) ->
     return result
 
 
+def _elements(numbers: ArrayLike) -> NDArray[Any]:
+    found = np.asarray(numbers)
+    if found.size and not (found.dtype.kind in "iuf" and found.min() >= 1 and found.max() <= HEAVIEST and (found == found.round()).all()):
+        raise InputError(
+            f"atomic numbers should be whole, from 1 to {HEAVIEST}, but are {np.unique(found).tolist()}",
+            hint="an atom without an element (a dummy X, a vacancy) has no place in a crystal: leave it out, or name its element",
+        )
+    return found
+
+
+def _is_partial(share: object) -> bool:
+    """Of one site, as ASE keeps it: its elements and their occupancies."""
+    return isinstance(share, Mapping) and (len(share) != 1 or any(abs(float(value) - 1) > 1e-3 for value in share.values()))
+
+
+def _handedness(lattice: FloatArray) -> float:
+    (a, b, c), (d, e, f), (g, h, i) = lattice.tolist()
+    return float(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+
+
 @dataclass(frozen=True, eq=False)
 class Crystal:
     """A periodic crystal as frozen arrays.
 
-    lattice: (3, 3) rows in angstrom. fractional: (n, 3). numbers: (n,) atomic numbers.
-    Raises InputError on wrong shapes or values that are not finite.
+    lattice: (3, 3) rows in angstrom. fractional: (n, 3). numbers: (n,) atomic numbers, 1 to 118.
+    Three lattice vectors that form a left-handed set are turned round, and the coordinates with them: every atom stays where it is.
+    Raises InputError on wrong shapes, values that are not finite and numbers that are no element's.
     """
 
     lattice: FloatArray
@@ -51,9 +73,14 @@ class Crystal:
     numbers: NDArray[np.uint8]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lattice", _frozen(self.lattice, np.float64, (3, 3), "lattice"))
-        object.__setattr__(self, "fractional", _frozen(self.fractional, np.float64, (-1, 3), "fractional coordinates"))
-        object.__setattr__(self, "numbers", _frozen(self.numbers, np.uint8, (len(self.fractional),), "atomic numbers"))
+        self._keep(self.lattice, self.fractional, self.numbers)
+        if _handedness(self.lattice) < 0:
+            self._keep(-self.lattice, 0.0 - self.fractional, self.numbers)
+
+    def _keep(self, lattice: ArrayLike, fractional: ArrayLike, numbers: ArrayLike) -> None:
+        object.__setattr__(self, "lattice", _frozen(lattice, np.float64, (3, 3), "lattice"))
+        object.__setattr__(self, "fractional", _frozen(fractional, np.float64, (-1, 3), "fractional coordinates"))
+        object.__setattr__(self, "numbers", _frozen(_elements(numbers), np.uint8, (len(self.fractional),), "atomic numbers"))
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -109,16 +136,36 @@ class Crystal:
 
     @classmethod
     def from_structure(cls, structure: Structure) -> Crystal:
-        """From a pymatgen Structure. Raises InputError where a site is disordered."""
+        """From a pymatgen Structure. Raises InputError where a site is disordered, or holds no element (a dummy)."""
+        from pymatgen.core import DummySpecies
+
         if not structure.is_ordered:
             raise InputError(f"expected one element on each site, but {structure.formula} has partly occupied sites")
+        dummies = sorted({str(site.specie) for site in structure if isinstance(site.specie, DummySpecies)})
+        if dummies:
+            raise InputError(
+                f"expected an element on each site, found {', '.join(dummies)}", hint="leave the site out, or name its element"
+            )
         return cls(structure.lattice.matrix, structure.frac_coords, [site.specie.Z for site in structure])  # type: ignore[arg-type]
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Crystal:
-        """From ASE Atoms with a full periodic cell. Raises InputError where the cell has no volume."""
-        if not atoms.cell.rank == 3:
-            raise InputError(f"expected three cell vectors, but {atoms.get_chemical_formula()} has {atoms.cell.rank}")
+        """From ASE Atoms. Raises InputError where the cell has no volume, a direction is not periodic or a site is partly occupied."""
+        formula = atoms.get_chemical_formula()
+        if not (np.isfinite(atoms.cell).all() and atoms.cell.rank == 3):
+            raise InputError(
+                f"expected three cell vectors that span a volume, but {formula} has {np.asarray(atoms.cell).tolist()}",
+                hint='a crystal has a cell, as extended xyz gives it by Lattice="..."; molecules and isolated atoms have none',
+            )
+        if not atoms.pbc.all():
+            written = " ".join("T" if periodic else "F" for periodic in atoms.pbc)
+            raise InputError(
+                f"expected a crystal, periodic along all three cell vectors, but {formula} has pbc {written}: a molecule, chain or slab",
+                hint='a crystal has pbc="T T T"; molecules, chains and slabs are not supported',
+            )
+        occupancy = atoms.info.get("occupancy")
+        if isinstance(occupancy, Mapping) and any(_is_partial(share) for share in occupancy.values()):
+            raise InputError(f"expected one element on each site, but {formula} has partly occupied sites (info['occupancy'])")
         return cls(np.asarray(atoms.cell), atoms.get_scaled_positions(wrap=False), atoms.numbers)
 
     def with_numbers(self, numbers: ArrayLike) -> Crystal:
@@ -135,7 +182,7 @@ class Crystal:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Crystal:
-        """Read what ``to_bytes`` wrote. Raises InputError on anything else."""
+        """Read exactly what ``to_bytes`` wrote, so that its id stays. Raises InputError on anything else."""
         try:
             raw = zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:]
             (n,) = struct.unpack_from("<I", raw)
@@ -143,7 +190,9 @@ class Crystal:
             numbers = np.frombuffer(raw, dtype=np.uint8, count=n, offset=4 + 8 * (9 + 3 * n))
         except (zlib.error, struct.error, ValueError) as error:
             raise InputError(f"these bytes are no stored crystal: {error}") from error
-        return cls(floats[:9].reshape(3, 3), floats[9:].reshape(n, 3), numbers)
+        crystal = cls.__new__(cls)
+        crystal._keep(floats[:9].reshape(3, 3), floats[9:].reshape(n, 3), numbers)
+        return crystal
 
 
 @dataclass(frozen=True)

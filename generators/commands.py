@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    made: Annotated[Path, typer.Argument(help="Crystals in a file that ASE reads.")],
+    made: Annotated[Path, typer.Argument(help="Crystals: CIF, POSCAR, extxyz, an ASE database, or a folder of these.")],
     wanted: Annotated[Path | None, typer.Option(help="As many crystals that they should be, in the same order.")] = None,
     known: Annotated[Path | None, typer.Option(help="Crystals that are known: what matches none of them is novel.")] = None,
     fingerprints: Annotated[bool, typer.Option(help="With --wanted: CrystalNN fingerprint distances, about 10 ms per atom.")] = True,
@@ -48,19 +48,14 @@ def evaluate(
 
 
 def _read(path: Path) -> list[Crystal]:
-    from ase.io import read
+    """Overlapping atoms and vacuum are left to the figures."""
+    from campaign.reading.structures import read_structures
 
-    from campaign.types import Crystal
-
-    try:
-        images = read(path, ":")
-    except Exception as error:
-        raise InputError(f"cannot read {path}: {error}", hint="give crystals in a format of ASE, such as extxyz or CIF") from error
-    return [Crystal.from_atoms(atoms) for atoms in images]
+    return [entry.crystal for entry in read_structures(path, is_judged=False)]
 
 
 def labelled_of(source: Path, quantity: str) -> list[LabelledCandidate]:
-    """Crystals with a quantity from a campaign's folder, or from a file that ASE reads."""
+    """Crystals with a quantity from a campaign's folder, or from a file of structures or a CSV."""
     return opened(source, quantity)[2] if source.is_dir() else labelled_of_file(source, quantity)
 
 
@@ -86,22 +81,9 @@ def opened(folder: Path, quantity: str, oracle: str | None = None) -> tuple[Camp
 
 def labelled_of_file(path: Path, quantity: str) -> list[LabelledCandidate]:
     """Raises InputError where the file cannot be read, or a structure has no such value."""
-    from ase.io import read
-
     from campaign.schema import SourceConfig
     from campaign.sources import read as read_source
-    from campaign.types import Candidate, Crystal, LabelledCandidate
+    from campaign.types import Candidate, LabelledCandidate
 
-    if path.suffix == ".csv":
-        source = SourceConfig(path=str(path), columns={quantity: quantity})
-        return [LabelledCandidate(candidate=Candidate(crystal), values=values) for crystal, values in read_source(path, source)]
-    try:
-        images = read(path, ":")
-    except Exception as error:
-        raise InputError(f"cannot read {path}: {error}", hint=f"give an extxyz file with {quantity} in each comment line") from error
-    found = []
-    for row, atoms in enumerate(images):
-        if quantity not in atoms.info:
-            raise InputError(f"{path}: structure {row} has no {quantity}", hint="name another with --quantity")
-        found.append(LabelledCandidate(candidate=Candidate(Crystal.from_atoms(atoms)), values={quantity: float(atoms.info[quantity])}))
-    return found
+    source = SourceConfig(path=str(path), columns={quantity: quantity})
+    return [LabelledCandidate(candidate=Candidate(crystal), values=values) for crystal, values in read_source(path, source)]

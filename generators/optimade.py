@@ -57,9 +57,12 @@ def _labelled(attributes: Mapping[str, Any], field: str) -> LabelledCandidate | 
 
 
 def _elements(species: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Names of species that are one whole element."""
+    """Names of species that are one whole element, and neither unknown (X) nor a vacancy, with nothing attached."""
     return {
         str(one["name"]): str(one["chemical_symbols"][0])
         for one in species
-        if len(one.get("chemical_symbols", [])) == 1 and one.get("concentration", [1.0]) == [1.0]
+        if len(one.get("chemical_symbols", [])) == 1
+        and one.get("concentration", [1.0]) == [1.0]
+        and one["chemical_symbols"][0] not in ("X", "vacancy")
+        and not one.get("attached")
     }

@@ -17,6 +17,7 @@ from campaign.crystals import references
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
 from campaign.protocols import PluginSpec
+from campaign.reading.structures import read_structures
 from campaign.types import ENERGY_PER_ATOM, Candidate, Crystal, SearchSpace, Verdict
 from oracles.hull import Hull, Phase, read_phases
 
@@ -64,9 +65,9 @@ class AboveHull:
         if self._hull is None:
             crystals = {f"{symbol} reference": crystal for symbol, crystal in references.elementals(space.elements, {}).items()}
             for path in self.config.structures:
-                from ase.io import read
-
-                crystals[path.name] = Crystal.from_atoms(read(path))
+                entries = list(read_structures(path))
+                names = [path.name] if len(entries) == 1 else [f"{path.name} {row}" for row in range(1, len(entries) + 1)]
+                crystals |= {name: entry.crystal for name, entry in zip(names, entries, strict=True)}
             phases = read_phases(self.config.phases) if self.config.phases is not None else []
             for name, crystal in crystals.items():
                 phase = self._phase(crystal, name)

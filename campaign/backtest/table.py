@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
+from campaign.reading.structures import structure_files
 from campaign.schema import SourceConfig
 from campaign.sources import read
 from campaign.types import Crystal, Evaluation, FailureKind, Fidelity, Observation, Quantity
@@ -54,8 +55,9 @@ class Table:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 over what a table says: its file, or a folder's CIF files and journal."""
-    files = sorted([*path.glob("*.cif"), *path.glob("journal.jsonl")]) if path.is_dir() else [path]
+    """SHA-256 over what a table says: its file, or a folder's structures or journal."""
+    journal = path / "journal.jsonl"
+    files = [journal] if journal.exists() else structure_files(path)
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

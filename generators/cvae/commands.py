@@ -138,18 +138,16 @@ def _environment_of(campaign: Campaign) -> Environment:
 
 
 def _names_of(path: Path, environment: Environment) -> dict[str, str]:
-    from ase.db import connect
-
-    from campaign.types import Crystal
+    from campaign.reading.structures import read_structures
 
     if path.suffix != ".db":
         raise InputError(f"expected an ASE database of known nets, got {path}")
     found: dict[str, str] = {}
-    for row in connect(path).select():
-        key, _ = net_of_crystal(Crystal.from_atoms(row.toatoms()), environment)
+    for entry in read_structures(path, is_judged=False):
+        key, _ = net_of_crystal(entry.crystal, environment)
         if key is not None:
-            name = str(row.get("topology", row.id))
-            found.setdefault(key, f"row {row.id}" if name == "aaa" else name)
+            name, row = str(entry.info.get("topology", "aaa")), entry.where.rpartition(", ")[2]
+            found.setdefault(key, row if name == "aaa" else name)
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from campaign.errors import InputError
+from campaign.reading.structures import read_structures
 from campaign.types import Crystal
 from generators.cvae.environment import Environment
 from generators.cvae.free_variables import batch_of
@@ -26,19 +26,8 @@ MOST_FREE, MOST_ATOMS = 24, 500
 
 
 def read_crystals(path: Path) -> list[Crystal]:
-    """Of an ASE database, a file that ASE reads, or a folder of those. Raises InputError where nothing can be read."""
-    from ase.db import connect
-    from ase.io import read
-
-    if not path.exists():
-        raise InputError(f"no file or folder {path}", hint="give an ASE database, a file that ASE reads, or a folder of those")
-    if path.is_dir():
-        return [crystal for file in sorted(path.iterdir()) if file.is_file() for crystal in read_crystals(file)]
-    try:
-        images = [row.toatoms() for row in connect(path).select()] if path.suffix in (".db", ".json") else read(path, ":")
-    except Exception as error:
-        raise InputError(f"cannot read {path}: {error}", hint="give an ASE database or a file that ASE reads, such as CIF") from error
-    return [Crystal.from_atoms(atoms) for atoms in images]
+    """Of a file of structures, or a folder of those. Raises InputError where one cannot be read."""
+    return [entry.crystal for entry in read_structures(path)]
 
 
 def fitting(crystals: Sequence[Crystal], environment: Environment) -> list[TabularCrystal]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from campaign.crystals.so3 import PowerSpectrum
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
+from campaign.reading.structures import read_structures
 from campaign.types import Crystal
 from generators.cvae.environment import Environment, prototype, prototypes
 from generators.cvae.refine import Recipe
@@ -57,12 +58,13 @@ class TargetConfig(Frame):
 
 
 def _read(path: Path) -> Crystal:
-    from ase.io import read
-
     try:
-        return Crystal.from_atoms(read(path))
-    except Exception as error:
-        raise InputError(f"cannot read the target {path}: {error}", hint="give a structure file that ASE reads, such as CIF") from error
+        entries = list(read_structures(path))
+    except InputError as error:
+        raise InputError(f"cannot read the target {path}: {error.message}", hint=error.hint) from error
+    if len(entries) != 1:
+        raise InputError(f"expected one crystal in the target {path}, found {len(entries)}", hint="give each target a file of its own")
+    return entries[0].crystal
 
 
 class RefineConfig(Frame):

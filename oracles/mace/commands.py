@@ -13,9 +13,7 @@ from campaign.errors import InputError
 
 
 def train(
-    data: Annotated[
-        Path, typer.Argument(help="A campaign's folder, or a file with energies and forces that ASE reads (extxyz, database).")
-    ],
+    data: Annotated[Path, typer.Argument(help="A campaign's folder, or a file with energies and forces (extxyz, ASE database).")],
     target: Annotated[Path, typer.Argument(help="File to write: .safetensors for oreloop, .model for MACE's own tools.")],
     oracle: Annotated[str | None, typer.Option(help="Campaign: whose labels; needed where several oracles give forces.")] = None,
     foundation: Annotated[Path | None, typer.Option(help="A MACE file to fine-tune.")] = None,
@@ -86,7 +84,9 @@ def train(
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A MACE file or a committee of ours.")],
-    structures: Annotated[Path, typer.Argument(help="Crystals in a file that ASE reads; with energies and forces the errors are told.")],
+    structures: Annotated[
+        Path, typer.Argument(help="Crystals: CIF, POSCAR, extxyz, ASE database; their errors are told where they have labels.")
+    ],
     target: Annotated[Path | None, typer.Option(help="extxyz file to write the predictions to.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crystals computed at once.")] = 32,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -94,26 +94,29 @@ def evaluate(
     """Energies, forces and stresses of many crystals at once from a MACE model."""
     import numpy as np
     from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.io import read, write
+    from ase.io import write
 
-    from campaign.types import Crystal
+    from campaign.reading.structures import read_structures
     from oracles.mace import network as networks
     from oracles.mace.store import read_models
     from oracles.mace.training import errors
 
     console = Console()
     members, _ = read_models(model, device)
-    images = read(structures, ":")
-    crystals = [Crystal.from_atoms(atoms) for atoms in images]
+    entries = list(read_structures(structures))
+    crystals = [entry.crystal for entry in entries]
     found = [networks.predict(member, crystals, batch_size=batch, device=device) for member in members]
-    if all(atoms.calc is not None for atoms in images):
+    if all({"energy", "forces"} <= entry.info.keys() for entry in entries):
         figures = [errors(member, _frames_of_file(structures), batch_size=batch) for member in members]
         console.print(
             f"root mean square errors on {len(crystals)} crystals: {1000 * np.mean([e.energy for e in figures]):.1f} meV/atom, "
             f"{1000 * np.mean([e.forces for e in figures]):.0f} meV/angstrom"
         )
     if target is not None:
+        images = [crystal.atoms for crystal in crystals]
         for i, atoms in enumerate(images):
+            kept = {name: value for name, value in entries[i].info.items() if isinstance(value, str | int | float)}
+            atoms.info |= {name: value for name, value in kept.items() if name != "energy"}
             predictions = [member[i] for member in found]
             atoms.calc = SinglePointCalculator(
                 atoms,
@@ -129,22 +132,21 @@ def evaluate(
 
 
 def _frames_of_file(path: Path) -> list:  # type: ignore[type-arg]
-    from ase.io import read
+    import numpy as np
+    from ase.stress import voigt_6_to_full_3x3_stress
 
-    from campaign.types import Crystal
+    from campaign.reading.structures import read_structures
     from oracles.mace.training import Frame
 
-    try:
-        images = read(path, ":")
-    except Exception as error:
-        raise InputError(f"cannot read {path}: {error}", hint="give an extxyz file or an ASE database with energies and forces") from error
     frames = []
-    for i, atoms in enumerate(images):
-        results = atoms.calc.results if atoms.calc is not None else {}
+    for entry in read_structures(path):
+        results = entry.info
         if not {"energy", "forces"} <= results.keys():
-            raise InputError(f"{path}: structure {i} has no {'energy' if 'energy' not in results else 'forces'}")
-        stress = atoms.get_stress(voigt=False) if "stress" in results else None
-        frames.append(Frame(Crystal.from_atoms(atoms), float(results["energy"]), results["forces"], stress))
+            raise InputError(f"{entry.where} has no {'energy' if 'energy' not in results else 'forces'}")
+        stress = np.asarray(results["stress"]) if "stress" in results else None
+        if stress is not None and stress.shape == (6,):
+            stress = voigt_6_to_full_3x3_stress(stress)
+        frames.append(Frame(entry.crystal, float(results["energy"]), results["forces"], stress))
     return frames
 
 

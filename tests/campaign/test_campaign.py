@@ -212,8 +212,8 @@ def test_initial_data_and_pools_from_every_kind_of_source(small: Make, tmp_path:
         ({"path": "table.csv", "columns": {"energy_per_atom": "energy"}}, "there is no column 'energy'"),
         ({"path": "table.csv", "columns": {"stiffness": "e"}}, "no oracle measures 'stiffness'"),
         ({"path": "table.csv", "structure_column": "structure"}, "there is no column 'structure'"),
-        ({"path": "bad.csv"}, "row 1: no readable CIF"),
-        ({"path": "word.txt"}, "cannot tell what word.txt holds"),
+        ({"path": "bad.csv"}, "row 1: no CIF"),
+        ({"path": "word.txt"}, "word.txt: cannot tell from its name"),
     ],
 )
 def test_sources_that_cannot_be_read(small: Make, tmp_path: Path, source: dict[str, Any], message: str) -> None:

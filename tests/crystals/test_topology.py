@@ -69,10 +69,9 @@ def test_dimensions_of_molecules_chains_layers_and_frameworks() -> None:
         one = Crystal(np.diag(edges), np.zeros((1, 3)), np.array([6]))
         bonds, _ = net_of(one, BONDS)
         assert dimensions(1, bonds) == (n,)
-    layer = Crystal.from_atoms(graphene(vacuum=5.0))
-    cell = layer.lattice.copy()
-    cell[2] = [0, 0, 10.0]
-    bonds, _ = net_of(Crystal(cell, layer.fractional, layer.numbers), BONDS)
+    atoms = graphene(vacuum=5.0)
+    layer = Crystal(np.array([*atoms.cell[:2], [0, 0, 10.0]]), atoms.get_scaled_positions(), atoms.numbers)
+    bonds, _ = net_of(layer, BONDS)
     assert dimensions(2, bonds) == (2,)
 
 

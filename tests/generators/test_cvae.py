@@ -586,5 +586,5 @@ def test_the_command_trains_on_known_crystals(tmp_path: Path) -> None:
     assert len(tables) == 12
     bad = CliRunner().invoke(app, [*arguments, "--bond", "C-C"])
     assert "expected --bond such as C-C=1.872" in str(bad.exception) + bad.output
-    with pytest.raises(InputError, match="no file or folder"):
+    with pytest.raises(InputError, match="there is no"):
         read_crystals(tmp_path / "missing.db")
