@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 
 from campaign import plugins
 from campaign.crystals.matching import Distinct, Invariants, KeyIndex, Matcher, Sameness, equivalence_key
@@ -74,7 +73,7 @@ def judge(
     screens: list[Screen] = [plugins.build(spec) for spec in extra]
     accepted = Distinct(matcher_of(config, rivals.same))
     for identity, (key, data) in rivals.accepted.items():
-        accepted.add(identity, key, cache(partial(Crystal.from_bytes, data)))
+        accepted.add(identity, key, Crystal.from_bytes(data))
     verdicts: dict[str, VerdictRow] = {}
     for batch in batches:
         for row in batch.rows:
@@ -92,7 +91,7 @@ def judge(
                 if verdict.accepted:
                     verdict = screen.judge(Candidate(crystal), space)
             if verdict.accepted:
-                accepted.add(row.candidate, key, partial(_itself, crystal))
+                accepted.add(row.candidate, key, crystal)
             verdicts[row.candidate] = VerdictRow(row.candidate, verdict.accepted, verdict.screen, verdict.reason)
     return tuple(verdicts.values())
 
@@ -121,7 +120,3 @@ def _judge_novelty(crystal: Crystal, key: str, accepted: Distinct, config: Scree
     volume = f", volume {config.match_volume:g}" if same == "structure" else ""
     tolerances = f"length {config.match_length:g}, site {config.match_site:g}, angle {config.match_angle:g} degrees{volume}"
     return Verdict(False, "duplicate", f"the same crystal as {rival} ({same}: {tolerances})")
-
-
-def _itself(crystal: Crystal) -> Crystal:
-    return crystal

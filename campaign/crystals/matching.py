@@ -8,9 +8,9 @@ cells, every choice of edges within the tolerances, every translation. A crystal
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -30,12 +30,12 @@ _WIDTHS = (1.2, 1.7)
 _SYMMETRY_PRECISION = 1e-4
 _CACHED_GEOMETRIES = 128
 _CACHED_CELLS = 4096
-_VERSION = "2"
+_VERSION, _SITES_BYTES = "2", 6
 _LEAST_SUM = 0.3
 """Below it a sum over neighbours is compared by its difference, above by its ratio."""
-_VOLUME_ROUNDING = 0.004
-"""Of the volume's logarithm in a key, as two numbers of half precision."""
-_MEAN_REACH = 0.5
+_ROUNDING, _VOLUME_ROUNDING = 1e-3, 4e-3
+"""Of the sums, relative, and of the volume's logarithm, as keys hold them in half precision."""
+_MEAN_REACH = 0.42
 """The largest change is at most the reach, the root mean square of all at most this much of it."""
 _MOST_RIVALS = 100
 _permutations: OrderedDict[bytes, NDArray[np.int16]] = OrderedDict()
@@ -55,7 +55,7 @@ def site_environments(crystal: Crystal) -> FloatArray:
 
 
 def equivalence_key(crystal: Crystal) -> str:
-    """The formula, and as text: the volume of an atom (its logarithm), and sums over neighbours that equal crystals nearly share."""
+    """The formula, and as text: a hash of the sites, the logarithm of a volume (of an atom), and sums that copies nearly share."""
     elements = np.unique(crystal.numbers)
     around = site_environments(crystal)
     share = (crystal.numbers[:, None] == elements) / len(crystal)
@@ -63,15 +63,21 @@ def equivalence_key(crystal: Crystal) -> str:
     upper = np.triu_indices(len(elements))
     sums = ((share.T @ near)[upper], (share.T @ far)[upper], (share.T @ near**2).ravel())
     values = np.concatenate([[math.log(crystal.volume / len(crystal))], *sums])
-    return f"{crystal.formula}:{_VERSION}:{base64.b64encode(values.astype('<f2').tobytes()).decode()}"
+    sites = hashlib.blake2b(geometry_key(crystal), digest_size=_SITES_BYTES).digest()
+    return f"{crystal.formula}:{_VERSION}:{base64.b64encode(sites + values.astype('<f2').tobytes()).decode()}"
 
 
 @dataclass(frozen=True)
 class Invariants:
-    """What a key tells. formula: of the smallest whole numbers. atoms: of the cell. values: (1 + m,) the volume's logarithm, sums."""
+    """What a key tells.
+
+    formula: of the smallest whole numbers. atoms: of the cell. sites: a number that crystals on exactly the same sites share. values:
+    (1 + m,) the volume's logarithm, sums.
+    """
 
     formula: str
     atoms: int
+    sites: int
     values: FloatArray
 
     @classmethod
@@ -81,8 +87,9 @@ class Invariants:
         version, _, text = rest.partition(":")
         if version != _VERSION:
             return None
-        values = np.frombuffer(base64.b64decode(text), dtype="<f2").astype(float)
-        return cls(reduced_formula(formula), sum(counts_of(formula).values()), values)
+        data = base64.b64decode(text)
+        sites, values = int.from_bytes(data[:_SITES_BYTES]), np.frombuffer(data[_SITES_BYTES:], dtype="<f2").astype(float)
+        return cls(reduced_formula(formula), sum(counts_of(formula).values()), sites, values)
 
 
 def site_permutations(crystal: Crystal) -> NDArray[np.int16]:
@@ -135,7 +142,8 @@ class Matcher:
 
         Strains of the cell act on all neighbours together; what the atoms' own moves do averages out over the cell.
         """
-        return 0.5 * self.length + 0.4 * math.radians(self.angle) + 1.5 * self.site * np.sqrt(np.minimum(1.0, 6.0 / atoms))
+        strains = 0.5 * self.length + 0.4 * math.radians(self.angle)
+        return _ROUNDING + strains + 1.5 * self.site * np.minimum(1.0, 12.0 / atoms)
 
 
 @lru_cache(maxsize=_CACHED_CELLS)
@@ -164,28 +172,31 @@ class KeyIndex:
 
 
 class _Group:
-    """The keys of one reduced formula, in arrays that double as they fill."""
+    """The keys of one reduced formula, in arrays that double as they fill: atoms and sites (n, 2), values (n, 1 + m).
+
+    On exactly the same sites nothing is rattled or strained, so that sums of equal crystals are equal.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.atoms: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self.values: FloatArray = np.empty((0, 0))
+        self.cells: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
+        self.values: FloatArray = np.empty(0)
 
     def add(self, name: str, key: Invariants) -> None:
         n = len(self.names)
-        if n == len(self.atoms):
-            grown = max(16, 2 * n)
-            self.atoms = np.resize(self.atoms, grown) if n else np.empty(grown, dtype=np.int64)
-            self.values = np.concatenate([self.values, np.empty((grown - n, len(key.values)))]) if n else np.empty((grown, len(key.values)))
-        self.atoms[n], self.values[n] = key.atoms, key.values
+        if n == len(self.cells):
+            room = max(16, n)
+            self.cells = np.concatenate([self.cells, np.empty((room, 2), dtype=np.int64)])
+            self.values = np.concatenate([self.values.reshape(n, len(key.values)), np.empty((room, len(key.values)))])
+        self.cells[n], self.values[n] = (key.atoms, key.sites), key.values
         self.names.append(name)
 
     def near(self, wanted: Invariants, matcher: Matcher) -> list[str]:
         n, elements = len(self.names), len(counts_of(wanted.formula))
-        values, sums = self.values[:n, 1:], wanted.values[1:]
+        (atoms, sites), values, sums = self.cells[:n].T, self.values[:n, 1:], wanted.values[1:]
         apart = np.abs(values - sums) / (0.5 * (values + sums) + _LEAST_SUM)
         apart[:, -(elements**2) :] /= 2
-        reach = matcher.reach(np.minimum(self.atoms[:n], wanted.atoms))
+        reach = np.where(sites == wanted.sites, _ROUNDING, matcher.reach(np.minimum(atoms, wanted.atoms)))
         mean_square = np.einsum("nm,nm->n", apart, apart) / len(sums)
         is_near = (mean_square <= (_MEAN_REACH * reach) ** 2) & (apart.max(1) <= reach)
         if matcher.same == "structure":
@@ -200,14 +211,13 @@ class Distinct:
 
     def __init__(self, matcher: Matcher) -> None:
         self._index = KeyIndex(matcher)
-        self._crystals: dict[str, Callable[[], Crystal]] = {}
+        self._crystals: dict[str, Crystal] = {}
 
-    def add(self, name: str, key: str, crystal: Callable[[], Crystal]) -> None:
-        """``crystal`` is called only where a key comes near."""
+    def add(self, name: str, key: str, crystal: Crystal) -> None:
         self._index.add(name, key)
         self._crystals[name] = crystal
 
     def find(self, crystal: Crystal, key: str) -> str | None:
         """The name of the crystal that is the same; None where there is none."""
         is_same = self._index.matcher.is_same
-        return next((name for name in self._index.near(key) if is_same(crystal, self._crystals[name]())), None)
+        return next((name for name in self._index.near(key) if is_same(crystal, self._crystals[name])), None)

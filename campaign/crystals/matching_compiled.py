@@ -42,18 +42,18 @@ def squared(metric, x, y, z):
 
 
 @_compiled
-def find_partners(metric, mine, theirs, starts, one, other, site, is_free, partners, moves):
-    """Whether ``theirs`` lie on ``mine``, but for a common drift, once the atom ``other`` is shifted onto ``one``.
+def find_partners(metric, mine, theirs, starts, blocks, one, other, site, is_free, partners, moves):
+    """Whether ``theirs`` of the first blocks lie on ``mine``, but for a common drift, once the atom ``other`` is shifted onto ``one``.
 
     Fills partners (n,) and moves (n, 3), the drift still in them. ``is_free`` (n,) is room for a note of who is taken.
     """
-    n = len(mine)
-    limit = n * site * site
+    n = starts[blocks]
+    limit = len(mine) * site * site
     farthest = FARTHEST * site
     shift_x, shift_y, shift_z = mine[one, 0] - theirs[other, 0], mine[one, 1] - theirs[other, 1], mine[one, 2] - theirs[other, 2]
     drift_x = drift_y = drift_z = spread = 0.0
-    is_free[:] = True
-    for block in range(len(starts) - 1):
+    is_free[:n] = True
+    for block in range(blocks):
         for k in range(starts[block], starts[block + 1]):
             nearest = (2 * farthest) ** 2
             found = -1
@@ -102,7 +102,7 @@ def find_translations(metric, fractional, starts, site, partners, moves):
     order = 1
     is_free, partner, move = np.empty(n, np.bool_), np.empty(n, np.int64), np.empty((n, 3))
     for j in range(1, starts[1]):
-        if is_reached[j] or not find_partners(metric, fractional, fractional, starts, j, 0, site, is_free, partner, move):
+        if is_reached[j] or not find_partners(metric, fractional, fractional, starts, len(starts) - 1, j, 0, site, is_free, partner, move):
             continue
         move += fractional[j] - fractional[0]
         known = order
@@ -146,36 +146,44 @@ def find_edges(metric, other_metric, length, edges):
 
 
 @_compiled
-def turn(rows, fractional, turned):
-    """Coordinates (n, 3) in a lattice whose rows (3, 3) are given in the present one; they span the same volume."""
-    inverse = np.empty((3, 3))
+def invert(rows, inverse):
+    """Fills the inverse (3, 3) of whole rows; whether their determinant is 1 or -1, as it is where both lattices have one volume."""
     determinant = 0.0
+    for i in range(3):
+        a, b = (i + 1) % 3, (i + 2) % 3
+        determinant += rows[0, i] * (rows[1, a] * rows[2, b] - rows[1, b] * rows[2, a])
+    if abs(abs(determinant) - 1.0) > 0.5:
+        return False
     for i in range(3):
         a, b = (i + 1) % 3, (i + 2) % 3
         for j in range(3):
             c, d = (j + 1) % 3, (j + 2) % 3
-            inverse[j, i] = rows[a, c] * rows[b, d] - rows[a, d] * rows[b, c]
-        determinant += rows[0, i] * (rows[1, a] * rows[2, b] - rows[1, b] * rows[2, a])
-    if abs(abs(determinant) - 1.0) > 0.5:
-        return False
-    for k in range(len(fractional)):
-        for j in range(3):
-            turned[k, j] = determinant * (
-                fractional[k, 0] * inverse[0, j] + fractional[k, 1] * inverse[1, j] + fractional[k, 2] * inverse[2, j]
-            )
+            inverse[j, i] = determinant * (rows[a, c] * rows[b, d] - rows[a, d] * rows[b, c])
     return True
 
 
 @_compiled
+def turn(inverse, fractional, first, last, turned):
+    """Fills the coordinates of the atoms from first to last in another choice of the lattice's rows."""
+    for k in range(first, last):
+        x, y, z = fractional[k]
+        for j in range(3):
+            turned[k, j] = x * inverse[0, j] + y * inverse[1, j] + z * inverse[2, j]
+
+
+@_compiled
 def find_match(metric, other_metric, mine, theirs, starts, length, site, largest_angle):
-    """Whether some choice of the other lattice's edges, and some translation, brings the other atoms onto mine."""
-    n = len(mine)
+    """Whether some choice of the other lattice's edges, and some translation, brings the other atoms onto mine.
+
+    The rarest element's atoms are tried alone before the others.
+    """
+    n, blocks = len(mine), len(starts) - 1
     is_free, partners, moves, turned = np.empty(n, np.bool_), np.empty(n, np.int64), np.empty((n, 3)), np.empty((n, 3))
     edges = np.empty((3, _CHOICES, 3))
     counts = find_edges(metric, other_metric, length, edges)
     unit = np.eye(3)
     wanted = angle(metric, unit[1], unit[2]), angle(metric, unit[0], unit[2]), angle(metric, unit[0], unit[1])
-    rows, mean = np.empty((3, 3)), np.empty((3, 3))
+    rows, inverse, mean = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     for i in range(counts[0]):
         rows[0] = edges[0, i]
         for j in range(counts[1]):
@@ -188,12 +196,19 @@ def find_match(metric, other_metric, mine, theirs, starts, length, site, largest
                     continue
                 if abs(angle(other_metric, rows[0], rows[2]) - wanted[1]) > largest_angle:
                     continue
-                if not turn(rows, theirs, turned):
+                if not invert(rows, inverse):
                     continue
+                turn(inverse, theirs, 0, starts[1], turned)
+                is_turned = False
                 for a in range(3):
                     for b in range(3):
                         mean[a, b] = (metric[a, b] + product(other_metric, rows[a], rows[b])) / 2
                 for atom in range(starts[1]):
-                    if find_partners(mean, mine, turned, starts, 0, atom, site, is_free, partners, moves):
+                    if not find_partners(mean, mine, turned, starts, 1, 0, atom, site, is_free, partners, moves):
+                        continue
+                    if not is_turned:
+                        turn(inverse, theirs, starts[1], n, turned)
+                        is_turned = True
+                    if find_partners(mean, mine, turned, starts, blocks, 0, atom, site, is_free, partners, moves):
                         return True
     return False
