@@ -186,7 +186,7 @@ def orderings(rng: np.random.Generator, repeats: tuple[int, int, int], n: int, e
             symbols = np.resize(np.array(elements), 2 * int(np.prod(repeats)))
             seen: set[bytes] = set()
             for k in range(n):
-                first = supercell(parent, repeats, rng.permutation(symbols).tolist())  # type: ignore[arg-type]
+                first = supercell(parent, repeats, rng.permutation(symbols).tolist())
                 family = [first]
                 for _ in range(exchanges):
                     numbers = first.numbers.copy()
