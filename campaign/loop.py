@@ -34,7 +34,6 @@ from campaign.types import Candidate
 
 _WAITING_PER_WORKER = 2
 _HEADROOM, _FIRST_CYCLE_SECONDS = 1.3, 1.5
-_MAX_RIVALS = 20
 
 Step = Generator[Handle, None, None]
 
@@ -293,21 +292,10 @@ class Loop:
         if record.judged is not None:
             return
         rows = {row.candidate: row for event in record.proposed for row in event.proposals}
-        candidates, by_key = self.state.candidates, self.state.by_equivalence
-        known = frozenset(identity for identity in rows if candidates[identity].verdict is not None or candidates[identity].source)
-        rival_ids: dict[str, list[str]] = {}
-        for key in {row.equivalence for identity, row in rows.items() if identity not in known}:
-            same = [
-                other
-                for other in by_key[key]
-                if candidates[other].source or ((verdict := candidates[other].verdict) is not None and verdict.is_accepted)
-            ]
-            if same:
-                rival_ids[key] = same[:_MAX_RIVALS]
-        blobs = self.ledger.blobs(sorted({identity for same in rival_ids.values() for identity in same}))
-        rivals = {key: [(identity, blobs[identity]) for identity in same] for key, same in rival_ids.items()}
+        keys = {identity: row.equivalence for identity, row in rows.items()}
+        rivals = screen.rivals_of(self.config.screens, self.parts.oracles.values(), self.state, self.ledger, keys)
         extra = [self.loaded.spec("screens", component) for component in self.config.screens.extra]
-        handle = self.executor.compute(screen.judge, self.config.screens, extra, self.space, rivals, known, *batches)
+        handle = self.executor.compute(screen.judge, self.config.screens, extra, self.space, rivals, *batches)
         yield handle
         self.ledger.append([ev.Judged(key=f"round/{record.index}/judged", round=record.index, verdicts=handle.result())])
 

@@ -216,6 +216,14 @@ class HasFidelity(Protocol):
 
 
 @runtime_checkable
+class RelaxesVolume(Protocol):
+    """An oracle that says whether crystals that differ in volume alone get one label, as it relaxes the volume first."""
+
+    @property
+    def relaxes_volume(self) -> bool: ...
+
+
+@runtime_checkable
 class HasElements(Protocol):
     """An oracle that knows only some elements."""
 

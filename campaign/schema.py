@@ -155,9 +155,19 @@ class GeneratorConfig(Component):
 class ScreensConfig(Frame):
     min_distance: float = Field(1.0, gt=0, description="Shortest distance between atoms (angstrom).")
     volume_per_atom: tuple[float, float] = Field((2.0, 200.0), description="Least and largest volume per atom (angstrom^3).")
-    match_length: float = Field(0.05, gt=0, description="StructureMatcher: fractional length tolerance (1).")
-    match_site: float = Field(0.05, gt=0, description="StructureMatcher: site tolerance in units of (V/n)^(1/3).")
-    match_angle: float = Field(1.0, gt=0, description="StructureMatcher: angle tolerance (degrees).")
+    same: Literal["shape", "structure"] | None = Field(
+        None,
+        description="Whether crystals that differ in volume alone are one candidate (shape) or several (structure); by default shape where "
+        "every oracle relaxes the volume, structure elsewhere.",
+    )
+    match_length: float = Field(0.05, gt=0, description="Duplicates: largest relative difference of the primitive cells' edges (1).")
+    match_site: float = Field(
+        0.05,
+        gt=0,
+        description="Duplicates: how far atoms lie apart, root mean square, in units of (V/n)^(1/3); none over three times that.",
+    )
+    match_angle: float = Field(1.0, gt=0, description="Duplicates: largest difference of the primitive cells' angles (degrees).")
+    match_volume: float = Field(0.005, gt=0, description="Duplicates, same: structure: largest relative difference of volumes (1).")
     extra: tuple[Component, ...] = Field((), description="Further screens, asked in this order after the built-in ones.")
 
 

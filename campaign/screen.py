@@ -2,53 +2,96 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from campaign import plugins
-from campaign.crystals.matching import Matcher
+from campaign.crystals.matching import Distinct, Invariants, KeyIndex, Matcher, Sameness, equivalence_key
 from campaign.crystals.neighbours import shortest_distance
+from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger.events import VerdictRow
 from campaign.propose import Proposals
-from campaign.protocols import PluginSpec, Screen
+from campaign.protocols import Oracle, PluginSpec, RelaxesVolume, Screen
 from campaign.schema import ScreensConfig
 from campaign.types import Candidate, Crystal, SearchSpace, Verdict
+
+_made_anew: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """What new candidates are compared with. known: ids judged in earlier rounds. accepted: by id, key and bytes of what may be equal."""
+
+    same: Sameness
+    known: frozenset[str]
+    accepted: Mapping[str, tuple[str, bytes]]
+
+
+def sameness(config: ScreensConfig, oracles: Iterable[Oracle]) -> Sameness:
+    """As the config says, or as its oracles need it: crystals of all volumes are one only where each oracle relaxes the volume."""
+    if config.same is not None:
+        return config.same
+    return "shape" if all(isinstance(oracle, RelaxesVolume) and oracle.relaxes_volume for oracle in oracles) else "structure"
+
+
+def matcher_of(config: ScreensConfig, same: Sameness) -> Matcher:
+    return Matcher(config.match_length, config.match_site, config.match_angle, same, config.match_volume)
+
+
+def rivals_of(
+    config: ScreensConfig, oracles: Iterable[Oracle], state: CampaignState, ledger: LedgerReader, proposed: Mapping[str, str]
+) -> Rivals:
+    """``proposed``: key by id of all that is to be judged."""
+    same = sameness(config, oracles)
+    known = frozenset(identity for identity in proposed if state.is_judged(identity))
+    keys = list(_keys_of_today({identity: key for identity, key in proposed.items() if identity not in known}, ledger).values())
+    index = KeyIndex(matcher_of(config, same))
+    accepted = _keys_of_today({identity: state.candidates[identity].equivalence for identity in state.accepted_of(keys)}, ledger)
+    for identity, key in accepted.items():
+        index.add(identity, key)
+    near = sorted({identity for key in keys for identity in index.near(key)})
+    blobs = ledger.blobs(near)
+    return Rivals(same, known, {identity: (accepted[identity], blobs[identity]) for identity in near})
+
+
+def _keys_of_today(keys: Mapping[str, str], ledger: LedgerReader) -> dict[str, str]:
+    """Keys by id, those from before keys had neighbours made anew."""
+    earlier = [identity for identity, key in keys.items() if key and Invariants.of_key(key) is None]
+    for identity, data in ledger.blobs([identity for identity in earlier if identity not in _made_anew]).items():
+        _made_anew[identity] = equivalence_key(Crystal.from_bytes(data))
+    return {**keys, **{identity: _made_anew[identity] for identity in earlier}}
 
 
 def judge(
     config: ScreensConfig,
     extra: Sequence[PluginSpec],
     space: SearchSpace,
-    rivals: Mapping[str, Sequence[tuple[str, bytes]]],
-    known: frozenset[str],
+    rivals: Rivals,
     *batches: Proposals,
 ) -> tuple[VerdictRow, ...]:
-    """One verdict for each new candidate of the batches.
-
-    ``rivals``: by equivalence key, id and bytes of accepted candidates of earlier rounds. ``known``: ids judged in earlier rounds.
-    """
+    """One verdict for each new candidate of the batches."""
     screens: list[Screen] = [plugins.build(spec) for spec in extra]
-    matcher = Matcher(config.match_length, config.match_site, config.match_angle)
-    accepted: defaultdict[str, list[tuple[str, Crystal]]] = defaultdict(list)
-    for key, entries in rivals.items():
-        accepted[key] = [(identity, Crystal.from_bytes(data)) for identity, data in entries]
+    accepted = Distinct(matcher_of(config, rivals.same))
+    for identity, (key, data) in rivals.accepted.items():
+        accepted.add(identity, key, Crystal.from_bytes(data))
     verdicts: dict[str, VerdictRow] = {}
     for batch in batches:
         for row in batch.rows:
             if row.candidate in verdicts:
                 continue
-            if row.candidate in known:
+            if row.candidate in rivals.known:
                 verdicts[row.candidate] = VerdictRow(row.candidate, False, "known", "proposed and judged in an earlier round")
                 continue
             crystal = Crystal.from_bytes(batch.blobs[row.candidate])
             verdict = judge_validity(crystal, config, space)
+            key = row.equivalence if Invariants.of_key(row.equivalence) or not row.equivalence else equivalence_key(crystal)
             if verdict.accepted:
-                verdict = _judge_novelty(crystal, accepted[row.equivalence], matcher, config)
+                verdict = _judge_novelty(crystal, key, accepted, config, rivals.same)
             for screen in screens:
                 if verdict.accepted:
                     verdict = screen.judge(Candidate(crystal), space)
             if verdict.accepted:
-                accepted[row.equivalence].append((row.candidate, crystal))
+                accepted.add(row.candidate, key, crystal)
             verdicts[row.candidate] = VerdictRow(row.candidate, verdict.accepted, verdict.screen, verdict.reason)
     return tuple(verdicts.values())
 
@@ -70,9 +113,10 @@ def judge_validity(crystal: Crystal, config: ScreensConfig, space: SearchSpace) 
     return Verdict(True, "")
 
 
-def _judge_novelty(crystal: Crystal, rivals: Sequence[tuple[str, Crystal]], matcher: Matcher, config: ScreensConfig) -> Verdict:
-    for identity, rival in rivals:
-        if matcher.is_same(crystal, rival):
-            tolerances = f"length {config.match_length:g}, site {config.match_site:g}, angle {config.match_angle:g} degrees"
-            return Verdict(False, "duplicate", f"the same crystal as {identity} ({tolerances})")
-    return Verdict(True, "")
+def _judge_novelty(crystal: Crystal, key: str, accepted: Distinct, config: ScreensConfig, same: Sameness) -> Verdict:
+    rival = accepted.find(crystal, key)
+    if rival is None:
+        return Verdict(True, "")
+    volume = f", volume {config.match_volume:g}" if same == "structure" else ""
+    tolerances = f"length {config.match_length:g}, site {config.match_site:g}, angle {config.match_angle:g} degrees{volume}"
+    return Verdict(False, "duplicate", f"the same crystal as {rival} ({same}: {tolerances})")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -193,6 +194,23 @@ class Crystal:
         crystal = cls.__new__(cls)
         crystal._keep(floats[:9].reshape(3, 3), floats[9:].reshape(n, 3), numbers)
         return crystal
+
+
+_FORMULA = re.compile(r"([A-Z][a-z]?)(\d+)")
+
+
+@lru_cache(maxsize=65_536)
+def counts_of(formula: str) -> Mapping[str, int]:
+    """Atoms of each element of a formula such as ``Cr10Fe20Ni24``."""
+    return {symbol: int(count) for symbol, count in _FORMULA.findall(formula)}
+
+
+@lru_cache(maxsize=65_536)
+def reduced_formula(formula: str) -> str:
+    """The formula of the smallest whole numbers: ``Cr5Fe10Ni12`` of ``Cr10Fe20Ni24``."""
+    counts = counts_of(formula)
+    divisor = math.gcd(*counts.values())
+    return "".join(f"{symbol}{count // divisor}" for symbol, count in counts.items())
 
 
 @dataclass(frozen=True)

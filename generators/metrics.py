@@ -1,8 +1,9 @@
 """How good generated crystals are: beside the crystals they should resemble, and beside what is known. Usable on any generator.
 
 Match rate: pymatgen's StructureMatcher with the tolerances of T. Xie et al., ICLR 2022 (stol 0.5, angle_tol 10, ltol 0.3), which take
-some bcc and fcc cells of one ordering for the same; a crystal that cannot be compared counts as no match. Fingerprints:
-``generators.fingerprints``. G-distances: ``campaign.crystals.gvectors``. Phases: common neighbours.
+some bcc and fcc cells of one ordering for the same; a crystal that cannot be compared counts as no match. What is unique and novel is
+told by ``campaign.crystals.matching``, as the screens of a campaign tell it. Fingerprints: ``generators.fingerprints``. G-distances:
+``campaign.crystals.gvectors``. Phases: common neighbours.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from campaign.crystals.gvectors import g_distance
+from campaign.crystals.matching import Distinct, Matcher, equivalence_key
 from campaign.crystals.neighbours import shortest_distance
 from campaign.crystals.phases import Phase, classify
 from campaign.types import Crystal
@@ -94,19 +96,20 @@ def reconstruction(wanted: Sequence[Crystal], got: Sequence[Crystal], *, with_fi
 
 
 def generation(crystals: Sequence[Crystal], known: Sequence[Crystal] = ()) -> Mapping[str, float]:
-    """Shares that are valid, that no other of the set matches, and that match nothing known; the unique and novel are valid too.
+    """Shares that are valid, that are no copy of another of the set, and no copy of a known one; the unique and novel are valid too.
 
-    Only crystals of one composition are compared: time grows with the square of how many share one.
+    Copies differ by no more than the tolerances of a campaign's screens, whatever their cells and volumes.
     """
     valid = [crystal for crystal in crystals if is_valid(crystal)]
-    unique: list[Crystal] = []
+    unique, seen = Distinct(Matcher()), Distinct(Matcher())
+    for crystal in known:
+        seen.add(crystal.id, equivalence_key(crystal), crystal)
+    n_unique = n_novel = 0
     for crystal in valid:
-        if not _has_match(crystal, unique):
-            unique.append(crystal)
-    novel = [crystal for crystal in unique if not _has_match(crystal, known)]
+        key = equivalence_key(crystal)
+        if unique.find(crystal, key) is None:
+            unique.add(crystal.id, key, crystal)
+            n_unique += 1
+            n_novel += seen.find(crystal, key) is None
     n = max(1, len(crystals))
-    return {"valid": len(valid) / n, "unique": len(unique) / n, "novel": len(novel) / n}
-
-
-def _has_match(crystal: Crystal, others: Sequence[Crystal]) -> bool:
-    return any(is_match(crystal, other) for other in others if other.formula == crystal.formula)
+    return {"valid": len(valid) / n, "unique": n_unique / n, "novel": n_novel / n}

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from campaign.crystals.matching import Matcher
 from campaign.errors import InputError
 from campaign.types import FORMATION_ENERGY, Crystal, LabelledCandidate
 from generators.formulas import Formula, formula_of
@@ -24,7 +25,7 @@ from generators.symmetry import SymmetricCell, symmetric_cell
 _KEPT = 2
 _made: dict[tuple[Any, ...], PolymorphDataset] = {}
 _SAME_ENERGY = 0.005
-_SAME = {"ltol": 0.1, "stol": 0.1, "angle_tol": 3.0}
+_SAME = Matcher(length=0.1, site=0.1, angle=3.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,16 +197,12 @@ def _cell_of(crystal: Crystal) -> SymmetricCell | None:
 
 
 def _distinct(items: Sequence[Polymorph]) -> Iterator[Polymorph]:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-
-    matcher = StructureMatcher(**_SAME, primitive_cell=False)
-    kept: defaultdict[Formula, list[tuple[Polymorph, object]]] = defaultdict(list)
+    kept: defaultdict[Formula, list[Polymorph]] = defaultdict(list)
     for item in sorted(items, key=lambda item: (item.energy, item.crystal.id)):
-        structure = item.crystal.structure
         rivals = kept[item.formula]
-        near = (other for other in reversed(rivals) if item.energy - other[0].energy < _SAME_ENERGY)
-        if not any(matcher.fit(structure, other) for _, other in near):
-            rivals.append((item, structure))
+        near = (other for other in reversed(rivals) if item.energy - other.energy < _SAME_ENERGY)
+        if not any(_SAME.is_same(item.crystal, other.crystal) for other in near):
+            rivals.append(item)
             yield item
 
 

@@ -102,6 +102,11 @@ class StaticOracle(ABC):
         return found
 
     @property
+    def relaxes_volume(self) -> bool:
+        """Not where something is measured of the crystal as proposed."""
+        return self.config.relax == "cell" and "proposed" not in self.config.measure
+
+    @property
     def fidelity(self) -> Fidelity:
         settings = {name: value for name, value in self.config.model_dump(mode="json").items() if name in StaticConfig.model_fields}
         kept = {name: value for name, value in settings.items() if name not in _NOT_IN_THE_LABEL}

@@ -1,31 +1,43 @@
-"""When two candidates are the same crystal: a cheap key that equal crystals share, then an exact or a tolerant comparison.
+"""When two candidates are the same crystal: a key whose neighbours are the only crystals that may be equal, then a comparison.
 
-The key holds the formula and rounded sums over neighbours that translation, rotation, permutation and uniform scaling leave
-unchanged. Different crystals may share a key, so a comparison decides: crystals on the same sites by the symmetry operations of the
-bare sites, which is exact; others by pymatgen's StructureMatcher. Equal crystals miss each other only where a sum lies on a rounding edge.
+The key holds the formula and sums over neighbours that translation, rotation, mirrors, permutation, uniform scaling and the choice of the
+cell leave unchanged, and that change little where atoms or edges do. Crystals whose keys are near are compared atom by atom: primitive
+cells, every choice of edges within the tolerances, every translation. A crystal and its mirror image have one energy, and are one.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import spglib
 from numpy.typing import NDArray
 
 from campaign.crystals.neighbours import geometry_key, scaled_pairs
-from campaign.types import Crystal, FloatArray
+from campaign.crystals.primitive import PrimitiveCell, primitive_cell
+from campaign.types import Crystal, FloatArray, counts_of, reduced_formula
 
-if TYPE_CHECKING:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
+Sameness = Literal["shape", "structure"]
+"""Whether crystals that differ in volume alone are one (shape) or as many as there are volumes (structure)."""
 
 _WIDTHS = (1.2, 1.7)
 _SYMMETRY_PRECISION = 1e-4
 _CACHED_GEOMETRIES = 128
+_CACHED_CELLS = 4096
+_VERSION, _SITES_BYTES = "2", 6
+_LEAST_SUM = 0.3
+"""Below it a sum over neighbours is compared by its difference, above by its ratio."""
+_ROUNDING, _VOLUME_ROUNDING = 1e-3, 4e-3
+"""Of the sums, relative, and of the volume's logarithm, as keys hold them in half precision."""
+_MEAN_REACH = 0.42
+"""The largest change is at most the reach, the root mean square of all at most this much of it."""
+_MOST_RIVALS = 100
 _permutations: OrderedDict[bytes, NDArray[np.int16]] = OrderedDict()
 
 
@@ -43,15 +55,41 @@ def site_environments(crystal: Crystal) -> FloatArray:
 
 
 def equivalence_key(crystal: Crystal) -> str:
-    """The formula and 64 bits over rounded invariants: for each element, moments of its site environments."""
-    environment = site_environments(crystal)
-    invariants = []
-    for number in np.unique(crystal.numbers):
-        around = environment[crystal.numbers == number]
-        invariants += [around.mean(0), (around.T @ around / len(around)).ravel(), (around**3).mean(0)]
-    values = np.concatenate(invariants)
-    rounded = np.round(values / np.maximum(np.abs(values).max(), 1e-12), 5) + 0.0
-    return f"{crystal.formula}:{hashlib.blake2b(rounded.tobytes(), digest_size=8).hexdigest()}"
+    """The formula, and as text: a hash of the sites, the logarithm of a volume (of an atom), and sums that copies nearly share."""
+    elements = np.unique(crystal.numbers)
+    around = site_environments(crystal)
+    share = (crystal.numbers[:, None] == elements) / len(crystal)
+    near, far = around[:, : len(elements)], around[:, len(elements) :]
+    upper = np.triu_indices(len(elements))
+    sums = ((share.T @ near)[upper], (share.T @ far)[upper], (share.T @ near**2).ravel())
+    values = np.concatenate([[math.log(crystal.volume / len(crystal))], *sums])
+    sites = hashlib.blake2b(geometry_key(crystal), digest_size=_SITES_BYTES).digest()
+    return f"{crystal.formula}:{_VERSION}:{base64.b64encode(sites + values.astype('<f2').tobytes()).decode()}"
+
+
+@dataclass(frozen=True)
+class Invariants:
+    """What a key tells.
+
+    formula: of the smallest whole numbers. atoms: of the cell. sites: a number that crystals on exactly the same sites share. values:
+    (1 + m,) the volume's logarithm, sums.
+    """
+
+    formula: str
+    atoms: int
+    sites: int
+    values: FloatArray
+
+    @classmethod
+    def of_key(cls, key: str) -> Invariants | None:
+        """None where the key is empty, or of a ledger from before keys had neighbours."""
+        formula, _, rest = key.partition(":")
+        version, _, text = rest.partition(":")
+        if version != _VERSION:
+            return None
+        data = base64.b64decode(text)
+        sites, values = int.from_bytes(data[:_SITES_BYTES]), np.frombuffer(data[_SITES_BYTES:], dtype="<f2").astype(float)
+        return cls(reduced_formula(formula), sum(counts_of(formula).values()), sites, values)
 
 
 def site_permutations(crystal: Crystal) -> NDArray[np.int16]:
@@ -72,29 +110,114 @@ def site_permutations(crystal: Crystal) -> NDArray[np.int16]:
     return known
 
 
-def is_same_ordering(one: Crystal, other: Crystal) -> bool:
-    """Whether two crystals on the same sites are one ordering, seen from another origin or orientation."""
-    return bool((one.numbers[site_permutations(one)] == other.numbers).all(1).any())
-
-
 @dataclass(frozen=True)
 class Matcher:
-    """Exact on the same sites; elsewhere StructureMatcher with its tolerances, which are recorded with each verdict.
+    """Two crystals are one where, in units of (V/n)^(1/3), some choice of primitive cells and some translation brings all atoms together.
 
-    ``length``: fractional length tolerance; ``site``: in units of (V/n)^(1/3); ``angle`` in degrees.
+    length: largest relative difference of the cells' edges (1). angle: largest difference of their angles (degrees). site: how far the
+    atoms stay apart, root mean square, in units of (V/n)^(1/3); no atom farther than three times that. volume: where ``same`` is
+    structure, largest relative difference of the volumes (1).
     """
 
     length: float = 0.05
     site: float = 0.05
     angle: float = 1.0
-
-    @cached_property
-    def _matcher(self) -> StructureMatcher:
-        from pymatgen.analysis.structure_matcher import StructureMatcher
-
-        return StructureMatcher(ltol=self.length, stol=self.site, angle_tol=self.angle, primitive_cell=False)
+    same: Sameness = "shape"
+    volume: float = 0.005
 
     def is_same(self, one: Crystal, other: Crystal) -> bool:
-        if len(one) == len(other) and geometry_key(one) == geometry_key(other):
-            return is_same_ordering(one, other)
-        return bool(self._matcher.fit(one.structure, other.structure))
+        from campaign.crystals.matching_compiled import find_match
+
+        first, second = _cell(one, self.site), _cell(other, self.site)
+        if not (np.array_equal(first.numbers, second.numbers) and np.array_equal(first.starts, second.starts)):
+            return False
+        if self.same == "structure" and abs(math.log(first.volume / second.volume)) > math.log1p(self.volume):
+            return False
+        return bool(
+            find_match(first.metric, second.metric, first.fractional, second.fractional, first.starts, self.length, self.site, self.angle)
+        )
+
+    def reach(self, atoms: int | NDArray[np.int64]) -> FloatArray:
+        """How much of themselves the sums of a cell of so many atoms change (1) within the tolerances.
+
+        Strains of the cell act on all neighbours together; what the atoms' own moves do averages out over the cell.
+        """
+        strains = 0.5 * self.length + 0.4 * math.radians(self.angle)
+        return _ROUNDING + strains + 1.5 * self.site * np.minimum(1.0, 12.0 / atoms)
+
+
+@lru_cache(maxsize=_CACHED_CELLS)
+def _cell(crystal: Crystal, site: float) -> PrimitiveCell:
+    return primitive_cell(crystal, site)
+
+
+class KeyIndex:
+    """Keys of crystals by name, asked for those near another."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self.matcher = matcher
+        self._groups: dict[str, _Group] = {}
+
+    def add(self, name: str, key: str) -> None:
+        """An empty key has no neighbours."""
+        found = Invariants.of_key(key)
+        if found is not None:
+            self._groups.setdefault(found.formula, _Group()).add(name, found)
+
+    def near(self, key: str) -> list[str]:
+        """Names of the crystals that may be equal, the nearest first, at most 100."""
+        wanted = Invariants.of_key(key)
+        group = self._groups.get(wanted.formula) if wanted is not None else None
+        return group.near(wanted, self.matcher) if group is not None and wanted is not None else []
+
+
+class _Group:
+    """The keys of one reduced formula, in arrays that double as they fill: atoms and sites (n, 2), values (n, 1 + m).
+
+    On exactly the same sites nothing is rattled or strained, so that sums of equal crystals are equal.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.cells: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
+        self.values: FloatArray = np.empty(0)
+
+    def add(self, name: str, key: Invariants) -> None:
+        n = len(self.names)
+        if n == len(self.cells):
+            room = max(16, n)
+            self.cells = np.concatenate([self.cells, np.empty((room, 2), dtype=np.int64)])
+            self.values = np.concatenate([self.values.reshape(n, len(key.values)), np.empty((room, len(key.values)))])
+        self.cells[n], self.values[n] = (key.atoms, key.sites), key.values
+        self.names.append(name)
+
+    def near(self, wanted: Invariants, matcher: Matcher) -> list[str]:
+        n, elements = len(self.names), len(counts_of(wanted.formula))
+        (atoms, sites), values, sums = self.cells[:n].T, self.values[:n, 1:], wanted.values[1:]
+        apart = np.abs(values - sums) / (0.5 * (values + sums) + _LEAST_SUM)
+        apart[:, -(elements**2) :] /= 2
+        reach = np.where(sites == wanted.sites, _ROUNDING, matcher.reach(np.minimum(atoms, wanted.atoms)))
+        mean_square = np.einsum("nm,nm->n", apart, apart) / len(sums)
+        is_near = (mean_square <= (_MEAN_REACH * reach) ** 2) & (apart.max(1) <= reach)
+        if matcher.same == "structure":
+            is_near &= np.abs(self.values[:n, 0] - wanted.values[0]) <= math.log1p(matcher.volume) + _VOLUME_ROUNDING
+        rows = np.flatnonzero(is_near)
+        order = np.argsort(mean_square[rows], kind="stable")[:_MOST_RIVALS]
+        return [self.names[row] for row in rows[order].tolist()]
+
+
+class Distinct:
+    """Crystals that differ from each other, by name. ``is_same`` of an equal matcher decides among those whose keys are near."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self._index = KeyIndex(matcher)
+        self._crystals: dict[str, Crystal] = {}
+
+    def add(self, name: str, key: str, crystal: Crystal) -> None:
+        self._index.add(name, key)
+        self._crystals[name] = crystal
+
+    def find(self, crystal: Crystal, key: str) -> str | None:
+        """The name of the crystal that is the same; None where there is none."""
+        is_same = self._index.matcher.is_same
+        return next((name for name in self._index.near(key) if is_same(crystal, self._crystals[name])), None)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from campaign.ledger import events as ev
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, Objective
-
-_FORMULA = re.compile(r"([A-Z][a-z]?)(\d+)")
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, Objective, counts_of, reduced_formula
 
 
 @dataclass(slots=True)
@@ -80,7 +77,7 @@ class CampaignState:
         self.tracking: ev.TrackingStarted | None = None
         self.imports: list[ev.Imported] = []
         self.candidates: dict[str, CandidateRecord] = {}
-        self.by_equivalence: dict[str, list[str]] = {}
+        self.by_formula: dict[str, list[str]] = {}
         self.labels: dict[Pair, LabelRecord] = {}
         self.failures: list[tuple[int, float, ev.Failed]] = []
         self.extremes: dict[Pair, tuple[LabelRecord, LabelRecord]] = {}
@@ -268,7 +265,7 @@ class CampaignState:
         record = self.candidates.get(candidate)
         if record is None:
             record = self.candidates[candidate] = CandidateRecord(equivalence, [])
-            self.by_equivalence.setdefault(equivalence, []).append(candidate)
+            self.by_formula.setdefault(reduced_formula(equivalence.partition(":")[0]), []).append(candidate)
         return record
 
     def _label(
@@ -329,10 +326,25 @@ class CampaignState:
         known = self.config.fidelities if self.config is not None else {}
         return label.fidelity == known.get(label.oracle, label.fidelity)
 
+    def is_judged(self, candidate: str) -> bool:
+        """Whether a candidate has a verdict or came from a source."""
+        record = self.candidates[candidate]
+        return record.verdict is not None or bool(record.source)
+
+    def accepted_of(self, keys: Iterable[str]) -> list[str]:
+        """Accepted and imported candidates of the reduced formulas of equivalence keys."""
+        found = []
+        for formula in dict.fromkeys(reduced_formula(key.partition(":")[0]) for key in keys):
+            for candidate in self.by_formula.get(formula, ()):
+                record = self.candidates[candidate]
+                if record.source or (record.verdict is not None and record.verdict.is_accepted):
+                    found.append(candidate)
+        return found
+
     def composition(self, candidate: str) -> dict[str, float]:
         """Atomic fraction by element; empty where the candidate's cell was too broken to be described."""
         formula = self.candidates[candidate].equivalence.partition(":")[0]
-        counts = {symbol: int(count) for symbol, count in _FORMULA.findall(formula)}
+        counts = counts_of(formula)
         total = sum(counts.values())
         return {symbol: count / total for symbol, count in counts.items()}
 

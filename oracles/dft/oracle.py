@@ -51,6 +51,10 @@ class DftOracle(ABC):
         return (*found, BULK_MODULUS) if self.config.bulk_modulus else found
 
     @property
+    def relaxes_volume(self) -> bool:
+        return self.config.relax in ("volume", "cell")
+
+    @property
     def fidelity(self) -> Fidelity:
         functional = self.config.functional.lower()
         return Fidelity(f"dft-{functional}-{self.engine}", {**label_settings(self.config), **self.version(), "protocol": 1})

@@ -54,6 +54,10 @@ class Vasp:
             raise InputError("custodian, which runs VASP, is not installed", hint='install it: pip install "oreloop[vasp]"')
 
     @property
+    def relaxes_volume(self) -> bool:
+        return self.config.input_set == "relax"
+
+    @property
     def fidelity(self) -> Fidelity:
         settings = self.config.model_dump(mode="json", include={"input_set", "cutoff", "moments"})
         return Fidelity("dft-pbe-vasp", settings | {"protocol": 1})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import spglib
 
-from campaign.crystals.matching import Matcher, equivalence_key
+from campaign.crystals.matching import Distinct, Matcher, equivalence_key
 from campaign.crystals.neighbours import shortest_distance
 from campaign.protocols import GenerationContext
 from campaign.types import Crystal, Objective, SearchSpace
@@ -33,12 +33,12 @@ def test_binary_orderings_are_the_known_numbers(lattice: str) -> None:
     """2, 6 and 19 binary derivative structures with 2, 3 and 4 atoms on fcc and on bcc (Hart and Forcade 2008, table IV)."""
     config = OrderedAlloyConfig(lattices=(lattice,), atoms=(2, 3, 4))  # type: ignore[arg-type]
     found = [c for c, _ in OrderedAlloy(config).generate(10_000, rng=np.random.default_rng(0), context=CONTEXT)]
-    matcher, kept = Matcher(), {}  # type: ignore[var-annotated]
+    distinct, counts = Distinct(Matcher()), Counter[int]()
     for crystal in found:
-        same = kept.setdefault(equivalence_key(crystal), [])
-        if not any(matcher.is_same(crystal, other) for other in same):
-            same.append(crystal)
-    counts = Counter(len(crystal) for same in kept.values() for crystal in same)
+        key = equivalence_key(crystal)
+        if distinct.find(crystal, key) is None:
+            distinct.add(crystal.id, key, crystal)
+            counts[len(crystal)] += 1
     assert counts == {2: 2, 3: 6, 4: 19}
 
 

@@ -286,6 +286,7 @@ def test_three_outcomes_and_the_most_disputed_first(
 
 def test_a_campaign_trains_its_committee_and_replays(small: Callable[..., Campaign]) -> None:
     campaign = small(
+        screens={"match_site": 0.001},
         generators=[{"use": "perturbed_alloy", "count": 60, "params": {"repeats": [[2, 1, 1], [2, 2, 1]], "displacement": [0.02, 0.1]}}],
         surrogate=None,
         space={"elements": ["Ni", "Fe", "Cr"], "max_fraction": 1.0},
