@@ -21,6 +21,7 @@ WORDS = (
     "campaign.plugins",
     "campaign.checkpoints",
     "campaign.crystals",
+    "campaign.reading",
 )
 ONLY_IN = {
     "ray": ("campaign/executors/",),

@@ -1,0 +1,1 @@
+"""Everything that enters from files: structures and tables."""
