@@ -66,7 +66,7 @@ class AboveHull:
             for path in self.config.structures:
                 from ase.io import read
 
-                crystals[path.name] = Crystal.from_atoms(read(path))
+                crystals[str(path) if path.name in crystals else path.name] = Crystal.from_atoms(read(path))
             phases = read_phases(self.config.phases) if self.config.phases is not None else []
             for name, crystal in crystals.items():
                 phase = self._phase(crystal, name)

@@ -98,7 +98,7 @@ def read_table(path: Path) -> Table:
     if len(separators) > 1:
         names = " and ".join(_SEPARATORS[sign] for sign in separators)
         raise InputError(
-            f"{path}: its header holds {names}: what separates the columns?", hint="save it with commas, names with commas in quotes"
+            f"{path}: its header holds {names}: what separates the columns?", hint="save it with commas, names that hold commas in quotes"
         )
     csv.field_size_limit(2**31 - 1)
     try:
@@ -129,10 +129,10 @@ def number(value: object, where: str) -> float:
         if _NUMBER.fullmatch(text) or text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
             found = float(text)
         else:
-            comma = re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text)
+            is_comma = re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text) is not None
             raise InputError(
                 f"{where}: expected a number, found {value!r}",
-                hint="write decimals with a point" if comma else "write it like -4.31 or 1.2e-3",
+                hint="write decimals with a point" if is_comma else "write it like -4.31 or 1.2e-3",
             )
     else:
         shape = getattr(value, "shape", ())

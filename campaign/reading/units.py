@@ -28,12 +28,10 @@ _EXAMPLES: Final = {
     _NONE: "1, %",
     _TEMPERATURE: "K",
 }
-_PER = re.compile(
-    r"\s*(?:/|\bper\b|·|\*)?\s*\(?(?P<what>atom|at\.|cell|unit cell|f\.?u\.?|formula unit|formula|molecule|ion)s?(?P<power>\s*\^?-1)?\)?$",
-    re.I,
-)
+_WHAT = r"atom|at\.|cell|unit cell|f\.?u\.?|formula unit|formula|molecule|ion"
+_PER = re.compile(rf"\s*(?:/|\bper\b|·|\*)?\s*\(?(?P<what>{_WHAT})s?(?P<power>\s*\^?-1)?\)?$", re.I)
 _FACTOR = re.compile(r"(?P<sign>[/*·]?)\s*(?P<name>[A-Za-z%µ°]+|1)\s*(?:\^|\*\*)?\s*(?P<power>[-+]?\d+)?\s*")
-_SPELLINGS = {"Å": "angstrom", "\u212b": "angstrom", "⁻": "-", "¹": "1", "²": "2", "³": "3", "−": "-", "\u03bc": "µ"}
+_SPELLINGS = {"Å": "angstrom", "\u212b": "angstrom", "⁻": "-", "¹": "1", "²": "2", "³": "3", "\u2212": "-", "\u03bc": "µ"}
 
 
 @cache
