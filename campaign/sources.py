@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from campaign.crystals.matching import Matcher, equivalence_key
 from campaign.errors import InputError
@@ -22,6 +22,9 @@ from campaign.ledger.store import DATABASE
 from campaign.reading.tables import Measure, Problems, Reader, is_gap, plain_facts, read_table
 from campaign.schema import SourceConfig
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, VOLUME_PER_ATOM, Crystal, Quantity
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 _SAME_VALUE = 1e-9
 _REPLICATE = Matcher(length=1e-3, site=1e-3, angle=0.05)
@@ -164,12 +167,12 @@ def read(
         ".db": _from_ase_database,
         ".cif": _from_cif,
     }
-    reader = readers.get(path.suffix.lower())
+    reader = readers.get(Path(path.name.lower().removesuffix(".gz")).suffix)
     if reader is None:
         raise InputError(
             f"cannot tell what {path.name} holds", hint=f"expected a campaign's or CIF folder, or a file ending in {', '.join(readers)}"
         )
-    values = Values(Reader(source.located, known), has_gaps, has_nan)
+    values = Values.of_source(source, known, has_gaps=has_gaps, has_nan=has_nan)
     yield from reader(path, source, values)
     values.problems.check()
 
@@ -182,6 +185,12 @@ class Values:
     has_gaps: bool
     has_nan: bool
     problems: Problems = field(default_factory=Problems)
+
+    @classmethod
+    def of_source(
+        cls, source: SourceConfig, quantities: Mapping[str, Quantity], *, has_gaps: bool = False, has_nan: bool = False
+    ) -> Values:
+        return cls(Reader(source.located, quantities), has_gaps, has_nan)
 
     def of(self, found: Mapping[str, object], n_atoms: int, where: str, stated: Mapping[str, str]) -> dict[str, float]:
         """The values of a row of a file without a header, whose keys may differ from row to row and ``stated`` units stand beside them."""
@@ -253,7 +262,12 @@ def _from_cif_folder(path: Path, source: SourceConfig) -> Iterator[Entry]:
 def _from_extxyz(path: Path, source: SourceConfig, values: Values) -> Iterator[Entry]:
     from ase.io import iread
 
-    for i, atoms in enumerate(iread(path, format="extxyz"), start=1):
+    yield from of_images(iread(path, format="extxyz"), path, source, values)
+
+
+def of_images(images: Iterable[Atoms], path: Path, source: SourceConfig, values: Values) -> Iterator[Entry]:
+    """Entries of structures as ASE reads them, values in their ``info`` or in their calculators' results."""
+    for i, atoms in enumerate(images, start=1):
         results = {**atoms.info, **(atoms.calc.results if atoms.calc else {})}
         where = f"structure {i}"
         found = values.of(results, len(atoms), f"{path}, {where}", _stated_units(atoms.info.get("units")))
@@ -313,7 +327,7 @@ def _from_campaign(path: Path, source: SourceConfig, quantities: Mapping[str, Qu
             if wanted and not state.is_of_its_level(label):
                 continue
             stated = {row.quantity: row.unit for row in label.observations} | _DERIVED_UNITS
-            measured = Values(Reader(source.located, quantities), True, False)
+            measured = Values.of_source(source, quantities, has_gaps=True)
             found[label.candidate] = measured.of(label.values, 1, f"{path}, {label.candidate}", stated)
             measured.problems.check()
         order = sorted(found)

@@ -85,23 +85,28 @@ def opened(folder: Path, quantity: str, oracle: str | None = None) -> tuple[Camp
 
 
 def labelled_of_file(path: Path, quantity: str) -> list[LabelledCandidate]:
-    """Raises InputError where the file cannot be read, or a structure has no such value."""
+    """Raises InputError where the file cannot be read, or a structure has no such value. Energies of whole cells become those per atom."""
     from ase.io import read
 
+    from campaign.reading.tables import TOTALS
     from campaign.schema import SourceConfig
+    from campaign.sources import HOUSE_UNITS, Values, of_images
     from campaign.sources import read as read_source
-    from campaign.types import Candidate, Crystal, LabelledCandidate
+    from campaign.types import ENERGY_PER_ATOM, Candidate, LabelledCandidate, Quantity
 
-    if path.suffix == ".csv":
-        source = SourceConfig(path=str(path), columns={quantity: quantity})
-        return [LabelledCandidate(candidate=Candidate(crystal), values=values) for crystal, values in read_source(path, source)]
-    try:
-        images = read(path, ":")
-    except Exception as error:
-        raise InputError(f"cannot read {path}: {error}", hint=f"give an extxyz file with {quantity} in each comment line") from error
-    found = []
-    for row, atoms in enumerate(images):
-        if quantity not in atoms.info:
-            raise InputError(f"{path}: structure {row} has no {quantity}", hint="name another with --quantity")
-        found.append(LabelledCandidate(candidate=Candidate(Crystal.from_atoms(atoms)), values={quantity: float(atoms.info[quantity])}))
-    return found
+    source = SourceConfig(path=str(path), columns={quantity: quantity})
+    units = HOUSE_UNITS | dict.fromkeys(TOTALS, ENERGY_PER_ATOM.unit)
+    quantities = {quantity: Quantity(quantity, units[quantity])} if quantity in units else {}
+    if path.name.removesuffix(".gz").endswith((".csv", ".xyz", ".extxyz", ".db")):
+        if not path.exists():
+            raise InputError(f"cannot read {path}: there is no such file", hint="check the path")
+        entries = list(read_source(path, source, quantities=quantities))
+    else:
+        try:
+            images = read(path, ":")
+        except Exception as error:
+            raise InputError(f"cannot read {path}: {error}", hint=f"give an extxyz file with {quantity} in each comment line") from error
+        values = Values.of_source(source, quantities)
+        entries = list(of_images(images, path, source, values))
+        values.problems.check()
+    return [LabelledCandidate(candidate=Candidate(entry.crystal), values=entry.values) for entry in entries]

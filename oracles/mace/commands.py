@@ -35,6 +35,8 @@ def train(
     from campaign.checkpoints import checkpoint_to_bytes
     from oracles.mace import network as networks
     from oracles.mace.files import sha256_of
+    from oracles.mace.frames import held_out as held_out_of
+    from oracles.mace.frames import read_frames
     from oracles.mace.network import ArchitectureConfig
     from oracles.mace.store import SUFFIX, Origin, to_checkpoint
     from oracles.mace.training import TrainingConfig, errors
@@ -44,13 +46,18 @@ def train(
         raise InputError(f"{target} should end in {SUFFIX} or .model")
     if target.suffix == ".model" and members > 1:
         raise InputError("a .model file holds one network", hint=f"write a committee to a {SUFFIX} file, or set --members 1")
-    frames = _frames_of_campaign(data, oracle) if data.is_dir() else _frames_of_file(data)
+    console = Console()
+    if data.is_dir():
+        frames = _frames_of_campaign(data, oracle)
+    else:
+        reading = read_frames(data)
+        frames = list(reading.frames)
+        for word in reading.words:
+            console.print(word, highlight=False, markup=False)
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(frames))
-    n_kept = max(1, round(held_out * len(frames)))
-    if len(frames) - n_kept < 2:
-        raise InputError(f"{data} holds {len(frames)} labelled crystals, too few to train on")
-    kept, known = [frames[i] for i in order[:n_kept]], [frames[i] for i in order[n_kept:]]
+    kept, known = held_out_of(frames, held_out, rng) if frames else ([], [])
+    if len(known) < 2:
+        raise InputError(f"{data} holds {len(frames)} labelled crystals that differ, too few to train on and to judge by")
     if foundation is not None:
         origin = Origin(foundation=str(foundation.resolve()), foundation_sha256=sha256_of(foundation))
     else:
@@ -59,7 +66,7 @@ def train(
         scales = networks.scales_of([f.crystal for f in known], energies, [f.forces for f in known], numbers, cutoff)
         origin = Origin(architecture=ArchitectureConfig(channels=channels, layers=layers, cutoff=cutoff), scales=scales)
     config = TrainingConfig(epochs=epochs)
-    console, trained = Console(), []
+    trained = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("training", total=members * epochs)
         for member in range(members):
@@ -98,6 +105,7 @@ def evaluate(
 
     from campaign.types import Crystal
     from oracles.mace import network as networks
+    from oracles.mace.frames import read_frames
     from oracles.mace.store import read_models
     from oracles.mace.training import errors
 
@@ -107,7 +115,8 @@ def evaluate(
     crystals = [Crystal.from_atoms(atoms) for atoms in images]
     found = [networks.predict(member, crystals, batch_size=batch, device=device) for member in members]
     if all(atoms.calc is not None for atoms in images):
-        figures = [errors(member, _frames_of_file(structures), batch_size=batch) for member in members]
+        frames = read_frames(structures).frames
+        figures = [errors(member, frames, batch_size=batch) for member in members]
         console.print(
             f"root mean square errors on {len(crystals)} crystals: {1000 * np.mean([e.energy for e in figures]):.1f} meV/atom, "
             f"{1000 * np.mean([e.forces for e in figures]):.0f} meV/angstrom"
@@ -126,26 +135,6 @@ def evaluate(
         part.replace(target)
         console.print(f"wrote {target}")
     console.print(f"{len(crystals)} crystals, {len(members)} network(s)")
-
-
-def _frames_of_file(path: Path) -> list:  # type: ignore[type-arg]
-    from ase.io import read
-
-    from campaign.types import Crystal
-    from oracles.mace.training import Frame
-
-    try:
-        images = read(path, ":")
-    except Exception as error:
-        raise InputError(f"cannot read {path}: {error}", hint="give an extxyz file or an ASE database with energies and forces") from error
-    frames = []
-    for i, atoms in enumerate(images):
-        results = atoms.calc.results if atoms.calc is not None else {}
-        if not {"energy", "forces"} <= results.keys():
-            raise InputError(f"{path}: structure {i} has no {'energy' if 'energy' not in results else 'forces'}")
-        stress = atoms.get_stress(voigt=False) if "stress" in results else None
-        frames.append(Frame(Crystal.from_atoms(atoms), float(results["energy"]), results["forces"], stress))
-    return frames
 
 
 def _frames_of_campaign(folder: Path, oracle: str | None) -> list:  # type: ignore[type-arg]

@@ -14,7 +14,6 @@ from ase.build import bulk
 
 from campaign import plugins, sanity
 from campaign.crystals.lattice import supercell
-from campaign.errors import InputError
 from campaign.executors.worker import OracleWorker
 from campaign.protocols import EvaluationJob, Oracle, OracleSpec, PluginSpec
 from campaign.types import Candidate, Crystal, Evaluation, FailureKind, Observation
