@@ -155,8 +155,9 @@ class Campaign:
         ledger = self._open_ledger(loaded)
         tracker: Tracker | None = None
         try:
+            found = imports.compare(loaded, ledger.state, accepted=accept_changes)
             self._begin_session(ledger, {name: f.key for name, f in parts.fidelities.items()}, accept_changes)
-            imports.take_in(loaded, ledger, accepted=accept_changes)
+            imports.take_in(loaded, ledger, found)
             from campaign.roles import objective_oracle
             from campaign.tracking import make_tracker
 
@@ -166,7 +167,7 @@ class Campaign:
             ledger.append([ev.SessionEnded(reason=reason, is_final=is_final)])
             return reason
         except OreloopError as error:
-            if not isinstance(error, SurroundingsError):
+            if not isinstance(error, SurroundingsError) and ledger.state.sessions and ledger.state.session_ended is None:
                 ledger.append([ev.SessionEnded(reason=error.message)])
             raise
         finally:

@@ -82,26 +82,29 @@ def _values(row: ev.ImportedRow) -> str:
     return ", ".join(f"{item.quantity} {item.value:.6g} {item.unit}" for item in row.observations) or "no label"
 
 
-def take_in(loaded: LoadedConfig, ledger: Ledger, *, accepted: bool) -> None:
-    """Read every source and record what is new in it.
+def compare(loaded: LoadedConfig, state: CampaignState, *, accepted: bool) -> list[Difference]:
+    """Read every source and hold it against what is recorded of it.
 
     Raises InputError where a source cannot be read, where two sources or a source and the campaign itself disagree on a label, or where
     something is changed or withdrawn and that is not ``accepted``.
     """
-    found = [*_gone(loaded.config, ledger.state), *_differences(loaded, ledger.state)]
-    _check_agreement(found, ledger.state)
+    found = [*_gone(loaded.config, state), *_differences(loaded, state)]
+    _check_agreement(found, state)
     unsure = [line for difference in found if difference.source is not None for line in difference.lines(("changes", "withdraws"))]
     if unsure and not accepted:
         raise InputError(
             "the data that the config names are not what this campaign took in:\n" + "\n".join(unsure),
             hint="run again with --accept-changes to use them from the next round on",
         )
+    return [difference for difference in found if difference.is_new]
+
+
+def take_in(loaded: LoadedConfig, ledger: Ledger, found: Sequence[Difference]) -> None:
+    """Record what ``compare`` found, with the verdicts on what it adds, and judge again who waits where the bounds changed."""
     for difference in found:
         for line in difference.lines():
             log.info("%s", line)
-    for difference in found:
-        if difference.is_new:
-            _record(loaded, ledger, difference)
+        _record(loaded, ledger, difference)
     _judge_again(loaded, ledger)
 
 

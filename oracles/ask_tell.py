@@ -129,7 +129,7 @@ class AskTell:
         self._told = text
         _write_whole(self.config.folder / PROBLEMS, f"{text}\n" if text else "")
         for problem in problems:
-            log.warning("ask_tell: %s; its question stays open", problem)
+            log.warning("ask_tell, a question stays open: %s", problem)
 
     def _ask(self, crystal: Crystal) -> None:
         """Raises InputError where the questions that stand there cannot be read."""

@@ -435,6 +435,12 @@ class CampaignState:
         record = self.candidates[candidate]
         return record.proposals[0][0].generator if record.proposals else record.source
 
+    def called(self, candidate: str) -> str:
+        """What people call a candidate: its name in its source, with the first column there that is named like an id."""
+        record = self.candidates[candidate]
+        named = next((f"{key} {value}" for key, value in record.facts.items() if key.lower().endswith(("id", "name"))), "")
+        return ", ".join(text for text in (record.name, named) if text)
+
     @property
     def committee_of_oracles(self) -> ev.Trained | None:
         """The committee that oracles ask: the first that was published, so that their labels are of one level of theory."""

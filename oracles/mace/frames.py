@@ -79,7 +79,7 @@ def read_frames(path: Path) -> Reading:
     if copies:
         words.append(f"{copies} structures stand there more than once and count once")
     kept = tuple(frame for _, frame in frames.values())
-    return Reading(kept, (*words, *_told(path, {i: frame for i, frame in frames.values()})))
+    return Reading(kept, (*words, *_told(path, dict(frames.values()))))
 
 
 def _frame(atoms: Atoms, where: str, used: set[str]) -> Frame:
