@@ -91,6 +91,8 @@ class CampaignState:
         self.imports: list[ev.Imported] = []
         self.imported: dict[ImportKey, dict[str, ev.ImportedRow]] = {}
         """By source: what its last import holds, by candidate."""
+        self.fed = 0
+        """The last event that brought candidates from outside of the rounds."""
         self.candidates: dict[str, CandidateRecord] = {}
         self.by_equivalence: dict[str, list[str]] = {}
         self.labels: dict[Pair, LabelRecord] = {}
@@ -228,6 +230,7 @@ class CampaignState:
                 self.unlabelled.pop(verdict.candidate, None)
             elif verdict.candidate not in taken:
                 self.unlabelled[verdict.candidate] = None
+                self.fed = self.sequence
 
     @_apply.register
     def _(self, event: ev.RoundStarted) -> None:
