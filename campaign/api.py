@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from campaign import config as configs
-from campaign import plugins, sources, versions
+from campaign import imports, plugins, versions
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
 from campaign.errors import InputError, OreloopError, SurroundingsError
@@ -194,9 +194,10 @@ class Campaign:
         tracker: Tracker | None = None
         has_begun = False
         try:
+            found = imports.compare(loaded, ledger.state, accepted=accept_changes)
             self._begin_session(ledger, {name: f.key for name, f in parts.fidelities.items()}, accept_changes)
             has_begun = True
-            self._import(ledger)
+            imports.take_in(loaded, ledger, found)
             from campaign.roles import objective_oracle
             from campaign.tracking import make_tracker
 
@@ -271,14 +272,6 @@ class Campaign:
         copy = json.dumps({"config": resolved, "folder": str(loaded.folder)}, indent=2)
         write_whole(self.folder / CONFIG_COPY, copy.encode())
         ledger.append(events)
-
-    def _import(self, ledger: Ledger) -> None:
-        loaded, quantities = self.loaded, self.loaded.parts.quantities()
-        for purpose, found in (("initial_data", loaded.config.initial_data), ("candidate_pools", loaded.config.candidate_pools)):
-            for source in found:
-                fidelity = loaded.parts.fidelities[source.oracle].key if source.oracle else ""
-                event, blobs = sources.imported(source, folder=loaded.folder, purpose=purpose, quantities=quantities, fidelity=fidelity)
-                ledger.append([event], blobs)
 
     def _loop(self, ledger: Ledger, tracker: Tracker, on_change: Callable[[CampaignState], None] | None) -> tuple[str, bool]:
         from campaign.executors import make_executor

@@ -57,10 +57,10 @@ def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> st
 
 
 def empty_rounds(state: CampaignState) -> int:
-    """Rounds at the end that decided on nothing."""
+    """Rounds at the end that decided on nothing since candidates came from outside."""
     count = 0
     for record in reversed(state.rounds):
-        if record.decided is None or record.decided.choices:
+        if record.decided is None or record.decided.choices or record.sequence < state.fed:
             break
         count += 1
     return count

@@ -32,7 +32,9 @@ def story(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator
     crystal = reader.crystal(identity)
     yield "candidate", f"{identity}  {crystal.formula}, {len(crystal)} atoms, {crystal.volume / len(crystal):.2f} angstrom^3 per atom"
     if record.source:
-        yield "came from", record.source
+        yield "came from", ", ".join(text for text in (record.source, record.name) if text)
+    for key, value in record.facts.items():
+        yield "", f"{key}: {value}"
     for event, row in record.proposals:
         parents = f" from {', '.join(row.parents)}" if row.parents else ""
         condition = f", {', '.join(f'{key} {value}' for key, value in row.condition.items())}" if row.condition else ""

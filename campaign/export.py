@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,26 @@ from campaign import tables
 from campaign.artifacts import write_whole
 from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
-from campaign.ledger.state import LabelRecord
+from campaign.ledger.state import CandidateRecord, LabelRecord
 from campaign.types import ENERGY_PER_ATOM, FORCES, STRESS
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+_KEYS_OF_ASE = (
+    "Lattice",
+    "Properties",
+    "pbc",
+    "energy",
+    "forces",
+    "stress",
+    "virial",
+    "free_energy",
+    "dipole",
+    "magmom",
+    "magmoms",
+    "units",
+)
 
 FORMATS = ("extxyz", "cif", "ase", "parquet")
 
@@ -39,7 +55,7 @@ def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tu
             path = folder / "cif" / f"{label.candidate}-{label.oracle}.cif"
             write_whole(path, crystal.structure.to(fmt="cif").encode())
         written.append(folder / "cif")
-    atoms = [_with_labels(crystal.atoms, label) for label, crystal in zip(labels, crystals, strict=True)]
+    atoms = [_with_labels(crystal.atoms, label, state.candidates[label.candidate]) for label, crystal in zip(labels, crystals, strict=True)]
     if "extxyz" in formats:
         written.append(_write_extxyz(folder / "labels.extxyz", atoms))
     if "ase" in formats:
@@ -47,8 +63,12 @@ def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tu
     return written
 
 
-def _with_labels(atoms: Atoms, label: LabelRecord) -> Atoms:
-    """Labels beside the atoms under their own names; total energy, forces and stress also where ASE and its users look for them."""
+def _with_labels(atoms: Atoms, label: LabelRecord, record: CandidateRecord) -> Atoms:
+    """Labels beside the atoms under their own names; total energy, forces and stress also where ASE and its users look for them.
+
+    What the candidate's source calls it is its ``name``, what else the source says of it stands under the source's own keys; those that
+    mean something here begin with ``source_``.
+    """
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.units import GPa
 
@@ -64,7 +84,15 @@ def _with_labels(atoms: Atoms, label: LabelRecord) -> Atoms:
     atoms.info = {"candidate": label.candidate, "oracle": label.oracle, "fidelity": label.fidelity, "round": label.round}
     atoms.info |= {name: value if np.ndim(value) == 0 else np.array(value) for name, value in values.items()}
     atoms.info["units"] = json.dumps({row.quantity: row.unit for row in label.observations})
+    facts = ({"name": record.name} if record.name else {}) | dict(record.facts)
+    reserved = {*atoms.info, *results, *_KEYS_OF_ASE}
+    atoms.info |= {_key(f"source_{key}" if key in reserved else key): value for key, value in facts.items()}
     return atoms
+
+
+def _key(text: str) -> str:
+    """A key that extxyz takes: no blanks, quotes or signs of its own."""
+    return re.sub(r"[^A-Za-z0-9_./()%-]", "_", text)
 
 
 def _write_extxyz(path: Path, atoms: list[Atoms]) -> Path:
@@ -85,12 +113,12 @@ def _write_database(path: Path, atoms: list[Atoms]) -> Path:
     part.unlink(missing_ok=True)
     with connect(part) as database:
         for image in atoms:
-            scalars: dict[str, Any] = {
-                key: value for key, value in image.info.items() if key not in ("units", "candidate") and np.ndim(value) == 0
-            }
+            own = ("oracle", "fidelity", "round", *json.loads(image.info["units"]))
+            scalars: dict[str, Any] = {key: value for key, value in image.info.items() if key in own and np.ndim(value) == 0}
+            facts = {key: value for key, value in image.info.items() if key not in (*own, "units", "candidate")}
             arrays = {key: value.tolist() for key, value in image.info.items() if np.ndim(value)}
             # ASE refuses values that read as numbers, as some hexadecimal ids do.
             scalars["candidate"] = f"id-{image.info['candidate']}"
-            database.write(image, key_value_pairs=scalars, data={"units": json.loads(image.info["units"]), **arrays})
+            database.write(image, key_value_pairs=scalars, data={"units": json.loads(image.info["units"]), "facts": facts, **arrays})
     part.replace(path)
     return path

@@ -293,7 +293,8 @@ class Loop:
             return
         rows = {row.candidate: row for event in record.proposed for row in event.proposals}
         keys = {identity: row.equivalence for identity, row in rows.items()}
-        rivals = screen.rivals_of(self.config.screens, self.parts.oracles.values(), self.state, self.ledger, keys)
+        known = frozenset(identity for identity in keys if self.state.is_judged(identity))
+        rivals = screen.rivals_of(self.config.screens, self.parts.oracles.values(), self.state, self.ledger, keys, known=known)
         extra = [self.loaded.spec("screens", component) for component in self.config.screens.extra]
         handle = self.executor.compute(screen.judge, self.config.screens, extra, self.space, rivals, *batches)
         yield handle

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from campaign.passwords import check_password, without_password
 from campaign.reading.disorder import Disorder
 from campaign.reading.structures import OnError
+from campaign.reading.tables import Column
 from campaign.types import Direction, FailureKind, Objective, SearchSpace, Together
 
 
@@ -118,13 +119,23 @@ class StoppingConfig(Frame):
     empty_rounds: int = Field(5, ge=1, description="Stop after this many rounds in a row that found nothing new to label.")
 
 
+class ColumnConfig(Frame):
+    """A column of a source with its unit."""
+
+    column: str = Field(description="Name of the column or key.")
+    unit: str = Field("", description="Unit of its values; by default the one in the header or beside the values, else the quantity's.")
+    per: Literal["", "cell", "atom"] = Field("", description="Energies and volumes: of the whole cell, or per atom.")
+
+
 class SourceConfig(Frame):
     """Structures from CIF, POSCAR, extxyz, an ASE database, a folder of these, a CSV with a CIF column, or another campaign's folder."""
 
     path: str = Field(description="File or folder; relative paths start at the config's folder.")
     structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="Quantity name: column or key that holds its value, in the quantity's unit."
+    columns: dict[str, str | ColumnConfig] = Field(
+        default_factory=dict,
+        description="Quantity name: column or key that holds its value, or {column, unit, per}. A header such as `hardness (GPa)` says "
+        "its unit, and other units are converted.",
     )
     oracle: str | None = Field(None, description="The oracle in this config whose labels these values are taken to be.")
     on_error: OnError = Field("refuse", description="Structures that cannot be read: refuse the source, or skip and count them.")
@@ -135,6 +146,19 @@ class SourceConfig(Frame):
         if self.disorder is not None and self.columns:
             raise ValueError("expected columns or disorder: a value measured on a disordered crystal is not that of an ordered cell")
         return self
+
+    from_oracle: str | None = Field(None, description="Campaign: whose labels are taken; needed where several oracles gave some.")
+    replicates: Literal["error", "mean"] = Field(
+        "error", description="Several values of one crystal: an error, or their mean with their standard deviation as noise."
+    )
+
+    @property
+    def located(self) -> dict[str, Column]:
+        """Where each quantity stands."""
+        return {
+            quantity: Column(column) if isinstance(column, str) else Column(column.column, column.unit, column.per)
+            for quantity, column in self.columns.items()
+        }
 
 
 class Component(Frame):
@@ -454,6 +478,14 @@ class CampaignConfig(Frame):
         if self.generator_shares is not None and self.generator_shares.floor * len(self.generators) > 1:
             raise ValueError(f"generator_shares.floor: {len(self.generators)} generators cannot each keep {self.generator_shares.floor:g}")
 
+    def _check_sources(self) -> None:
+        for purpose, found in (("initial_data", self.initial_data), ("candidate_pools", self.candidate_pools)):
+            for source in found:
+                if source.columns and source.oracle is None:
+                    raise ValueError(f"{purpose} {source.path}: say with oracle: whose labels these values are")
+                if sum((other.path, other.oracle) == (source.path, source.oracle) for other in found) > 1:
+                    raise ValueError(f"{purpose} names {source.path} twice for one oracle; give all its columns at once")
+
     @model_validator(mode="after")
     def _consistent(self) -> CampaignConfig:
         for kind, labels in (("generators", [g.label for g in self.generators]), ("oracles", [o.label for o in self.oracles])):
@@ -479,9 +511,7 @@ class CampaignConfig(Frame):
         ]:
             if name not in names:
                 raise ValueError(f"there is no oracle {name!r} in this config, only {', '.join(sorted(names))}")
-        for source in self.initial_data:
-            if source.columns and source.oracle is None:
-                raise ValueError(f"initial_data {source.path}: say with oracle: whose labels these values are")
+        self._check_sources()
         bounded = (
             self.budget.rounds,
             self.budget.labels,

@@ -39,14 +39,20 @@ def matcher_of(config: ScreensConfig, same: Sameness) -> Matcher:
 
 
 def rivals_of(
-    config: ScreensConfig, oracles: Iterable[Oracle], state: CampaignState, ledger: LedgerReader, proposed: Mapping[str, str]
+    config: ScreensConfig,
+    oracles: Iterable[Oracle],
+    state: CampaignState,
+    ledger: LedgerReader,
+    proposed: Mapping[str, str],
+    *,
+    known: frozenset[str] = frozenset(),
 ) -> Rivals:
-    """``proposed``: key by id of all that is to be judged."""
+    """``proposed``: key by id of all that is to be judged; ``known``: those of them that were judged before, and are not again."""
     same = sameness(config, oracles)
-    known = frozenset(identity for identity in proposed if state.is_judged(identity))
     keys = list(_keys_of_today({identity: key for identity, key in proposed.items() if identity not in known}, ledger).values())
     index = KeyIndex(matcher_of(config, same))
-    accepted = _keys_of_today({identity: state.candidates[identity].equivalence for identity in state.accepted_of(keys)}, ledger)
+    others = [identity for identity in state.accepted_of(keys) if identity not in proposed or identity in known]
+    accepted = _keys_of_today({identity: state.candidates[identity].equivalence for identity in others}, ledger)
     for identity, key in accepted.items():
         index.add(identity, key)
     near = sorted({identity for key in keys for identity in index.near(key)})

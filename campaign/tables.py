@@ -32,7 +32,23 @@ def labels(state: CampaignState) -> pd.DataFrame:
         for observation in label.observations:
             row[f"{observation.quantity} ({observation.unit})"] = observation.value
         rows.append(row)
-    return pd.DataFrame(rows)
+    return _with_facts(rows, state)
+
+
+def _with_facts(rows: list[dict[str, Any]], state: CampaignState) -> pd.DataFrame:
+    """What sources call their candidates (``name``) and what else they say of them, under their own columns' names where those are free."""
+    table = pd.DataFrame(rows)
+    if not rows:
+        return table
+    records = [state.candidates[row["candidate"]] for row in rows]
+    if any(record.name for record in records):
+        table["name"] = [record.name for record in records]
+    for key in dict.fromkeys(key for record in records for key in record.facts):
+        found = [record.facts.get(key) for record in records]
+        if len({type(value) for value in found if value is not None}) > 1:
+            found = [None if value is None else str(value) for value in found]
+        table[f"{key} (source)" if key in table.columns else key] = found
+    return table
 
 
 def candidates(state: CampaignState) -> pd.DataFrame:
@@ -61,7 +77,7 @@ def candidates(state: CampaignState) -> pd.DataFrame:
                 "reason": verdict.reason if verdict else "",
             }
         )
-    return pd.DataFrame(rows)
+    return _with_facts(rows, state)
 
 
 def failures(state: CampaignState) -> pd.DataFrame:

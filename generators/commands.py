@@ -80,10 +80,15 @@ def opened(folder: Path, quantity: str, oracle: str | None = None) -> tuple[Camp
 
 
 def labelled_of_file(path: Path, quantity: str) -> list[LabelledCandidate]:
-    """Raises InputError where the file cannot be read, or a structure has no such value."""
+    """Raises InputError where the file cannot be read, or a structure has no such value. Energies of whole cells become those per atom."""
+    from campaign.reading.tables import TOTALS
     from campaign.schema import SourceConfig
+    from campaign.sources import HOUSE_UNITS
     from campaign.sources import read as read_source
-    from campaign.types import Candidate, LabelledCandidate
+    from campaign.types import ENERGY_PER_ATOM, Candidate, LabelledCandidate, Quantity
 
     source = SourceConfig(path=str(path), columns={quantity: quantity})
-    return [LabelledCandidate(candidate=Candidate(crystal), values=values) for crystal, values in read_source(path, source)]
+    units = HOUSE_UNITS | dict.fromkeys(TOTALS, ENERGY_PER_ATOM.unit)
+    quantities = {quantity: Quantity(quantity, units[quantity])} if quantity in units else {}
+    entries = read_source(path, source, quantities=quantities)
+    return [LabelledCandidate(candidate=Candidate(entry.crystal), values=entry.values) for entry in entries]

@@ -6,6 +6,7 @@ eV per atom. Energies of different calculators have different zeros and errors, 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campaign.errors import InputError
+from campaign.reading.tables import Column, Problems, found_in, measure, read_table
+from campaign.types import ENERGY_PER_ATOM
 
 if TYPE_CHECKING:
     from pymatgen.analysis.phase_diagram import PhaseDiagram
@@ -41,10 +44,18 @@ class Stability:
 class Hull:
     """The hull of phases of one fidelity. ``version`` is a hash over all of them; it changes when a phase is added.
 
-    Raises InputError for phases of several fidelities, or without a phase of each element alone. 2,000 phases take about 0.2 s.
+    Raises InputError for phases of several fidelities, two of one id, energies that are not finite, or without a phase of each element
+    alone. 2,000 phases take about 0.2 s.
     """
 
     def __init__(self, phases: Sequence[Phase]) -> None:
+        ids = [phase.id for phase in phases]
+        doubled = sorted({name for name in ids if ids.count(name) > 1}) if len(set(ids)) < len(ids) else []
+        if doubled:
+            raise InputError(f"the hull has two phases {doubled[0]!r}", hint="give each phase an id of its own")
+        wrong = [phase.id for phase in phases if not math.isfinite(phase.energy_per_atom)]
+        if wrong:
+            raise InputError(f"the hull's phase {wrong[0]!r} has no finite energy", hint="leave it out, or correct it")
         fidelities = sorted({phase.fidelity for phase in phases})
         if len(fidelities) != 1:
             raise InputError(
@@ -99,20 +110,48 @@ def _entry(phase: Phase) -> Any:
     return PDEntry(composition, phase.energy_per_atom * composition.num_atoms, name=phase.id)
 
 
-def read_phases(path: Path) -> list[Phase]:
-    """Competing phases from a CSV with columns id, formula, energy_per_atom (eV) and fidelity. Raises InputError for another table."""
-    import csv
+_COLUMNS = ("id", "formula", "energy_per_atom", "fidelity")
 
+
+def read_phases(path: Path) -> list[Phase]:
+    """Competing phases from a CSV with columns id, formula, energy_per_atom and fidelity.
+
+    A header such as ``energy_per_atom (meV/atom)`` says another unit than eV. Raises InputError, with row and column, for ids that are
+    there twice, formulas that are none, and energies that are no finite numbers.
+    """
+    table = read_table(path)
+    hint = f"expected a CSV with columns {', '.join(_COLUMNS)}; energy_per_atom in eV/atom or another unit in brackets"
+    try:
+        columns = {name: found_in(name, table.header, str(path)) for name in _COLUMNS}
+        energy = measure(ENERGY_PER_ATOM.name, ENERGY_PER_ATOM, Column("energy_per_atom"), table.header, str(path))
+    except InputError as error:
+        raise InputError(error.message, hint=hint) from error
+    phases: list[Phase] = []
+    places: dict[str, int] = {}
+    problems = Problems()
+    for row in table:
+        where = f"{path}, row {row.number}"
+        name, formula, fidelity = (row.cells[columns[column]].strip() for column in ("id", "formula", "fidelity"))
+        try:
+            if not name or not fidelity:
+                raise InputError(f"{where}, {'id' if not name else 'fidelity'!r}: is empty", hint=hint)
+            if name in places:
+                raise InputError(f"{where}: the id {name!r} stands in row {places[name]} too", hint="give each phase an id of its own")
+            places[name] = row.number
+            phases.append(Phase(name, _composition(formula, where), energy.of(row.cells[energy.key], 1, where), fidelity))
+        except InputError as error:
+            problems.add(error)
+    problems.check()
+    return phases
+
+
+def _composition(formula: str, where: str) -> dict[str, float]:
     from pymatgen.core import Composition
 
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [
-            Phase(row["id"], dict(Composition(row["formula"]).get_el_amt_dict()), float(row["energy_per_atom"]), row["fidelity"])
-            for row in rows
-        ]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: {error}", hint="expected a CSV with columns id, formula, energy_per_atom (eV), fidelity") from error
+        found = Composition(formula, strict=True).get_el_amt_dict()
+        if not found or not all(math.isfinite(count) and count > 0 for count in found.values()):
+            raise ValueError("it holds no atoms")
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{where}, 'formula': {formula!r} is no formula", hint="write it like FeNi3 or Cu9Zr7") from error
+    return {element: float(count) for element, count in found.items()}

@@ -117,7 +117,7 @@ def _values(oracle: Oracle, quantity: str) -> list[float]:
     """All values of a table; none where the oracle is no table."""
     if not isinstance(oracle, Table):
         return []
-    rows = rows_of(oracle.config.path, oracle.config.source).values()
+    rows = rows_of(oracle.config).values()
     return [values[quantity] for _, values in rows if quantity in values]
 
 

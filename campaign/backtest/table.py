@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
 from campaign.reading.structures import structure_files
-from campaign.schema import SourceConfig
-from campaign.sources import read
+from campaign.schema import ColumnConfig, SourceConfig
+from campaign.sources import HOUSE_UNITS, read
 from campaign.types import Crystal, Evaluation, FailureKind, Fidelity, Observation, Quantity
 
 
@@ -21,12 +21,20 @@ class TableConfig(BaseModel):
 
     path: ConfigPath = Field(description="CSV with a CIF column, extxyz, ASE database, or a campaign's folder.")
     structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
-    columns: dict[str, str] = Field(min_length=1, description="Quantity name: column or key that holds its value, in the quantity's unit.")
-    units: dict[str, str] = Field(default_factory=dict, description="Quantity name: its unit; 1 where absent.")
+    columns: dict[str, str | ColumnConfig] = Field(
+        min_length=1, description="Quantity name: column or key that holds its value, or {column, unit, per}; other units are converted."
+    )
+    units: dict[str, str] = Field(
+        default_factory=dict, description="Quantity name: its unit; where absent the house's unit of energies and volumes per atom, else 1."
+    )
 
     @property
     def source(self) -> SourceConfig:
         return SourceConfig(path=str(self.path), structure_column=self.structure_column, columns=self.columns)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        return tuple(Quantity(name, self.units.get(name, HOUSE_UNITS.get(name, "1"))) for name in self.columns)
 
 
 class Table:
@@ -36,15 +44,16 @@ class Table:
         self.config = config
         if not config.path.exists():
             raise InputError(f"there is no table {config.path}", hint="relative paths start at the config's folder")
-        self.quantities = tuple(Quantity(name, config.units.get(name, "1")) for name in config.columns)
+        self.quantities = config.quantities
 
     @property
     def fidelity(self) -> Fidelity:
-        return Fidelity("table", {"sha256": _digest(self.config.path), "columns": self.config.columns})
+        columns = self.config.model_dump(mode="json")["columns"]
+        return Fidelity("table", {"sha256": _digest(self.config.path), "columns": columns})
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         """Look the crystal up by its id."""
-        rows = rows_of(self.config.path, self.config.source)
+        rows = rows_of(self.config)
         if crystal.id not in rows:
             return Evaluation.failed(FailureKind.CRASH, f"the table {self.config.path.name} has no such crystal", retryable=False)
         values = rows[crystal.id][1]
@@ -62,11 +71,23 @@ def _digest(path: Path) -> str:
 
 
 @cache
-def _rows(path: Path, source: str) -> dict[str, tuple[Crystal, dict[str, float]]]:
-    config = SourceConfig.model_validate_json(source)
-    return {crystal.id: (crystal, values) for crystal, values in read(path, config, has_gaps=True)}
+def _rows(config: str) -> dict[str, tuple[Crystal, dict[str, float]]]:
+    table = TableConfig.model_validate_json(config)
+    quantities = {quantity.name: quantity for quantity in table.quantities if quantity.name in table.units or quantity.unit != "1"}
+    found: dict[str, tuple[Crystal, dict[str, float]]] = {}
+    places: dict[str, str] = {}
+    for entry in read(table.path, table.source, quantities=quantities, has_gaps=True, has_nan=True):
+        known = found.get(entry.crystal.id)
+        if known is not None and known[1] != entry.values:
+            raise InputError(
+                f"{table.path}: {places[entry.crystal.id]} and {entry.name} are one crystal with different values",
+                hint="keep one of them",
+            )
+        found[entry.crystal.id] = entry.crystal, dict(entry.values)
+        places[entry.crystal.id] = entry.name
+    return found
 
 
-def rows_of(path: Path, source: SourceConfig) -> dict[str, tuple[Crystal, dict[str, float]]]:
-    """Crystals and values of a table by id, read once."""
-    return _rows(path, source.model_dump_json())
+def rows_of(config: TableConfig) -> dict[str, tuple[Crystal, dict[str, float]]]:
+    """Crystals and values of a table by id, read once. Raises InputError for a crystal with several values."""
+    return _rows(config.model_dump_json())

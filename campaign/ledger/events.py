@@ -71,19 +71,28 @@ class ObservationRow(Row, frozen=True):
 
 
 class ImportedRow(Row, frozen=True):
+    """A crystal of a source; ``name`` is what it is called there, ``facts`` what else the source says of it."""
+
     candidate: str
     equivalence: str
     observations: tuple[ObservationRow, ...]
+    name: str = ""
+    facts: dict[str, Any] = {}
 
 
 class Imported(Event, frozen=True, kw_only=True):
-    """Candidates from a file or another ledger; with observations they are labels of ``oracle``, made elsewhere."""
+    """All candidates that a file or another ledger holds; with observations they are labels of ``oracle``, made elsewhere.
+
+    The rows take the place of those of the last import of the same ``purpose``, ``source`` and ``oracle``: labels that are not among them
+    any more are withdrawn. In older ledgers, where ``purpose`` is empty, they were added to them, unscreened.
+    """
 
     source: str
     sha256: str
     oracle: str
     fidelity: str
     rows: tuple[ImportedRow, ...]
+    purpose: str = ""
 
 
 class RoundStarted(Event, frozen=True, kw_only=True):
@@ -144,6 +153,13 @@ class VerdictRow(Row, frozen=True):
 
 class Judged(Event, frozen=True, kw_only=True):
     round: int
+    verdicts: tuple[VerdictRow, ...]
+
+
+class Screened(Event, frozen=True, kw_only=True):
+    """Verdicts outside of a round, on ``occasion`` of an import or of changed bounds; they take the place of earlier ones."""
+
+    occasion: str
     verdicts: tuple[VerdictRow, ...]
 
 
@@ -297,6 +313,7 @@ AnyEvent = (
     | Fitted
     | Proposed
     | Judged
+    | Screened
     | Decided
     | Requested
     | SentinelScored

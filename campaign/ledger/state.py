@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from typing import Any
 
 from campaign.ledger import events as ev
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, Objective, counts_of, reduced_formula
@@ -18,6 +18,14 @@ class CandidateRecord:
     proposals: list[tuple[ev.Proposed, ev.ProposalRow]]
     verdict: ev.VerdictRow | None = None
     source: str = ""
+    name: str = ""
+    """What its source calls it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else its source says of it."""
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.verdict is not None and self.verdict.is_accepted
 
 
 @dataclass(slots=True)
@@ -57,6 +65,8 @@ COMMITTEE = "committee"
 """The committee's name in the ledger."""
 
 Pair = tuple[str, str]
+ImportKey = tuple[str, str, str]
+"""Purpose, path and oracle of a source."""
 
 _OUTSIDE = -1
 """The round of work that no round selected."""
@@ -76,6 +86,10 @@ class CampaignState:
         self.session_ended: ev.SessionEnded | None = None
         self.tracking: ev.TrackingStarted | None = None
         self.imports: list[ev.Imported] = []
+        self.imported: dict[ImportKey, dict[str, ev.ImportedRow]] = {}
+        """By source: what its last import holds, by candidate."""
+        self.fed = 0
+        """The last event that brought candidates from outside of the rounds."""
         self.candidates: dict[str, CandidateRecord] = {}
         self.by_formula: dict[str, list[str]] = {}
         self.labels: dict[Pair, LabelRecord] = {}
@@ -149,15 +163,82 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.Imported) -> None:
         self.imports.append(event)
+        rows = {row.candidate: row for row in event.rows}
         for row in event.rows:
             record = self._candidate(row.candidate, row.equivalence)
             record.source = record.source or event.source
+            if row.name or row.facts:
+                record.name, record.facts = row.name, row.facts
+        before = self.imported.get(import_key(event), {})
+        if event.purpose:
+            self.imported[import_key(event)] = rows
+            self._replace_labels(before, rows, event)
+            self._withdraw(before.keys() - rows.keys())
+            return
+        self.imported[import_key(event)] = before | rows
+        for row in event.rows:
             if row.observations:
                 self.unlabelled.pop(row.candidate, None)
                 self._label(row.candidate, event.oracle, event.fidelity, row.observations, row.candidate, source=event.source)
             else:
-                record.verdict = ev.VerdictRow(row.candidate, True, "")
+                self.candidates[row.candidate].verdict = ev.VerdictRow(row.candidate, True, "")
                 self.unlabelled[row.candidate] = None
+
+    def _replace_labels(self, before: Mapping[str, ev.ImportedRow], after: Mapping[str, ev.ImportedRow], event: ev.Imported) -> None:
+        """Labels as the sources give them now; a label that the campaign paid for stands."""
+        is_withdrawn = False
+        for candidate in [*after, *(candidate for candidate in before if candidate not in after)]:
+            old, new = before.get(candidate), after.get(candidate)
+            pair = candidate, event.oracle
+            label = self.labels.get(pair)
+            is_own = label is not None and not label.source
+            if is_own or (old.observations if old else ()) == (new.observations if new else ()):
+                continue
+            source, observations = self._imported_observations(pair)
+            if observations:
+                self.unlabelled.pop(candidate, None)
+                self._label(candidate, event.oracle, event.fidelity, observations, candidate, source=source)
+            else:
+                self.labels.pop(pair, None)
+                is_withdrawn = True
+        if is_withdrawn:
+            self._derive_anew(event.oracle)
+
+    def _imported_observations(self, pair: Pair) -> tuple[str, tuple[ev.ObservationRow, ...]]:
+        """The first source that gives a label, and what all of them together observed."""
+        found: dict[str, ev.ObservationRow] = {}
+        first = ""
+        for (_, source, oracle), rows in self.imported.items():
+            row = rows.get(pair[0]) if oracle == pair[1] else None
+            if row is not None and row.observations:
+                first = first or source
+                found = {observation.quantity: observation for observation in row.observations} | found
+        return first, tuple(found.values())
+
+    def _withdraw(self, candidates: Iterable[str]) -> None:
+        """What no source and no generator brings any more leaves the pool; what lost its label returns to it."""
+        taken = self._taken()
+        for candidate in sorted(candidates):
+            is_brought = bool(self.candidates[candidate].proposals) or any(candidate in rows for rows in self.imported.values())
+            if not is_brought:
+                self.unlabelled.pop(candidate, None)
+            elif self.candidates[candidate].is_accepted and candidate not in taken:
+                self.unlabelled[candidate] = None
+
+    def _taken(self) -> set[str]:
+        """Candidates that are labelled, given up or selected by some oracle: nobody selects them again."""
+        return {candidate for pairs in (self.labels, self.quarantined, self.pending) for candidate, _ in pairs}
+
+    @_apply.register
+    def _(self, event: ev.Screened) -> None:
+        taken = self._taken()
+        for verdict in event.verdicts:
+            self.candidates[verdict.candidate].verdict = verdict
+            if not verdict.is_accepted:
+                self.unlabelled.pop(verdict.candidate, None)
+            elif verdict.candidate not in taken:
+                self.unlabelled[verdict.candidate] = None
+                self.fed = self.sequence
 
     @_apply.register
     def _(self, event: ev.RoundStarted) -> None:
@@ -279,11 +360,15 @@ class CampaignState:
     ) -> LabelRecord:
         if self.own.pop((candidate, oracle), None) is not None:
             self.n_labels[oracle] -= 1
-        values = {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float) and math.isfinite(row.value)}
+        values = _scalars(observations)
         record = LabelRecord(
             self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
         )
+        is_replaced = (candidate, oracle) in self.labels
         self.labels[candidate, oracle] = record
+        if is_replaced:
+            self._derive_anew(oracle)
+            return record
         self._derive(record)
         for quantity in values:
             self._note_extremes(record, quantity)
@@ -296,6 +381,20 @@ class CampaignState:
             record if (value, candidate) < (low.values[quantity], low.candidate) else low,
             record if (-value, candidate) < (-high.values[quantity], high.candidate) else high,
         )
+
+    def _derive_anew(self, oracle: str) -> None:
+        """References, formation energies and extremes of an oracle from its labels as they stand."""
+        self.elemental.pop(oracle, None)
+        labels = [label for label in self.labels.values() if label.oracle == oracle]
+        for label in labels:
+            label.values = _scalars(label.observations)
+        for label in labels:
+            self._derive(label)
+        for pair in [pair for pair in self.extremes if pair[0] == oracle]:
+            del self.extremes[pair]
+        for label in labels:
+            for quantity in label.values:
+                self._note_extremes(label, quantity)
 
     def _derive(self, record: LabelRecord) -> None:
         """Formation energies are functions of the labels: of this one, and of all where it lowers an element's reference.
@@ -332,12 +431,12 @@ class CampaignState:
         return record.verdict is not None or bool(record.source)
 
     def accepted_of(self, keys: Iterable[str]) -> list[str]:
-        """Accepted and imported candidates of the reduced formulas of equivalence keys."""
+        """Candidates of the reduced formulas of equivalence keys that are accepted, or came with a label."""
         found = []
         for formula in dict.fromkeys(reduced_formula(key.partition(":")[0]) for key in keys):
             for candidate in self.by_formula.get(formula, ()):
                 record = self.candidates[candidate]
-                if record.source or (record.verdict is not None and record.verdict.is_accepted):
+                if record.is_accepted or (record.source and record.verdict is None):
                     found.append(candidate)
         return found
 
@@ -381,13 +480,21 @@ class CampaignState:
         return None if pair is None else pair[1 if objective.sign > 0 else 0]
 
     def pool(self, size: int) -> list[str]:
-        """Accepted candidates that nobody selected yet, at most the latest ``size``."""
-        return list(self.unlabelled)[-size:]
+        """Accepted candidates that nobody selected yet: all that came from files, and the latest ``size`` that generators proposed."""
+        proposed = [candidate for candidate in self.unlabelled if not self.candidates[candidate].source]
+        left_out = set(proposed[:-size])
+        return [candidate for candidate in self.unlabelled if candidate not in left_out]
 
     def source_of(self, candidate: str) -> str:
         """The generator that proposed a candidate first, or the file that it came from."""
         record = self.candidates[candidate]
         return record.proposals[0][0].generator if record.proposals else record.source
+
+    def called(self, candidate: str) -> str:
+        """What people call a candidate: its name in its source, with the first column there that is named like an id."""
+        record = self.candidates[candidate]
+        named = next((f"{key} {value}" for key, value in record.facts.items() if key.lower().endswith(("id", "name"))), "")
+        return ", ".join(text for text in (record.name, named) if text)
 
     @property
     def committee_of_oracles(self) -> ev.Trained | None:
@@ -397,6 +504,16 @@ class CampaignState:
     def published(self, generator: str) -> ev.Trained | None:
         """The checkpoint that a generator uses now."""
         return next((event for event in reversed(self.checkpoints[generator]) if event.is_published), None)
+
+
+def import_key(event: ev.Imported) -> ImportKey:
+    """Which source an import is of; in older ledgers its purpose stands in its key alone."""
+    purpose = event.purpose or (event.key or "import/").split("/")[1]
+    return purpose, event.source, event.oracle
+
+
+def _scalars(observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
+    return {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float)}
 
 
 def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]) -> float | None:

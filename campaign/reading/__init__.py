@@ -1,1 +1,1 @@
-"""The door for what enters: structures, each right or refused by name."""
+"""Everything that enters from files: structures and tables."""

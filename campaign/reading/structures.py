@@ -149,35 +149,53 @@ def _format(file: Path) -> str:
     return suffix if suffix in FORMATS else ""
 
 
+def read_images(path: Path) -> Iterator[tuple[str, Atoms]]:
+    """Where each structure of a file with labels stands, and ASE's atoms of it, isolated ones too: for training data.
+
+    Raises InputError where there is no such file, or where one cannot be read.
+    """
+    for file in structure_files(path):
+        for where, make, _ in _images(file):
+            with library(where):
+                atoms = make()
+            yield where, atoms
+
+
 def _drafts(file: Path) -> Iterator[_Draft]:
+    from campaign.reading import cif, poscar
+
     kind, where = _format(file), str(file)
-    if not kind:
-        raise InputError(f"{where}: cannot tell from its name what it holds", hint=f"expected a name such as {', '.join(FORMATS)}")
+    if kind == ".cif":
+        for place, read in cif.blocks(read_text(file), where):
+            yield _Draft(place, lambda read=read: (read(), {}))  # type: ignore[misc]
+    elif kind == ".vasp":
+        text = read_text(file)
+        yield _Draft(where, lambda: (poscar.crystal_of_poscar(text, where), {}))
+    else:
+        for place, make, values in _images(file):
+            yield _draft_of_atoms(place, make, values)
+
+
+def _images(file: Path) -> Iterator[tuple[str, Callable[[], Atoms], Mapping[str, Any]]]:
+    """Of a file that ASE has a say in: where each structure stands, how it is made, and values that stand beside it."""
+    from campaign.reading import frames
+
+    kind, where = _format(file), str(file)
     if kind in (".db", ".json"):
         yield from _rows_of_database(file)
     elif kind in _ASE_FORMATS:
         from ase.io import iread
 
         for row, atoms in enumerate(_from_library(iread(file, ":", format=_ASE_FORMATS[kind]), where), start=1):
-            yield _draft_of_atoms(f"{where}, structure {row}", lambda atoms=atoms: atoms)  # type: ignore[misc]
+            yield f"{where}, structure {row}", lambda atoms=atoms: atoms, {}  # type: ignore[misc]
+    elif kind in (".xyz", ".extxyz"):
+        for place, lines in frames.frames(read_text(file), where):
+            yield place, lambda lines=lines, place=place: frames.atoms_of_frame(lines, place), {}  # type: ignore[misc]
     else:
-        yield from _drafts_of_text(kind, read_text(file), where)
+        raise InputError(f"{where}: cannot tell from its name what it holds", hint=f"expected a name such as {', '.join(FORMATS)}")
 
 
-def _drafts_of_text(kind: str, text: str, where: str) -> Iterator[_Draft]:
-    from campaign.reading import cif, frames, poscar
-
-    if kind == ".cif":
-        for place, read in cif.blocks(text, where):
-            yield _Draft(place, lambda read=read: (read(), {}))  # type: ignore[misc]
-    elif kind == ".vasp":
-        yield _Draft(where, lambda: (poscar.crystal_of_poscar(text, where), {}))
-    else:
-        for place, lines in frames.frames(text, where):
-            yield _draft_of_atoms(place, lambda lines=lines, place=place: frames.atoms_of_frame(lines, place))  # type: ignore[misc]
-
-
-def _draft_of_atoms(where: str, make: Callable[[], Atoms], values: Mapping[str, Any] | None = None) -> _Draft:
+def _draft_of_atoms(where: str, make: Callable[[], Atoms], values: Mapping[str, Any]) -> _Draft:
     """``values`` stand beside what the atoms themselves carry."""
 
     def read() -> tuple[Crystal, Mapping[str, Any]]:
@@ -185,12 +203,12 @@ def _draft_of_atoms(where: str, make: Callable[[], Atoms], values: Mapping[str, 
             atoms = make()
         arrays = {name: value for name, value in atoms.arrays.items() if name not in ("numbers", "positions")}
         results = atoms.calc.results if atoms.calc is not None else {}
-        return Crystal.from_atoms(atoms), {**arrays, **atoms.info, **(values or {}), **results}
+        return Crystal.from_atoms(atoms), {**arrays, **atoms.info, **values, **results}
 
     return _Draft(where, read)
 
 
-def _rows_of_database(file: Path) -> Iterator[_Draft]:
+def _rows_of_database(file: Path) -> Iterator[tuple[str, Callable[[], Atoms], Mapping[str, Any]]]:
     from ase.db import connect
 
     if file.suffix.lower() == ".db":
@@ -198,7 +216,7 @@ def _rows_of_database(file: Path) -> Iterator[_Draft]:
     with library(str(file)):
         rows = connect(file).select()
     for row in _from_library(rows, str(file)):
-        yield _draft_of_atoms(f"{file}, row {row.id}", row.toatoms, row.key_value_pairs)
+        yield f"{file}, row {row.id}", row.toatoms, {**row.data, **row.key_value_pairs}
 
 
 def _from_library(items: Iterator[T], where: str) -> Iterator[T]:

@@ -48,7 +48,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
                 "formula": crystal.formula,
                 "value": value,
                 "others": others,
-                "source": state.source_of(candidate),
+                "source": ": ".join(text for text in (state.source_of(candidate), state.called(candidate)) if text),
                 "round": label.round,
                 "file": f"best/{path.name}",
             }

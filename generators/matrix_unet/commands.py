@@ -12,7 +12,8 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from campaign.errors import InputError
-from campaign.types import FORMATION_ENERGY
+from campaign.reading.tables import TOTALS
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
 
 MODELS = ("equivariant", "flow", "diffusion", "regression", "flow_modifier", "diffusion_modifier")
 
@@ -66,7 +67,7 @@ def train(
     from generators.commands import labelled_of
     from generators.optimade import labelled_of_provider
 
-    quantity = "energy_per_atom" if energy == "energy_per_atom" else FORMATION_ENERGY.name
+    quantity = ENERGY_PER_ATOM.name if energy in (ENERGY_PER_ATOM.name, *TOTALS) else FORMATION_ENERGY.name
     if source.startswith(("http://", "https://")):
         labelled, quantity = labelled_of_provider(source, query, energy, most), FORMATION_ENERGY.name
     else:

@@ -33,6 +33,8 @@ def train(
     from campaign.checkpoints import checkpoint_to_bytes
     from oracles.mace import network as networks
     from oracles.mace.files import sha256_of
+    from oracles.mace.frames import held_out as held_out_of
+    from oracles.mace.frames import read_frames
     from oracles.mace.network import ArchitectureConfig
     from oracles.mace.store import SUFFIX, Origin, to_checkpoint
     from oracles.mace.training import TrainingConfig, errors
@@ -42,13 +44,18 @@ def train(
         raise InputError(f"{target} should end in {SUFFIX} or .model")
     if target.suffix == ".model" and members > 1:
         raise InputError("a .model file holds one network", hint=f"write a committee to a {SUFFIX} file, or set --members 1")
-    frames = _frames_of_campaign(data, oracle) if data.is_dir() else _frames_of_file(data)
+    console = Console()
+    if data.is_dir():
+        frames = _frames_of_campaign(data, oracle)
+    else:
+        reading = read_frames(data)
+        frames = list(reading.frames)
+        for word in reading.words:
+            console.print(word, highlight=False, markup=False)
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(frames))
-    n_kept = max(1, round(held_out * len(frames)))
-    if len(frames) - n_kept < 2:
-        raise InputError(f"{data} holds {len(frames)} labelled crystals, too few to train on")
-    kept, known = [frames[i] for i in order[:n_kept]], [frames[i] for i in order[n_kept:]]
+    kept, known = held_out_of(frames, held_out, rng) if frames else ([], [])
+    if len(known) < 2:
+        raise InputError(f"{data} holds {len(frames)} labelled crystals that differ, too few to train on and to judge by")
     if foundation is not None:
         origin = Origin(foundation=str(foundation.resolve()), foundation_sha256=sha256_of(foundation))
     else:
@@ -57,7 +64,7 @@ def train(
         scales = networks.scales_of([f.crystal for f in known], energies, [f.forces for f in known], numbers, cutoff)
         origin = Origin(architecture=ArchitectureConfig(channels=channels, layers=layers, cutoff=cutoff), scales=scales)
     config = TrainingConfig(epochs=epochs)
-    console, trained = Console(), []
+    trained = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("training", total=members * epochs)
         for member in range(members):
@@ -98,6 +105,7 @@ def evaluate(
 
     from campaign.reading.structures import read_structures
     from oracles.mace import network as networks
+    from oracles.mace.frames import read_frames
     from oracles.mace.store import read_models
     from oracles.mace.training import errors
 
@@ -107,7 +115,8 @@ def evaluate(
     crystals = [entry.crystal for entry in entries]
     found = [networks.predict(member, crystals, batch_size=batch, device=device) for member in members]
     if all({"energy", "forces"} <= entry.info.keys() for entry in entries):
-        figures = [errors(member, _frames_of_file(structures), batch_size=batch) for member in members]
+        frames = read_frames(structures).frames
+        figures = [errors(member, frames, batch_size=batch) for member in members]
         console.print(
             f"root mean square errors on {len(crystals)} crystals: {1000 * np.mean([e.energy for e in figures]):.1f} meV/atom, "
             f"{1000 * np.mean([e.forces for e in figures]):.0f} meV/angstrom"
@@ -129,25 +138,6 @@ def evaluate(
         part.replace(target)
         console.print(f"wrote {target}")
     console.print(f"{len(crystals)} crystals, {len(members)} network(s)")
-
-
-def _frames_of_file(path: Path) -> list:  # type: ignore[type-arg]
-    import numpy as np
-    from ase.stress import voigt_6_to_full_3x3_stress
-
-    from campaign.reading.structures import read_structures
-    from oracles.mace.training import Frame
-
-    frames = []
-    for entry in read_structures(path):
-        results = entry.info
-        if not {"energy", "forces"} <= results.keys():
-            raise InputError(f"{entry.where} has no {'energy' if 'energy' not in results else 'forces'}")
-        stress = np.asarray(results["stress"]) if "stress" in results else None
-        if stress is not None and stress.shape == (6,):
-            stress = voigt_6_to_full_3x3_stress(stress)
-        frames.append(Frame(entry.crystal, float(results["energy"]), results["forces"], stress))
-    return frames
 
 
 def _frames_of_campaign(folder: Path, oracle: str | None) -> list:  # type: ignore[type-arg]

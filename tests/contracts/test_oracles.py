@@ -14,7 +14,6 @@ from ase.build import bulk
 
 from campaign import plugins, sanity
 from campaign.crystals.lattice import supercell
-from campaign.errors import InputError
 from campaign.executors.worker import OracleWorker
 from campaign.protocols import EvaluationJob, Oracle, OracleSpec, PluginSpec
 from campaign.types import Candidate, Crystal, Evaluation, FailureKind, Observation
@@ -140,14 +139,86 @@ def test_questions_are_asked_once_and_answers_read_when_they_come(tmp_path: Path
     assert answers[0].observations[0].unit == "GPa"
 
 
-def test_answers_may_be_failures_or_wrong(tmp_path: Path) -> None:
-    one, other = Crystal.from_atoms(bulk("Fe")), Crystal.from_atoms(bulk("Ni"))
-    (tmp_path / "answers.csv").write_text(f"id,hardness,failure\n{one.id},,sample broke\n{other.id},hard,\n")
+def test_an_answer_may_be_a_failure(tmp_path: Path) -> None:
+    one = Crystal.from_atoms(bulk("Fe"))
+    (tmp_path / "answers.csv").write_text(f"id,hardness,failure\n{one.id},,sample broke\n")
     failure = ask(tmp_path).evaluate(one).failure
     assert failure is not None
     assert failure.message == "sample broke"
-    with pytest.raises(InputError, match=r"answers.csv, id .*: no number"):
-        ask(tmp_path).evaluate(other)
+
+
+def answered(folder: Path, crystal: Crystal) -> tuple[threading.Thread, list[Evaluation]]:
+    """A worker that waits for an answer, as soon as its question stands in the folder."""
+    found: list[Evaluation] = []
+    thread = threading.Thread(target=lambda: found.append(ask(folder).evaluate(crystal)), daemon=True)
+    thread.start()
+    while not (folder / "questions.csv").exists():
+        time.sleep(0.01)
+    return thread, found
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("id,formula,file,hardness (GPa)\n{id},Fe1,x.cif,7.25\n", 7.25),
+        ("\ufeffid,hardness\n{id},7.25\n", 7.25),
+        ("id;hardness\n{id};7.25\n", 7.25),
+        ("id\thardness\n{id}\t7.25\n", 7.25),
+        ("id,hardness (MPa)\n{id},7250\n", 7.25),
+        ('hardness [GPa],id,note\n7.25,{id},"good, clean"\n', 7.25),
+    ],
+)
+@pytest.mark.parametrize("name", ["answers.csv", "questions.csv"])
+def test_answers_are_read_as_people_save_them(tmp_path: Path, text: str, value: float, name: str) -> None:
+    crystal = Crystal.from_atoms(bulk("Fe"))
+    thread, found = answered(tmp_path, crystal)
+    (tmp_path / name).write_text(text.format(id=crystal.id))
+    thread.join(5)
+    assert [answer.value("hardness") for answer in found] == pytest.approx([value])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("id;hardness\n{id};7,25\n", "row 1, 'hardness': expected a number, found '7,25'"),
+        ("id,hardness\n{id},7,25\n", "row 1: 3 fields, but the header has 2"),
+        ("id,hardness\n{id},hard\n", "row 1, 'hardness': expected a number, found 'hard'"),
+        ("id,hardness\n{id},nan\n", "row 1, 'hardness': nan is no value"),
+        ("id,hardness\n{id}z,7.25\n", "row 1: no question has the id"),
+        ("id,hardness (HV)\n{id},7.25\n", "'HV' is no unit that is known"),
+        ("id,hardness (eV)\n{id},7.25\n", "the unit 'eV' cannot become GPa"),
+        ("id,strength\n{id},7.25\n", "there is no column 'hardness'"),
+        ("id,hardness,hardness\n{id},7.25,7.25\n", "there are 2 columns 'hardness'"),
+        ("", "is empty"),
+    ],
+)
+def test_what_cannot_be_read_is_told_and_leaves_the_question_open(tmp_path: Path, text: str, told: str) -> None:
+    crystal = Crystal.from_atoms(bulk("Fe"))
+    thread, found = answered(tmp_path, crystal)
+    (tmp_path / "answers.csv").write_text(text.format(id=crystal.id))
+    deadline = time.monotonic() + 5
+    while not (tmp_path / "problems.txt").exists() or not (tmp_path / "problems.txt").read_text():
+        assert time.monotonic() < deadline, "nothing was told"
+        time.sleep(0.01)
+    assert told in (tmp_path / "problems.txt").read_text()
+    assert not found
+    (tmp_path / "answers.csv").write_text(f"id,hardness\n{crystal.id},8.0\n")
+    thread.join(5)
+    assert [answer.value("hardness") for answer in found] == [8.0]
+    assert (tmp_path / "problems.txt").read_text() == ""
+
+
+def test_many_workers_write_one_header(tmp_path: Path) -> None:
+    crystals = [Crystal.from_atoms(bulk("Fe", a=2.5 + 0.05 * i)) for i in range(12)]
+    threads = [threading.Thread(target=ask(tmp_path).answers, args=(crystal,)) for crystal in crystals]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    with (tmp_path / "questions.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["id", "formula", "file", "hardness (GPa)"]
+    assert sorted(row[0] for row in rows[1:]) == sorted(crystal.id for crystal in crystals)
 
 
 def test_a_label_names_the_settings_that_it_was_made_with() -> None:

@@ -64,6 +64,38 @@ def test_phases_from_a_file(tmp_path: Path) -> None:
         read_phases(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,formula,energy_per_atom,fidelity\na,FeNi,-6.6,x\na,FeNi3,-5.6,x\n", "row 2: the id 'a' stands in row 1 too"),
+        ("id,formula,energy_per_atom,fidelity\na,FeNi,nan,x\n", "row 1, 'energy_per_atom': nan is no value"),
+        ('id,formula,energy_per_atom,fidelity\na,FeNi,"-6,6",x\n', "row 1, 'energy_per_atom': expected a number"),
+        ("id,formula,energy_per_atom,fidelity\na,FeQq,-6.6,x\n", "row 1, 'formula': 'FeQq' is no formula"),
+        ("id,formula,energy_per_atom,fidelity\n,FeNi,-6.6,x\n", "row 1, 'id': is empty"),
+        ("id,formula,energy_per_atom (GPa),fidelity\na,FeNi,-6.6,x\n", "cannot become|of the cell or per atom"),
+    ],
+)
+def test_phases_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "phases.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_phases(path)
+
+
+def test_phases_in_another_unit(tmp_path: Path) -> None:
+    path = tmp_path / "phases.csv"
+    path.write_text("id;formula;energy_per_atom (meV/atom);fidelity\nl10;FeNi;-6600;x\n")
+    (phase,) = read_phases(path)
+    assert phase.energy_per_atom == pytest.approx(-6.6)
+
+
+def test_a_hull_has_each_phase_once() -> None:
+    with pytest.raises(InputError, match="two phases 'a'"):
+        Hull([A, Phase("a", {"Ni": 1}, -5.0, "x")])
+    with pytest.raises(InputError, match="'b' has no finite energy"):
+        Hull([A, Phase("b", {"Ni": 1}, float("nan"), "x")])
+
+
 def test_the_screen_refuses_what_lies_far_above_the_hull(tmp_path: Path) -> None:
     space = SearchSpace(("Fe", "Ni"))
     crystal = ordered_binary("Fe", "Ni")
