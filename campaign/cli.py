@@ -196,7 +196,7 @@ def _print_results(campaign: Any, oracle: str, unit: str) -> None:
     table = Table("rank", "formula", f"{objective.quantity} ({unit})", "candidate")
     for rank, (candidate, value) in enumerate(best_labels(state, objective, oracle, 5), start=1):
         formula = state.candidates[candidate].equivalence.partition(":")[0]
-        table.add_row(str(rank), formula, f"{value:.4f}", candidate)
+        table.add_row(str(rank), formula, f"{value:.6g}", candidate)
     console.print(table)
     page = write_report(loaded, state, reader, campaign.folder)
     reader.close()

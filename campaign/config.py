@@ -48,7 +48,8 @@ class LoadedConfig:
     lines: Any = None
 
     def spec(self, group: str, component: Component) -> PluginSpec:
-        return PluginSpec(group=group, use=component.use, params=component.params, module_folder=str(self.folder))
+        elements = tuple(self.config.space.elements)
+        return PluginSpec(group=group, use=component.use, params=component.params, module_folder=str(self.folder), elements=elements)
 
     def oracle_spec(self, oracle: OracleConfig) -> OracleSpec:
         return OracleSpec(

@@ -82,7 +82,7 @@ def build(spec: PluginSpec) -> Any:
         except TypeError as error:
             raise InputError(f"{spec.use} cannot be made with params {dict(spec.params)}: {error}") from error
     try:
-        settings = config.model_validate(dict(spec.params), context={"folder": spec.module_folder})
+        settings = config.model_validate(dict(spec.params), context={"folder": spec.module_folder, "elements": spec.elements})
     except ValidationError as error:
         problems = [(tuple(item["loc"]), item["msg"]) for item in error.errors()]
         raise ParameterError(spec.use, problems, tuple(config.model_fields)) from error
