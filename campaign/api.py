@@ -188,15 +188,19 @@ class Campaign:
         loaded, state = self.loaded, ledger.state
         resolved = loaded.resolved()
         events: list[ev.Event] = []
-        revised = ev.ConfigRevised(revision=len(state.revisions), sha256=content_hash(resolved), config=resolved, fidelities=fidelities)
+        code = loaded.code
+        revised = ev.ConfigRevised(
+            revision=len(state.revisions), sha256=content_hash(resolved), config=resolved, fidelities=fidelities, code=code
+        )
         if state.created is None or state.config is None:
             events += [ev.CampaignCreated(campaign=uuid.uuid4().hex, name=loaded.config.name, seed=loaded.config.seed), revised]
-        elif state.config.sha256 != revised.sha256 or state.config.fidelities != fidelities:
+        elif state.config.sha256 != revised.sha256 or state.config.fidelities != fidelities or state.config.code != code:
             before = _with_defaults(state.config.config)
             found = configs.changes(before, resolved, state.config.fidelities, fidelities)
+            found += configs.code_changes(state.config.code, code)
             configs.check_changes(found, accepted=accept_changes)
-            if found:
-                log.info("config changed: %s", ", ".join(change.key for change in found))
+            if found or state.config.code != code:
+                log.info("config changed: %s", ", ".join(change.key for change in found) or "code is recorded")
                 accepted = tuple(change.key for change in found)
                 events.append(ev.ConfigRevised(**{**_fields(revised), "accepted": accepted}))
         events.append(ev.SessionStarted(host=socket.gethostname(), process=os.getpid(), versions=versions.installed()))

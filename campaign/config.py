@@ -6,7 +6,7 @@ Every error names file, line, the wrong key and the nearest right one.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from campaign import plugins
+from campaign.code import code_key
 from campaign.errors import InputError
 from campaign.protocols import (
     Committee,
@@ -69,9 +70,23 @@ class LoadedConfig:
     @property
     def has_user_modules(self) -> bool:
         """Whether a component is a class of the user's own, whose module must reach the workers."""
+        return any(":" in component.use for _, _, component in self._components())
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Hashes of the user's own modules, and of those beside them that they import, by component."""
+        keys = {f"{group}.{label}": code_key(self.spec(group, component)) for group, label, component in self._components()}
+        return {name: key for name, key in keys.items() if key}
+
+    def _components(self) -> Iterator[tuple[str, str, Component]]:
+        """All components with their group and name."""
         config = self.config
-        components = [*config.generators, *config.oracles, *config.screens.extra, config.surrogate, config.feasibility, config.committee]
-        return any(component is not None and ":" in component.use for component in components)
+        yield from (("generators", item.label, item) for item in config.generators)
+        yield from (("oracles", item.label, item) for item in config.oracles)
+        yield from (("screens", item.use, item) for item in config.screens.extra)
+        for group, one in (("surrogates", config.surrogate), ("classifiers", config.feasibility), ("committees", config.committee)):
+            if one is not None:
+                yield group, one.use, one
 
     @cached_property
     def parts(self) -> Parts:
@@ -316,6 +331,11 @@ def changes(
 
 def _oracle_label(oracle: Mapping[str, Any]) -> str:
     return str(oracle.get("name") or str(oracle["use"]).rpartition(":")[2])
+
+
+def code_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
+    """The user's own modules that read otherwise than when they were recorded; only the user knows whether labels still mean the same."""
+    return [Change(f"the code of {name}", "accept") for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
 
 
 def check_changes(found: list[Change], *, accepted: bool) -> None:
