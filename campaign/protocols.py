@@ -223,6 +223,12 @@ class HasElements(Protocol):
     def elements(self) -> frozenset[str]: ...
 
 
+class HasEnergyZero(Protocol):
+    """An oracle that states what its energies count from: ``free atoms`` lets ``oracle check`` find energies in another unit."""
+
+    energy_zero: str
+
+
 @runtime_checkable
 class AsksCommittee(Protocol):
     """An oracle whose model may be the campaign's committee.
