@@ -45,7 +45,15 @@ _SCALES = {"volume": 0.02, "bulk modulus": 0.1, "cohesive energy": 0.05}
 _SWAP_MARGIN, _SWAP_RATIO = 1.0, 0.62
 _ENERGY_FACTOR, _UNIT_FACTOR = 2.0, 1.25
 """Largest ratio to the known cohesive energy that models of it have; and to a unit's factor that points at this unit."""
-_ENERGY_UNITS = {"kcal/mol": 23.0605, "kJ/mol": 96.4853, "meV": 1000.0, "K": 11604.5, "rydberg": 0.0734986, "hartree": 0.0367493, "J": 1.602e-19}
+_ENERGY_UNITS = {
+    "kcal/mol": 23.0605,
+    "kJ/mol": 96.4853,
+    "meV": 1000.0,
+    "K": 11604.5,
+    "rydberg": 0.0734986,
+    "hartree": 0.0367493,
+    "J": 1.602e-19,
+}
 """How many of a unit an electronvolt is."""
 _SHORT_LIMIT, _GRACE = 0.05, 20.0
 _SCAN = np.linspace(-0.06, 0.06, 9)

@@ -18,6 +18,7 @@ from campaign.config import LoadedConfig
 from campaign.errors import InputError
 from campaign.ledger.store import JOURNAL
 from campaign.schema import Frame, VirtualConfig
+from campaign.text import text_of
 
 
 class BacktestConfig(Frame):
@@ -100,11 +101,10 @@ def merged(base: Any, over: Any) -> Any:
 
 def document_of(path: Path, what: str) -> Any:
     """The content of a YAML file. Raises InputError, which calls the file ``what`` it should be."""
+    text = text_of(path, what)
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
-    except YAMLError as error:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no valid YAML: {error}") from error
 
 
