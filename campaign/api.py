@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,8 @@ class Campaign:
         """The config: as given, or as the campaign was last run with."""
         if self._loaded is None:
             kept = json.loads((self.folder / CONFIG_COPY).read_text())
-            self._loaded = configs.validate(kept["config"], folder=Path(kept["folder"]), source=self.folder / CONFIG_COPY)
+            loaded = configs.validate(kept["config"], folder=Path(kept["folder"]), source=self.folder / CONFIG_COPY)
+            self._loaded = replace(loaded, recorded=configs.Recorded.read(kept["parts"])) if "parts" in kept else loaded
         return self._loaded
 
     @property
@@ -150,7 +152,7 @@ class Campaign:
         StoppedByFailuresError where every oracle is paused, SurroundingsError where disk, cluster or ledger fail.
         """
         plugins.check_installation()
-        loaded = self.loaded
+        loaded = self._loaded = replace(self.loaded, recorded=None)
         parts = loaded.parts
         ledger = self._open_ledger(loaded)
         tracker: Tracker | None = None
@@ -204,7 +206,8 @@ class Campaign:
                 accepted = tuple(change.key for change in found)
                 events.append(ev.ConfigRevised(**{**_fields(revised), "accepted": accepted}))
         events.append(ev.SessionStarted(host=socket.gethostname(), process=os.getpid(), versions=versions.installed()))
-        copy = json.dumps({"config": resolved, "folder": str(loaded.folder)}, indent=2)
+        parts = configs.Recorded.of(loaded.parts).document()
+        copy = json.dumps({"config": resolved, "folder": str(loaded.folder), "parts": parts}, indent=2)
         write_whole(self.folder / CONFIG_COPY, copy.encode())
         ledger.append(events)
 

@@ -48,6 +48,7 @@ class LoadedConfig:
     folder: Path
     source: Path
     lines: Any = None
+    recorded: Recorded | None = None
 
     def spec(self, group: str, component: Component) -> PluginSpec:
         elements = tuple(self.config.space.elements)
@@ -89,6 +90,20 @@ class LoadedConfig:
             if one is not None:
                 yield group, one.use, one
 
+    @property
+    def measured(self) -> Mapping[str, tuple[Quantity, ...]]:
+        """What each oracle measures: as recorded, so that a view needs no module or potential of the user's, or by the parts."""
+        return self.recorded.measured if self.recorded is not None else self.parts.measured
+
+    @property
+    def fidelity_keys(self) -> Mapping[str, str]:
+        """By oracle."""
+        return self.recorded.fidelities if self.recorded is not None else self.parts.fidelity_keys
+
+    def quantities(self) -> dict[str, Quantity]:
+        """What the oracles measure and what follows from it, by name."""
+        return with_derived(self.measured)
+
     @cached_property
     def parts(self) -> Parts:
         return _parts(self)
@@ -113,10 +128,48 @@ class Parts:
     fidelities: Mapping[str, Fidelity]
     committee: Committee | None = None
 
+    @property
+    def measured(self) -> dict[str, tuple[Quantity, ...]]:
+        return {name: tuple(oracle.quantities) for name, oracle in self.oracles.items()}
+
+    @property
+    def fidelity_keys(self) -> dict[str, str]:
+        return {name: fidelity.key for name, fidelity in self.fidelities.items()}
+
     def quantities(self) -> dict[str, Quantity]:
         """What the oracles measure and what follows from it, by name."""
-        found = {quantity.name: quantity for oracle in self.oracles.values() for quantity in oracle.quantities}
-        return found | ({FORMATION_ENERGY.name: FORMATION_ENERGY} if ENERGY_PER_ATOM.name in found else {})
+        return with_derived(self.measured)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a campaign noted of its parts when it was last run, by oracle."""
+
+    measured: Mapping[str, tuple[Quantity, ...]]
+    fidelities: Mapping[str, str]
+
+    @classmethod
+    def of(cls, parts: Parts) -> Recorded:
+        return cls(parts.measured, parts.fidelity_keys)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; read back by ``read``."""
+        measured = {name: [[q.name, q.unit, list(q.shape)] for q in quantities] for name, quantities in self.measured.items()}
+        return {"measured": measured, "fidelities": dict(self.fidelities)}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Recorded:
+        measured = {
+            name: tuple(Quantity(quantity, unit, tuple(shape)) for quantity, unit, shape in quantities)
+            for name, quantities in document["measured"].items()
+        }
+        return cls(measured, document["fidelities"])
+
+
+def with_derived(measured: Mapping[str, tuple[Quantity, ...]]) -> dict[str, Quantity]:
+    """Quantities by name, with those that follow from them."""
+    found = {quantity.name: quantity for quantities in measured.values() for quantity in quantities}
+    return found | ({FORMATION_ENERGY.name: FORMATION_ENERGY} if ENERGY_PER_ATOM.name in found else {})
 
 
 def read(path: Path) -> LoadedConfig:

@@ -282,9 +282,9 @@ class _Checks:
     def _assert_no_other_order(self, symbols: Sequence[str], figures: Mapping[str, Mapping[str, float]], free_atoms: bool) -> None:
         """Three or more elements whose figures fit much better under each other's names."""
         misfit = np.array([[_misfit(figures[one], other, free_atoms) for other in symbols] for one in symbols])
-        _, best = linear_sum_assignment(misfit)
-        moved = np.flatnonzero(best != np.arange(len(symbols)))
-        named, ordered = misfit[moved, moved].sum(), misfit[moved, best[moved]].sum()
+        best = linear_sum_assignment(misfit)[1].tolist()
+        moved = [i for i, other in enumerate(best) if other != i]
+        named, ordered = misfit[moved, moved].sum(), misfit[moved, [best[i] for i in moved]].sum()
         likeness = ", ".join(f"{symbols[i]} behaves like {symbols[best[i]]}" for i in moved)
         assert len(moved) < 3 or not (named - ordered > _SWAP_MARGIN and ordered < _SWAP_RATIO * named), (
             f"{likeness}: {'; '.join(_tell(symbols[i], figures[symbols[i]]) for i in moved)}. The order of the species is another one"

@@ -56,7 +56,7 @@ def create_engine(folder: Path, url: str | None = None) -> sa.Engine:
     """The database of a campaign folder, or the one behind ``url``."""
     if url is not None:
         return sa.create_engine(url)
-    engine = sa.create_engine(f"sqlite:///{folder / DATABASE}")
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(folder / DATABASE)))
 
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: object, _: object) -> None:
