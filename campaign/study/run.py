@@ -56,6 +56,8 @@ def opened(study: Study, folder: Path) -> optuna.Study:
             found.set_metric_names(list(config.directions))
     _keep(found, "meaning", meaning, f"the study {config.name} in {folder} has another value, goals or space")
     if isinstance(config.value, BacktestValue):
+        if not (study.folder / config.value.path).exists():
+            return found
         problem = content_hash(study.backtest.problem(config.value.strategy))
         told = f"the study {config.name} in {folder} began on another problem: {config.value.path}, or a file or module of it, has changed"
         _keep(found, "problem", problem, told)
