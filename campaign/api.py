@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,8 @@ class Campaign:
         """The config: as given, or as the campaign was last run with."""
         if self._loaded is None:
             kept = self._kept_config()
-            self._loaded = configs.validate(kept["config"], folder=Path(kept["folder"]), source=self.folder / CONFIG_COPY)
+            loaded = configs.validate(kept["config"], folder=Path(kept["folder"]), source=self.folder / CONFIG_COPY)
+            self._loaded = replace(loaded, recorded=configs.Recorded.read(kept["parts"])) if "parts" in kept else loaded
         return self._loaded
 
     def _kept_config(self) -> dict[str, Any]:
@@ -188,7 +190,7 @@ class Campaign:
         StoppedByFailuresError where every oracle is paused, SurroundingsError where disk, cluster or ledger fail.
         """
         plugins.check_installation()
-        loaded = self.loaded
+        loaded = self._loaded = replace(self.loaded, recorded=None)
         parts = loaded.parts
         ledger = self._open_ledger(loaded)
         tracker: Tracker | None = None
@@ -257,19 +259,24 @@ class Campaign:
             )
         resolved = loaded.resolved()
         events: list[ev.Event] = []
-        revised = ev.ConfigRevised(revision=len(state.revisions), sha256=content_hash(resolved), config=resolved, fidelities=fidelities)
+        code = loaded.code
+        revised = ev.ConfigRevised(
+            revision=len(state.revisions), sha256=content_hash(resolved), config=resolved, fidelities=fidelities, code=code
+        )
         if state.created is None or state.config is None:
             events += [ev.CampaignCreated(campaign=uuid.uuid4().hex, name=loaded.config.name, seed=loaded.config.seed), revised]
-        elif state.config.sha256 != revised.sha256 or state.config.fidelities != fidelities:
+        elif state.config.sha256 != revised.sha256 or state.config.fidelities != fidelities or state.config.code != code:
             before = _with_defaults(state.config.config)
             found = configs.changes(before, resolved, state.config.fidelities, fidelities)
+            found += configs.code_changes(state.config.code, code)
             configs.check_changes(found, accepted=accept_changes)
-            if found:
-                log.info("config changed: %s", ", ".join(change.key for change in found))
+            if found or state.config.code != code:
+                log.info("config changed: %s", ", ".join(change.key for change in found) or "code is recorded")
                 accepted = tuple(change.key for change in found)
                 events.append(ev.ConfigRevised(**{**_fields(revised), "accepted": accepted}))
         events.append(ev.SessionStarted(host=socket.gethostname(), process=os.getpid(), versions=versions.installed()))
-        copy = json.dumps({"config": resolved, "folder": str(loaded.folder)}, indent=2)
+        parts = configs.Recorded.of(loaded.parts).document()
+        copy = json.dumps({"config": resolved, "folder": str(loaded.folder), "parts": parts}, indent=2)
         write_whole(self.folder / CONFIG_COPY, copy.encode())
         ledger.append(events)
 

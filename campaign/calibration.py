@@ -19,6 +19,8 @@ from campaign.types import FloatArray, Objective
 
 _LEVELS = (50, 90, 95)
 _RECENT, _LEAST = 60, 15
+_RESOLUTION = 1e-12
+"""The least standard deviation that counts, as a share of the largest value."""
 _BELIEVED = 1.5
 _LARGEST_SCALE = 5.0
 
@@ -61,7 +63,8 @@ def calibration(found: Sequence[Prediction]) -> dict[str, float]:
 def scored(value: FloatArray, mean: FloatArray, deviation: FloatArray) -> dict[str, float]:
     """``calibration`` of labels (n,) with predicted means (n,) and standard deviations (n,), n at least 1."""
     error = value - mean
-    deviation = np.maximum(deviation, 1e-12)
+    resolution = _RESOLUTION * float(np.abs([value, mean]).max())
+    deviation = np.maximum(deviation, resolution or 1.0)
     z = error / deviation
     figures = {
         "rmse": float(np.sqrt(np.mean(error**2))),

@@ -81,6 +81,14 @@ def _campaign(path: Path, folder: Path | None = None) -> Any:
     return Campaign.open(path) if path.is_dir() else Campaign.from_config(path, folder)
 
 
+def _view(path: Path) -> Any:
+    """A campaign to look at: as it was last run, so that nothing but its folder is needed."""
+    from campaign.api import CONFIG_COPY, Campaign
+
+    campaign = _campaign(path)
+    return Campaign.open(campaign.folder) if (campaign.folder / CONFIG_COPY).exists() else campaign
+
+
 def template_folder() -> Path:
     """Where the config templates lie: in the wheel, or beside the sources in a checkout."""
     packaged = Path(str(files("campaign"))) / "templates"
@@ -175,7 +183,7 @@ def run(
     campaign = _campaign(source, folder)
     loaded = campaign.loaded
     oracle = objective_oracle(loaded)
-    unit = loaded.parts.quantities()[loaded.config.objective.quantity].unit
+    unit = loaded.quantities()[loaded.config.objective.quantity].unit
     console.print(f"campaign {loaded.config.name} in {campaign.folder}")
     with display(console, loaded.config, oracle, unit) as show:
         reason = campaign.run(accept_changes=accept_changes, on_change=show)
@@ -196,7 +204,7 @@ def _print_results(campaign: Any, oracle: str, unit: str) -> None:
     table = Table("rank", "formula", f"{objective.quantity} ({unit})", "candidate")
     for rank, (candidate, value) in enumerate(best_labels(state, objective, oracle, 5), start=1):
         formula = state.candidates[candidate].equivalence.partition(":")[0]
-        table.add_row(str(rank), formula, f"{value:.4f}", candidate)
+        table.add_row(str(rank), formula, f"{value:.6g}", candidate)
     console.print(table)
     page = write_report(loaded, state, reader, campaign.folder)
     reader.close()
@@ -214,10 +222,10 @@ def status(source: ConfigOrFolder) -> None:
     from campaign.progress import facts
     from campaign.roles import objective_oracle
 
-    campaign = _campaign(source)
+    campaign = _view(source)
     loaded, state = campaign.loaded, campaign.state()
     oracle = objective_oracle(loaded)
-    unit = loaded.parts.quantities()[loaded.config.objective.quantity].unit
+    unit = loaded.quantities()[loaded.config.objective.quantity].unit
     ended = state.session_ended.reason if state.session_ended else "without notice; run it again to go on"
     table = Table.grid(padding=(0, 2))
     table.add_row("campaign", f"{loaded.config.name} in {campaign.folder}")
@@ -237,7 +245,7 @@ def stop(source: ConfigOrFolder) -> None:
     """Ask a running campaign to end in good order."""
     from campaign.ledger.lock import STOP_REQUEST, cannot_write, is_held
 
-    campaign = _campaign(source)
+    campaign = _view(source)
     if not is_held(campaign.folder):
         console.print("no driver runs this campaign")
         return
@@ -289,7 +297,7 @@ def report(source: ConfigOrFolder) -> None:
     """Write the report: one HTML file that opens offline."""
     from campaign.report import write_report
 
-    campaign = _campaign(source)
+    campaign = _view(source)
     reader = campaign.reader()
     console.print(str(write_report(campaign.loaded, reader.fold(), reader, campaign.folder)))
     reader.close()
@@ -304,7 +312,7 @@ def compare(
     """Two or more campaigns of one objective in one report."""
     from campaign.report.compare import write_comparison
 
-    console.print(str(write_comparison([_campaign(source) for source in sources], target)))
+    console.print(str(write_comparison([_view(source) for source in sources], target)))
 
 
 @app.command()
@@ -313,7 +321,7 @@ def explain(source: ConfigOrFolder, candidate: Annotated[str, typer.Argument(hel
     """The whole story of one candidate."""
     from campaign.explain import resolve, story
 
-    campaign = _campaign(source)
+    campaign = _view(source)
     reader = campaign.reader()
     state = reader.fold()
     table = Table.grid(padding=(0, 2))
@@ -333,7 +341,7 @@ def export(
     """Write all labels with their units as extxyz, CIF, ASE database and parquet."""
     from campaign.export import export as write_export
 
-    campaign = _campaign(source)
+    campaign = _view(source)
     reader = campaign.reader()
     wanted = tuple(name.strip() for name in formats.split(",") if name.strip())
     for path in write_export(reader.fold(), reader, target or campaign.folder / "export", wanted):
@@ -364,7 +372,7 @@ def ui(source: ConfigOrFolder, port: Annotated[int, typer.Option(help="Port on l
     """Open the campaign's MLflow dashboard on this machine."""
     from campaign.tracking.mlflow import default_uri, ui_command
 
-    campaign = _campaign(source)
+    campaign = _view(source)
     uri = campaign.loaded.config.tracking.uri or default_uri(campaign.folder)
     console.print(f"MLflow on http://127.0.0.1:{port}, Ctrl-C ends it")
     subprocess.run(ui_command(uri, port), check=False)
@@ -392,6 +400,7 @@ def backtest(
     from campaign.backtest import config as backtests
     from campaign.backtest import replay, show
     from campaign.tracking import backtest as tracker
+    from campaign.tracking.mlflow import default_uri
 
     found = backtests.read(config)
     place = folder or Path("backtests") / found.config.name
@@ -405,7 +414,7 @@ def backtest(
     console.print(show.table(found, outcome))
     files = show.write(found, outcome, place)
     if tracking != "none":
-        uri = tracking or f"sqlite:///{(place / 'mlflow.db').resolve()}"
+        uri = tracking or default_uri(place)
         figures = {item.strategy: show.numbers(item) for item in outcome.summaries}
         tracker.log(uri, f"backtest {found.config.name}", outcome.objective, outcome.runs, figures, files)
     console.print(f"figures in {place}: {', '.join(path.name for path in files)}")
@@ -428,6 +437,7 @@ def study_run(
     from campaign.study import run, show
     from campaign.study.trials import n_steps
     from campaign.tracking import study as tracker
+    from campaign.tracking.mlflow import default_uri
 
     found = studies.read(config)
     place = folder or Path("studies") / found.config.name
@@ -442,7 +452,7 @@ def study_run(
     console.print(show.table(done))
     console.print(f"pruning saved {100 * run.steps_saved(done, n_steps(found)):.0f} % of the steps")
     if tracking != "none":
-        uri = tracking or f"sqlite:///{(place / 'mlflow.db').resolve()}"
+        uri = tracking or default_uri(place)
         tracker.log(uri, f"study {found.config.name}", run.records(done))
 
 

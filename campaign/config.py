@@ -5,8 +5,9 @@ Every error names file, line, the wrong key and the nearest right one.
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from campaign import plugins
+from campaign.checks import Location, Problem
+from campaign.code import code_key
 from campaign.errors import InputError
 from campaign.passwords import without_password
 from campaign.protocols import (
@@ -34,9 +37,8 @@ from campaign.protocols import (
 )
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
+from campaign.text import text_of
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, PROPOSED_ENERGY, Fidelity, Quantity
-
-Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ class LoadedConfig:
     folder: Path
     source: Path
     lines: Any = None
+    recorded: Recorded | None = None
 
     def spec(self, group: str, component: Component) -> PluginSpec:
-        return PluginSpec(group=group, use=component.use, params=component.params, module_folder=str(self.folder))
+        elements = tuple(self.config.space.elements)
+        return PluginSpec(group=group, use=component.use, params=component.params, module_folder=str(self.folder), elements=elements)
 
     def oracle_spec(self, oracle: OracleConfig) -> OracleSpec:
         return OracleSpec(
@@ -69,13 +73,41 @@ class LoadedConfig:
     @property
     def has_user_modules(self) -> bool:
         """Whether a component is a class of the user's own, whose module must reach the workers."""
+        return any(":" in component.use for _, _, component in self._components())
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Hashes of the user's own modules, and of those beside them that they import, by component."""
+        keys = {f"{group}.{label}": code_key(self.spec(group, component)) for group, label, component in self._components()}
+        return {name: key for name, key in keys.items() if key}
+
+    def _components(self) -> Iterator[tuple[str, str, Component]]:
+        """All components with their group and name."""
         config = self.config
-        components = [*config.generators, *config.oracles, *config.screens.extra, config.surrogate, config.feasibility, config.committee]
-        return any(component is not None and ":" in component.use for component in components)
+        yield from (("generators", item.label, item) for item in config.generators)
+        yield from (("oracles", item.label, item) for item in config.oracles)
+        yield from (("screens", item.use, item) for item in config.screens.extra)
+        for group, one in (("surrogates", config.surrogate), ("classifiers", config.feasibility), ("committees", config.committee)):
+            if one is not None:
+                yield group, one.use, one
+
+    @property
+    def measured(self) -> Mapping[str, tuple[Quantity, ...]]:
+        """What each oracle measures: as recorded, so that a view needs no module or potential of the user's, or by the parts."""
+        return self.recorded.measured if self.recorded is not None else self.parts.measured
+
+    @property
+    def fidelity_keys(self) -> Mapping[str, str]:
+        """By oracle."""
+        return self.recorded.fidelities if self.recorded is not None else self.parts.fidelity_keys
+
+    def quantities(self) -> dict[str, Quantity]:
+        """What the oracles measure and what follows from it, by name."""
+        return with_derived(self.measured)
 
     @cached_property
     def parts(self) -> Parts:
-        return _build_parts(self)
+        return _parts(self)
 
     def resolved(self) -> dict[str, Any]:
         """The config with all defaults, as it enters the ledger."""
@@ -97,21 +129,56 @@ class Parts:
     fidelities: Mapping[str, Fidelity]
     committee: Committee | None = None
 
+    @property
+    def measured(self) -> dict[str, tuple[Quantity, ...]]:
+        return {name: tuple(oracle.quantities) for name, oracle in self.oracles.items()}
+
+    @property
+    def fidelity_keys(self) -> dict[str, str]:
+        return {name: fidelity.key for name, fidelity in self.fidelities.items()}
+
     def quantities(self) -> dict[str, Quantity]:
         """What the oracles measure and what follows from it, by name."""
-        found = {quantity.name: quantity for oracle in self.oracles.values() for quantity in oracle.quantities}
-        return found | ({FORMATION_ENERGY.name: FORMATION_ENERGY} if ENERGY_PER_ATOM.name in found else {})
+        return with_derived(self.measured)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a campaign noted of its parts when it was last run, by oracle."""
+
+    measured: Mapping[str, tuple[Quantity, ...]]
+    fidelities: Mapping[str, str]
+
+    @classmethod
+    def of(cls, parts: Parts) -> Recorded:
+        return cls(parts.measured, parts.fidelity_keys)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; read back by ``read``."""
+        measured = {name: [[q.name, q.unit, list(q.shape)] for q in quantities] for name, quantities in self.measured.items()}
+        return {"measured": measured, "fidelities": dict(self.fidelities)}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Recorded:
+        measured = {
+            name: tuple(Quantity(quantity, unit, tuple(shape)) for quantity, unit, shape in quantities)
+            for name, quantities in document["measured"].items()
+        }
+        return cls(measured, document["fidelities"])
+
+
+def with_derived(measured: Mapping[str, tuple[Quantity, ...]]) -> dict[str, Quantity]:
+    """Quantities by name, with those that follow from them."""
+    found = {quantity.name: quantity for quantities in measured.values() for quantity in quantities}
+    return found | ({FORMATION_ENERGY.name: FORMATION_ENERGY} if ENERGY_PER_ATOM.name in found else {})
 
 
 def read(path: Path) -> LoadedConfig:
     """Read and check a YAML file. Raises InputError with file, line and the nearest right key."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise InputError(f"cannot read the config {path}: {error.strerror}", hint="`oreloop init` writes one to start from") from error
+    text = text_of(path, "config")
     try:
         document = YAML(typ="rt", pure=True).load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no valid YAML: {without_password(str(error))}") from error
     if not isinstance(document, CommentedMap):
         raise InputError(f"{path} should hold a mapping of settings", hint="`oreloop init` writes a commented one")
@@ -119,13 +186,64 @@ def read(path: Path) -> LoadedConfig:
 
 
 def validate(document: Mapping[str, Any], *, folder: Path, source: Path, lines: Any = None) -> LoadedConfig:
-    """Check a mapping against the schema. Raises InputError."""
+    """Check a mapping against the schema, and its settings against each other. Raises InputError with all problems that there are."""
+    gathered: list[Problem] = []
     try:
-        config = CampaignConfig.model_validate(document)
+        config = CampaignConfig.model_validate(document, context={"problems": gathered})
     except ValidationError as error:
-        messages = [_describe(item, source, lines) for item in error.errors()]
+        places = [tuple(item["loc"]) for item in error.errors()]
+        follows = [any(other[: len(place)] == place != other for other in places) for place in places]
+        items = [item for item, is_told in zip(error.errors(), follows, strict=True) if not is_told]
+        messages = [_describe(item, source, lines) for item in items]
+        messages += _further_problems(document, [tuple(item["loc"]) for item in items], folder, source, lines)
         raise InputError("\n".join(messages), hint="`oreloop schema` prints all keys with their units") from error
-    return LoadedConfig(config, folder, source, lines)
+    loaded = LoadedConfig(config, folder, source, lines)
+    if gathered:
+        raise _as_one(loaded, gathered)
+    return loaded
+
+
+def _further_problems(document: Mapping[str, Any], wrong: Sequence[Location], folder: Path, source: Path, lines: Any) -> list[str]:
+    """What else is wrong with a config whose fields at some places are: told of the rest, as far as it stands without them."""
+    gathered: list[Problem] = []
+    try:
+        config = CampaignConfig.model_validate(_without(document, wrong), context={"problems": gathered})
+    except ValidationError:
+        return []
+    loaded = LoadedConfig(config, folder, source, lines)
+    touched = {location[0] for location in wrong if location}
+    gathered += _build_parts(loaded)[1]
+    apart = [item for item in gathered if not touched & {*item.location[:1], *item.also}]
+    return [_told(loaded, item) for item in apart]
+
+
+def _without(document: Mapping[str, Any], wrong: Sequence[Location]) -> dict[str, Any]:
+    """A copy without what stands at some locations; pydantic's locations may go on below what the document holds."""
+    found = copy.deepcopy(dict(document))
+    for location in sorted(set(wrong), key=lambda item: [str(part).rjust(6, "0") for part in item], reverse=True):
+        here: Any = found
+        path: list[tuple[Any, Any]] = []
+        for part in location:
+            is_there = (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int) and part < len(here))
+            if not is_there:
+                break
+            path.append((here, part))
+            here = here[part]
+        if path:
+            del path[-1][0][path[-1][1]]
+    return found
+
+
+def _told(loaded: LoadedConfig, problem: Problem) -> str:
+    """Place, message and hint in one line."""
+    return f"{loaded.where(problem.location)}: {problem.message}" + (f"; {problem.hint}" if problem.hint else "")
+
+
+def _as_one(loaded: LoadedConfig, found: Sequence[Problem]) -> InputError:
+    """One error of all problems, one a line. A hint stands by itself where there is but one."""
+    if len(found) == 1:
+        return InputError(f"{loaded.where(found[0].location)}: {found[0].message}", hint=found[0].hint)
+    return InputError("\n".join(_told(loaded, problem) for problem in found), hint=f"correct these {len(found)} places")
 
 
 def _plain(value: Any) -> Any:
@@ -179,31 +297,36 @@ def _describe(item: Any, source: Path, lines: Any) -> str:
     if item["type"] == "missing":
         return f"{place}: {dotted} is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] != "value_error" and isinstance(item.get("input"), str | int | float | None):
+        message += f", found {item['input']!r}"
     return f"{place}: {dotted + ': ' if dotted else ''}{message}"
 
 
-def _build_parts(loaded: LoadedConfig) -> Parts:
+def _parts(loaded: LoadedConfig) -> Parts:
+    """Raises InputError with all problems that there are."""
+    parts, found = _build_parts(loaded)
+    if found or parts is None:
+        raise _as_one(loaded, found)
+    return parts
+
+
+def _build_parts(loaded: LoadedConfig) -> tuple[Parts | None, list[Problem]]:
+    """The parts, None where one cannot be built, and what is wrong with them."""
     config = loaded.config
+    found: list[Problem] = []
 
     def build(group: str, component: Component, *location: str | int) -> Any:
-        spec = loaded.spec(group, component)
         try:
+            spec = loaded.spec(group, component)
             reason = plugins.unavailable(spec)
             if reason:
                 raise InputError(reason)
             return plugins.build(spec)
         except plugins.ParameterError as error:
-            messages = []
-            for where, what in error.problems:
-                nearest = difflib.get_close_matches(str(where[-1]), error.known, n=1) if where else []
-                place = loaded.where((*location, "params", *where))
-                key = ".".join(str(part) for part in (*location, "params", *where))
-                if "Extra inputs" in what:
-                    what = f"unknown key; did you mean {nearest[0]!r}?" if nearest else f"unknown key; known are {', '.join(error.known)}"
-                messages.append(f"{place}: {key}: {what}")
-            raise InputError("\n".join(messages), hint=error.hint) from error
+            found.extend(_of_parameters(error, location))
         except InputError as error:
-            raise type(error)(f"{loaded.where((*location, 'use'))}: {error.message}", hint=error.hint) from error
+            found.append(Problem((*location, "use"), error.message, error.hint))
+        return None
 
     generators = {g.label: build("generators", g, "generators", i) for i, g in enumerate(config.generators)}
     screens = tuple(build("screens", s, "screens", "extra", i) for i, s in enumerate(config.screens.extra))
@@ -211,69 +334,87 @@ def _build_parts(loaded: LoadedConfig) -> Parts:
     if config.feasibility is not None:
         build("classifiers", config.feasibility, "feasibility")
     oracles = {o.label: build("oracles", o, "oracles", i) for i, o in enumerate(config.oracles)}
+    committee = build("committees", config.committee, "committee") if config.committee else None
+    known: dict[str, Oracle] = {}
     for i, oracle_config in enumerate(config.oracles):
         oracle = oracles[oracle_config.label]
-        place = loaded.where(("oracles", i))
-        if not isinstance(oracle, Oracle):
-            raise InputError(f"{place}: {oracle_config.use} is no oracle: it needs `quantities` and `evaluate(crystal)`")
-        if isinstance(oracle, HasElements) and set(config.space.elements) - oracle.elements:
-            lacking = ", ".join(sorted(set(config.space.elements) - oracle.elements))
-            raise InputError(
-                f"{place}: oracle {oracle_config.label} has no parameters for {lacking}",
-                hint=f"it knows {', '.join(sorted(oracle.elements))}; change space.elements or take another potential",
-            )
-        for quantity in oracle_config.sanity:
-            if quantity not in {q.name for q in oracle.quantities}:
-                raise InputError(
-                    f"{place}: sanity names {quantity!r}, but the oracle measures {', '.join(q.name for q in oracle.quantities)}"
-                )
-    fidelities = {o.label: plugins.fidelity_of(oracles[o.label], loaded.spec("oracles", o)) for o in config.oracles}
-    committee = build("committees", config.committee, "committee") if config.committee else None
+        if oracle is not None and not isinstance(oracle, Oracle):
+            found.append(Problem(("oracles", i), f"{oracle_config.use} is no oracle: it needs `quantities` and `evaluate(crystal)`"))
+        elif oracle is not None:
+            known[oracle_config.label] = oracle
+            found += _of_oracle(config, i, oracle)
+    is_unfit = not isinstance(surrogate, MultiFidelity) and (surrogate is not None or config.surrogate is None)
+    if config.fidelities is not None and config.fidelities.mode == "acquisition" and is_unfit:
+        message = "mode acquisition asks a surrogate that models several levels at once"
+        found.append(Problem(("fidelities", "mode"), message, "take such a surrogate, or mode: gates", also=("surrogate",)))
+    if len(known) < len(config.oracles):
+        return None, found
+    fidelities = {o.label: plugins.fidelity_of(known[o.label], loaded.spec("oracles", o)) for o in config.oracles}
+    parts = Parts(generators, screens, surrogate, known, fidelities, committee)
+    found += [*_of_committee(config, known), *_of_levels(config, known), *_of_quantities(config, parts)]
+    return (None if found else parts), found
+
+
+def _of_parameters(error: plugins.ParameterError, location: Location) -> Iterator[Problem]:
+    for where, what in error.problems:
+        nearest = difflib.get_close_matches(str(where[-1]), error.known, n=1) if where else []
+        place = (*location, "params", *where)
+        if "Extra inputs" in what:
+            what = f"unknown key; did you mean {nearest[0]!r}?" if nearest else f"unknown key; known are {', '.join(error.known)}"
+        yield Problem(place, f"{'.'.join(str(part) for part in place)}: {what}", error.hint)
+
+
+def _of_oracle(config: CampaignConfig, i: int, oracle: Oracle) -> Iterator[Problem]:
+    oracle_config = config.oracles[i]
+    if isinstance(oracle, HasElements) and set(config.space.elements) - oracle.elements:
+        lacking = ", ".join(sorted(set(config.space.elements) - oracle.elements))
+        hint = f"it knows {', '.join(sorted(oracle.elements))}; change space.elements or take another potential"
+        yield Problem(("oracles", i), f"oracle {oracle_config.label} has no parameters for {lacking}", hint, also=("space",))
+    measured = [quantity.name for quantity in oracle.quantities]
+    for quantity in oracle_config.sanity:
+        if quantity not in measured:
+            message = f"sanity names {quantity!r}, but the oracle measures {', '.join(measured)}"
+            yield Problem(("oracles", i, "sanity", quantity), message)
+
+
+def _of_committee(config: CampaignConfig, oracles: Mapping[str, Oracle]) -> Iterator[Problem]:
     for i, oracle_config in enumerate(config.oracles):
-        if asks_committee(oracles[oracle_config.label]) and (committee is None or config.fidelities is None):
-            raise InputError(
-                f"{loaded.where(('oracles', i))}: {oracle_config.label} asks the campaign's committee, but there is "
-                f"{'no committee' if committee is None else 'no level below it to learn from'}",
-                hint="add committee, such as use: mace_committee, and fidelities with another oracle as the first level",
-            )
-    parts = Parts(generators, screens, surrogate, oracles, fidelities, committee)
-    if config.fidelities is not None and config.fidelities.mode == "acquisition" and not isinstance(surrogate, MultiFidelity):
-        raise InputError(
-            f"{loaded.where(('fidelities', 'mode'))}: mode acquisition asks a surrogate that models several levels at once",
-            hint="take such a surrogate, or mode: gates",
-        )
-    for i, level in enumerate(config.fidelities.levels if config.fidelities else ()):
+        if asks_committee(oracles[oracle_config.label]) and (config.committee is None or config.fidelities is None):
+            lacking = "no committee" if config.committee is None else "no level below it to learn from"
+            hint = "add committee, such as use: mace_committee, and fidelities with another oracle as the first level"
+            message = f"{oracle_config.label} asks the campaign's committee, but there is {lacking}"
+            yield Problem(("oracles", i), message, hint, also=("committee", "fidelities"))
+
+
+def _of_levels(config: CampaignConfig, oracles: Mapping[str, Oracle]) -> Iterator[Problem]:
+    levels = config.fidelities.levels if config.fidelities else ()
+    for i, level in enumerate(levels):
+        place: Location = ("fidelities", "levels", i)
+        if level.oracle not in oracles:
+            continue
         if i == 0 and asks_committee(oracles[level.oracle]):
-            raise InputError(
-                f"{loaded.where(('fidelities', 'levels', 0))}: {level.oracle} asks the campaign's committee, which "
-                "learns from the first level",
-                hint="put an oracle that needs no training below it",
-            )
+            message = f"{level.oracle} asks the campaign's committee, which learns from the first level"
+            yield Problem(place, message, "put an oracle that needs no training below it", also=("oracles",))
         if level.start == "relaxed" and PROPOSED_ENERGY.name in {q.name for q in oracles[level.oracle].quantities}:
-            raise InputError(
-                f"{loaded.where(('fidelities', 'levels', i, 'start'))}: {level.oracle} measures the crystal as proposed, "
-                "but would get the one that a level below relaxed",
-                hint="leave proposed out of its measure, or set start: proposed",
-            )
-        if level.gate is not None:
-            wanted = level.gate.quantity or config.objective.quantity
-            below = config.fidelities.levels[i - 1].oracle if config.fidelities else ""
-            measured = {q.name for q in oracles[below].quantities}
+            message = f"{level.oracle} measures the crystal as proposed, but would get the one that a level below relaxed"
+            yield Problem((*place, "start"), message, "leave proposed out of its measure, or set start: proposed", also=("oracles",))
+        below = levels[i - 1].oracle
+        if level.gate is not None and below in oracles:
+            wanted, measured = level.gate.quantity or config.objective.quantity, {q.name for q in oracles[below].quantities}
             if wanted not in measured and not (wanted == FORMATION_ENERGY.name and ENERGY_PER_ATOM.name in measured):
-                raise InputError(
-                    f"{loaded.where(('fidelities', 'levels', i, 'gate'))}: {below}, the level below, does not measure {wanted}",
-                    hint=f"it measures {', '.join(sorted(measured))}",
-                )
+                message, hint = f"{below}, the level below, does not measure {wanted}", f"it measures {', '.join(sorted(measured))}"
+                yield Problem((*place, "gate"), message, hint, also=("oracles", "objective"))
+
+
+def _of_quantities(config: CampaignConfig, parts: Parts) -> Iterator[Problem]:
     places: list[tuple[str, Location]] = [(config.objective.quantity, ("objective", "quantity"))]
     places += [(item.quantity, ("further_objectives", i, "quantity")) for i, item in enumerate(config.further_objectives)]
     places += [(item.quantity, ("constraints", i, "quantity")) for i, item in enumerate(config.constraints)]
+    measured = parts.quantities()
     for quantity, location in places:
-        if quantity not in parts.quantities():
-            raise InputError(
-                f"{loaded.where(location)}: no oracle measures {quantity!r}",
-                hint=f"the oracles measure {', '.join(sorted(parts.quantities()))}",
-            )
-    return parts
+        if quantity not in measured:
+            hint = f"the oracles measure {', '.join(sorted(measured))}"
+            yield Problem(location, f"no oracle measures {quantity!r}", hint, also=("oracles",))
 
 
 _FREE = frozenset({"budget", "stopping", "executor", "tracking", "failure_policy", "ledger"})
@@ -316,6 +457,11 @@ def changes(
 
 def _oracle_label(oracle: Mapping[str, Any]) -> str:
     return str(oracle.get("name") or str(oracle["use"]).rpartition(":")[2])
+
+
+def code_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
+    """The user's own modules that read otherwise than when they were recorded; only the user knows whether labels still mean the same."""
+    return [Change(f"the code of {name}", "accept") for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
 
 
 def check_changes(found: list[Change], *, accepted: bool) -> None:

@@ -19,6 +19,20 @@ ConfigPath = Annotated[Path, AfterValidator(_from_config_folder)]
 """A file or folder; a relative path starts at the config's folder."""
 
 
+def _ordered(window: tuple[float, float]) -> tuple[float, float]:
+    if not window[0] <= window[1]:
+        raise ValueError(f"expected the least value and then the largest, found {window[0]:g} and {window[1]:g}")
+    return window
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Open = Annotated[float, Field(allow_inf_nan=True)]
+Window = Annotated[tuple[_Finite, _Finite], AfterValidator(_ordered)]
+"""The least and the largest value, in this order."""
+OpenWindow = Annotated[tuple[_Open, _Open], AfterValidator(_ordered)]
+"""The same, where either may be infinite."""
+
+
 class PluginParameter(BaseModel):
     """A plug-in that another plug-in's parameters name, such as the descriptors of a surrogate."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from campaign.protocols import HasFidelity, Oracle, PluginSpec
 from campaign.types import Fidelity
 
 PACKAGES = ("campaign", "surrogates", "generators", "oracles")
+_HARMLESS = frozenset({"__init__", "conftest", "docs", "examples", "setup", "test", "tests"})
+"""Names that folders of code have beside the modules that are imported from them."""
 
 
 class ParameterError(InputError):
@@ -53,6 +57,7 @@ def load(spec: PluginSpec) -> type[Any]:
 
 def _load_user_class(spec: PluginSpec) -> type[Any]:
     module_name, _, class_name = spec.use.partition(":")
+    _refuse_taken_names(spec)
     if spec.module_folder and spec.module_folder not in sys.path:
         sys.path.insert(0, spec.module_folder)
     try:
@@ -62,6 +67,11 @@ def _load_user_class(spec: PluginSpec) -> type[Any]:
             f"cannot import {module_name!r} for {spec.use}: {error}",
             hint=f"put {module_name.replace('.', '/')}.py beside the config ({spec.module_folder}) or install its package",
         ) from error
+    except Exception as error:
+        raise InputError(
+            f"the module {module_name!r} of {spec.use} cannot be imported: {type(error).__name__}: {error}",
+            hint=f"try it: python -c 'import {module_name}' in {spec.module_folder}",
+        ) from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
@@ -70,6 +80,34 @@ def _load_user_class(spec: PluginSpec) -> type[Any]:
             f"{module_name} has no class {class_name!r}", hint=f"did you mean {nearest[0]!r}?" if nearest else "check the name"
         )
     return found
+
+
+def _refuse_taken_names(spec: PluginSpec) -> None:
+    """Raises InputError where a module beside the config has the name of one of Python's, or of an installed package.
+
+    Which of the two is imported would depend on what was imported before, and who means the package would get the module.
+    """
+    home = Path(spec.module_folder).resolve() if spec.module_folder else None
+    if home is None or home == Path(__file__).resolve().parent.parent:
+        return
+    for path in (*home.glob("*.py"), *(found.parent for found in home.glob("*/__init__.py"))):
+        name = path.stem
+        if name not in _HARMLESS and (whose := _owner(name, home)):
+            raise InputError(
+                f"{path} has the name of {whose}, {name!r}, which it would shadow",
+                hint=f"rename it, as in my_{path.name}, and where it is used",
+            )
+
+
+@cache
+def _owner(name: str, home: Path) -> str:
+    """Whose name a module's is, beside that of the one in a folder; empty where it is free."""
+    if name in sys.stdlib_module_names:
+        return "a module of Python's own"
+    elsewhere = [folder for folder in sys.path if folder and Path(folder).resolve() != home]
+    found = importlib.machinery.PathFinder.find_spec(name, elsewhere)
+    is_installed = found is not None and found.origin is not None and "site-packages" in Path(found.origin).parts
+    return "an installed package" if name in PACKAGES or is_installed else ""
 
 
 def build(spec: PluginSpec) -> Any:
@@ -82,7 +120,7 @@ def build(spec: PluginSpec) -> Any:
         except TypeError as error:
             raise InputError(f"{spec.use} cannot be made with params {dict(spec.params)}: {error}") from error
     try:
-        settings = config.model_validate(dict(spec.params), context={"folder": spec.module_folder})
+        settings = config.model_validate(dict(spec.params), context={"folder": spec.module_folder, "elements": spec.elements})
     except ValidationError as error:
         problems = [(tuple(item["loc"]), item["msg"]) for item in error.errors()]
         raise ParameterError(spec.use, problems, tuple(config.model_fields)) from error

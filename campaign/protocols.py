@@ -231,6 +231,12 @@ class HasElements(Protocol):
     def elements(self) -> frozenset[str]: ...
 
 
+class HasEnergyZero(Protocol):
+    """An oracle that states what its energies count from: ``free atoms`` lets ``oracle check`` find energies in another unit."""
+
+    energy_zero: str
+
+
 @runtime_checkable
 class AsksCommittee(Protocol):
     """An oracle whose model may be the campaign's committee.
@@ -252,12 +258,16 @@ def asks_committee(oracle: Oracle) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginSpec:
-    """How a worker builds a component: the group, the name or ``module:Class``, its parameters, and where user modules lie."""
+    """How a worker builds a component: the group, the name or ``module:Class``, its parameters, and where user modules lie.
+
+    ``elements`` are those of the search space; settings see them and the folder in pydantic's validation context.
+    """
 
     group: str
     use: str
     params: Mapping[str, Any] = field(default_factory=dict)
     module_folder: str | None = None
+    elements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

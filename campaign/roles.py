@@ -38,4 +38,4 @@ def waiting_for_committee(loaded: LoadedConfig, state: CampaignState) -> frozens
 
 
 def _measuring(loaded: LoadedConfig, quantity: str) -> list[str]:
-    return [name for name, oracle in loaded.parts.oracles.items() if quantity in {known.name for known in oracle.quantities}]
+    return [name for name, quantities in loaded.measured.items() if quantity in {known.name for known in quantities}]

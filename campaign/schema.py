@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, model_validator
 
+from campaign.checks import ASKS_NO_SURROGATE, problems
+from campaign.parameters import OpenWindow, Window
 from campaign.passwords import check_password, without_password
 from campaign.reading.disorder import Disorder
 from campaign.reading.structures import OnError
@@ -17,12 +19,14 @@ from campaign.types import Direction, FailureKind, Objective, SearchSpace, Toget
 
 
 class Frame(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _element(value: Any) -> Any:
     from ase.data import atomic_numbers
 
+    if not isinstance(value, str | bool):
+        raise ValueError(f"expected an element's symbol, such as Ni, found {value!r}")
     if value is False or value is True:
         raise ValueError("YAML reads this element as true or false: put its symbol in quotes, such as 'No'")
     if value not in atomic_numbers or value == "X":
@@ -48,19 +52,6 @@ class SpaceConfig(Frame):
     min_fraction: FractionByElement = Field(0.0, description="Least atomic fraction (1) of every element, or a mapping by element.")
     max_fraction: FractionByElement = Field(1.0, description="Largest atomic fraction (1) of every element, or a mapping by element.")
     together: tuple[TogetherConfig, ...] = Field((), description="Bounds of sums of fractions, such as Ni + Fe at least 0.5.")
-
-    @model_validator(mode="after")
-    def _feasible(self) -> SpaceConfig:
-        space = self.space
-        low = sum(space.bounds(element)[0] for element in self.elements)
-        high = sum(space.bounds(element)[1] for element in self.elements)
-        if low > 1 or high < 1:
-            raise ValueError(f"no composition fits: the least fractions add up to {low:g}, the largest to {high:g}")
-        for group in self.together:
-            foreign = sorted(set(group.elements) - set(self.elements))
-            if foreign or group.min_fraction > group.max_fraction:
-                raise ValueError(f"together: {', '.join(foreign) or 'the least sum is larger than the largest'}: no composition fits")
-        return self
 
     @property
     def space(self) -> SearchSpace:
@@ -178,7 +169,7 @@ class GeneratorConfig(Component):
 
 class ScreensConfig(Frame):
     min_distance: float = Field(1.0, gt=0, description="Shortest distance between atoms (angstrom).")
-    volume_per_atom: tuple[float, float] = Field((2.0, 200.0), description="Least and largest volume per atom (angstrom^3).")
+    volume_per_atom: Window = Field((2.0, 200.0), description="Least and largest volume per atom (angstrom^3).")
     same: Literal["shape", "structure"] | None = Field(
         None,
         description="Whether crystals that differ in volume alone are one candidate (shape) or several (structure); by default shape where "
@@ -234,10 +225,6 @@ class AcquisitionConfig(Frame):
     shortlist: int = Field(100, ge=1, description="Candidates that enter the joint selection, the best by their own value.")
 
 
-_ASKS_NO_SURROGATE = ("random", "all", "query_by_committee")
-_ONE_OBJECTIVE = ("max_value_entropy", "knowledge_gradient", "straddle", "uncertainty")
-
-
 class GeneratorSharesConfig(Frame):
     """A bandit over the generators: who brought more per second is asked for more."""
 
@@ -253,7 +240,7 @@ class OracleConfig(Component):
     memory: int = Field(0, ge=0, description="Memory requested by each worker (bytes; 0 requests none).")
     wall_limit: float = Field(600.0, gt=0, description="Longest time for one evaluation (s); the worker is killed after it.")
     start_limit: float = Field(120.0, gt=0, description="Longest time for a worker to start (s).")
-    sanity: dict[str, tuple[float, float]] = Field(
+    sanity: dict[str, OpenWindow] = Field(
         default_factory=dict, description="Least and largest believable value by quantity, in its unit; outside is a failure."
     )
 
@@ -457,68 +444,14 @@ class CampaignConfig(Frame):
     @property
     def asks_model(self) -> bool:
         """Whether acquisition asks surrogates."""
-        return self.surrogate is not None and self.acquisition.use not in _ASKS_NO_SURROGATE
-
-    def _check_acquisition(self) -> None:
-        use, n = self.acquisition.use, len(self.objectives)
-        if self.surrogate is None and use not in _ASKS_NO_SURROGATE:
-            raise ValueError(f"acquisition {use} asks a model: add surrogate, or use random or all")
-        if len({item.quantity for item in self.objectives}) != n:
-            raise ValueError("objective and further_objectives name a quantity twice")
-        if use == "log_expected_hypervolume_improvement" and n < 2:
-            raise ValueError(f"acquisition {use} weighs several objectives: add further_objectives")
-        if use in _ONE_OBJECTIVE and (n > 1 or self.constraints):
-            raise ValueError(f"acquisition {use} takes one objective and no constraints")
-        if (use == "straddle") > (self.objective.direction == "match"):
-            raise ValueError("acquisition straddle looks for a level: objective.direction: match, with value: the level")
-        if use in ("max_value_entropy", "knowledge_gradient") and self.objective.direction == "match":
-            raise ValueError(f"acquisition {use} maximizes or minimizes; to match a value take log_expected_improvement")
-        if self.acquisition.weights and len(self.acquisition.weights) != n:
-            raise ValueError(f"acquisition.weights: {n} objectives, but {len(self.acquisition.weights)} weights")
-        if self.generator_shares is not None and self.generator_shares.floor * len(self.generators) > 1:
-            raise ValueError(f"generator_shares.floor: {len(self.generators)} generators cannot each keep {self.generator_shares.floor:g}")
-
-    def _check_sources(self) -> None:
-        for purpose, found in (("initial_data", self.initial_data), ("candidate_pools", self.candidate_pools)):
-            for source in found:
-                if source.columns and source.oracle is None:
-                    raise ValueError(f"{purpose} {source.path}: say with oracle: whose labels these values are")
-                if sum((other.path, other.oracle) == (source.path, source.oracle) for other in found) > 1:
-                    raise ValueError(f"{purpose} names {source.path} twice for one oracle; give all its columns at once")
+        return self.surrogate is not None and self.acquisition.use not in ASKS_NO_SURROGATE
 
     @model_validator(mode="after")
-    def _consistent(self) -> CampaignConfig:
-        for kind, labels in (("generators", [g.label for g in self.generators]), ("oracles", [o.label for o in self.oracles])):
-            doubled = sorted({label for label in labels if labels.count(label) > 1})
-            if doubled:
-                raise ValueError(f"{kind}: two are called {doubled[0]!r}; give each a name of its own")
-        if not self.generators and not self.candidate_pools:
-            raise ValueError("nothing proposes candidates: add generators or candidate_pools")
-        if self.acquisition.use == "query_by_committee" and self.committee is None:
-            raise ValueError("acquisition query_by_committee asks a committee: add committee, such as use: mace_committee")
-        self._check_acquisition()
-        names = {oracle.label for oracle in self.oracles}
-        levels = [level.oracle for level in self.fidelities.levels] if self.fidelities else []
-        left_out = sorted(names - set(levels)) if levels else []
-        if left_out or len(set(levels)) != len(levels):
-            raise ValueError(f"fidelities: each oracle is one level; {', '.join(left_out) or 'one'} is {'none' if left_out else 'two'}")
-        watched = [*((self.sentinels and self.sentinels.oracles) or ()), *((self.references and self.references.oracles) or ())]
-        for name in [
-            *self.budget.oracle_seconds,
-            *levels,
-            *watched,
-            *(s.oracle for s in (*self.initial_data, *self.candidate_pools) if s.oracle),
-        ]:
-            if name not in names:
-                raise ValueError(f"there is no oracle {name!r} in this config, only {', '.join(sorted(names))}")
-        self._check_sources()
-        bounded = (
-            self.budget.rounds,
-            self.budget.labels,
-            self.budget.wall_time,
-            self.objective.target,
-            *self.budget.oracle_seconds.values(),
-        )
-        if all(limit is None for limit in bounded) and self.stopping.stagnation_rounds is None:
-            raise ValueError("nothing ends this campaign: set a part of budget, objective.target or stopping.stagnation_rounds")
+    def _consistent(self, info: ValidationInfo) -> CampaignConfig:
+        """Raises ValueError with all contradictions; whoever reports them with their places gathers them in the context."""
+        found, gathered = problems(self), (info.context or {}).get("problems")
+        if gathered is not None:
+            gathered += found
+        elif found:
+            raise ValueError("; ".join(problem.message for problem in found))
         return self

@@ -9,6 +9,7 @@ import numpy as np
 
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
+from campaign.units import Standard
 
 _GOOD = 0.8
 """Quantile of the labels above which one brings something."""
@@ -46,7 +47,7 @@ def yields(state: CampaignState, config: CampaignConfig, oracle: str, before: in
             seconds[event.generator] += memory ** (now - record.index) * event.seconds
     if known:
         values = np.array([value for _, value in known])
-        bar, spread = float(np.quantile(values, _GOOD)), max(float(values.std()), 1e-12)
+        bar, spread = float(np.quantile(values, _GOOD)), Standard.of(values).spread
         for label, value in known:
             proposals = state.candidates[label.candidate].proposals
             if proposals:

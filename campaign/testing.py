@@ -4,7 +4,8 @@ Every check runs the oracle in a worker process of its own, as a campaign would,
 
 Which element is which cannot be seen from energies alone, so the elements' crystals are compared with what is known of them (volume, bulk
 modulus, and cohesive energy where the oracle's energies count from free atoms): a pair of elements whose figures fit clearly better with
-their names exchanged has been swapped somewhere.
+their names exchanged has been swapped somewhere, and so have three or more that fit better in another order. Energies of an oracle that
+states that they count from free atoms are held against the elements' cohesive energies, which tells kcal/mol from eV.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 from ase.data import atomic_numbers
+from scipy.optimize import linear_sum_assignment
 
 from campaign import plugins
 from campaign import types as words
@@ -41,6 +43,18 @@ _SMALL = {"eV/atom": 1e-2, "GPa": 1.0, "angstrom^3/atom": 0.1, "1": 0.05}
 _SCALES = {"volume": 0.02, "bulk modulus": 0.1, "cohesive energy": 0.05}
 """Deviations from the known, as logarithms of ratios, that count as one."""
 _SWAP_MARGIN, _SWAP_RATIO = 1.0, 0.62
+_ENERGY_FACTOR, _UNIT_FACTOR = 2.0, 1.25
+"""Largest ratio to the known cohesive energy that models of it have; and to a unit's factor that points at this unit."""
+_ENERGY_UNITS = {
+    "kcal/mol": 23.0605,
+    "kJ/mol": 96.4853,
+    "meV": 1000.0,
+    "K": 11604.5,
+    "rydberg": 0.0734986,
+    "hartree": 0.0367493,
+    "J": 1.602e-19,
+}
+"""How many of a unit an electronvolt is."""
 _SHORT_LIMIT, _GRACE = 0.05, 20.0
 _SCAN = np.linspace(-0.06, 0.06, 9)
 _HOUSE_UNITS = {quantity.name: quantity.unit for quantity in vars(words).values() if isinstance(quantity, Quantity)}
@@ -160,6 +174,7 @@ class _Checks:
             "supercell": self.supercell,
             "order of species": self.order_of_species,
             "elements by name": self.elements_by_name,
+            "cohesive energies": self.cohesive_energies,
             "overlapping atoms": self.overlapping,
             "empty cell": self.empty,
             "unknown element": self.unknown,
@@ -248,6 +263,7 @@ class _Checks:
             raise _Skipped("fewer than two elements whose figures are known")
         energies = {symbol: figures[symbol].get("cohesive energy") for symbol in usable}
         free_atoms = all(_counts_from_free_atoms(symbol, energy) for symbol, energy in energies.items())
+        self._assert_no_other_order(usable, figures, free_atoms)
         unsure = []
         for one, other in itertools.combinations(usable, 2):
             named = _misfit(figures[one], one, free_atoms) + _misfit(figures[other], other, free_atoms)
@@ -259,7 +275,41 @@ class _Checks:
             if not (exchanged - named > _SWAP_MARGIN and named < _SWAP_RATIO * exchanged):
                 unsure.append(f"{one}/{other}")
         told = "; ".join(_tell(symbol, figures[symbol]) for symbol in usable)
-        return told + (f"; these figures cannot tell {', '.join(unsure)} apart" if unsure else "")
+        left = [symbol for symbol in self.symbols if symbol not in usable]
+        told += f"; these figures cannot tell {', '.join(unsure)} apart" if unsure else ""
+        return told + (f"; not checked, as no figures are known: {', '.join(left)}" if left else "")
+
+    def _assert_no_other_order(self, symbols: Sequence[str], figures: Mapping[str, Mapping[str, float]], free_atoms: bool) -> None:
+        """Three or more elements whose figures fit much better under each other's names."""
+        misfit = np.array([[_misfit(figures[one], other, free_atoms) for other in symbols] for one in symbols])
+        best = linear_sum_assignment(misfit)[1].tolist()
+        moved = [i for i, other in enumerate(best) if other != i]
+        named, ordered = misfit[moved, moved].sum(), misfit[moved, [best[i] for i in moved]].sum()
+        likeness = ", ".join(f"{symbols[i]} behaves like {symbols[best[i]]}" for i in moved)
+        assert len(moved) < 3 or not (named - ordered > _SWAP_MARGIN and ordered < _SWAP_RATIO * named), (
+            f"{likeness}: {'; '.join(_tell(symbols[i], figures[symbols[i]]) for i in moved)}. The order of the species is another one"
+        )
+
+    def cohesive_energies(self) -> str:
+        """Energies of the elements' crystals against those that take them apart into free atoms, where they count from these."""
+        if words.ENERGY_PER_ATOM.name not in {quantity.name for quantity in self.oracle.quantities}:
+            raise _Skipped("the oracle measures no energy")
+        known = references.COHESIVE_ENERGIES
+        energies = {symbol: self.figures(symbol).get("cohesive energy", math.nan) for symbol in self.symbols if symbol in known}
+        left = [symbol for symbol in self.symbols if symbol not in known]
+        unchecked = f"; not checked, as no cohesive energy is known: {', '.join(left)}" if left else ""
+        if not energies:
+            raise _Skipped(f"no cohesive energy is known of {', '.join(left)}")
+        ratios = {symbol: energy / known[symbol] for symbol, energy in energies.items()}
+        told = ", ".join(f"{symbol} {-energy:.4g} eV/atom (known -{known[symbol]:.4g})" for symbol, energy in energies.items())
+        if all(1 / _ENERGY_FACTOR < ratio < _ENERGY_FACTOR for ratio in ratios.values()):
+            return told + unchecked
+        unit = _unit_of(list(ratios.values()))
+        counts_from_free_atoms = getattr(self.oracle, "energy_zero", "") == "free atoms"
+        if counts_from_free_atoms or (unit and len(ratios) > 1):
+            guess = f"; these may be {unit}" if unit else ""
+            raise AssertionError(f"energies of the elements are not in eV/atom from free atoms: {told}{guess}{unchecked}")
+        raise _Skipped(f"energies do not count from free atoms, so that their unit could not be checked: {told}{unchecked}")
 
     def figures(self, symbol: str) -> dict[str, float]:
         """Volume, bulk modulus and energy below zero of an element's crystal, as far as the oracle gives them."""
@@ -376,6 +426,14 @@ def _misfit(figures: Mapping[str, float], symbol: str, free_atoms: bool) -> floa
         for name, values in wanted.items()
         if name in figures
     )
+
+
+def _unit_of(ratios: Sequence[float]) -> str:
+    """The unit whose factor all ratios to known energies are near; empty where there is none."""
+    for unit, factor in _ENERGY_UNITS.items():
+        if all(ratio > 0 and abs(math.log(ratio / factor)) < math.log(_UNIT_FACTOR) for ratio in ratios):
+            return unit
+    return ""
 
 
 def _counts_from_free_atoms(symbol: str, energy: float | None) -> bool:

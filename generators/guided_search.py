@@ -22,6 +22,7 @@ from scipy.special import log_ndtr
 from campaign.crystals.lattice import atomic_volume
 from campaign.protocols import FittedSurrogate, GenerationContext
 from campaign.types import Candidate, Crystal, FloatArray, LabelledCandidate, Proposal
+from campaign.units import Standard
 from generators.local_search import mutate, swap_unlike
 from generators.random_alloy import draw_counts
 
@@ -109,7 +110,7 @@ class _Search:
             [item.values[objective.quantity] for item in context.labelled if objective.quantity in item.values]
             for objective, _ in self.aims
         ]
-        self.spreads = [max(float(np.std(values)), 1e-9) for values in known]
+        self.spreads = [Standard.of(values).spread for values in known]
         self.weights = rng.dirichlet(np.ones(len(self.aims)), size=config.starts)
 
     def run(self, starts: Sequence[tuple[str, Crystal]]) -> list[tuple[float, str, Crystal]]:
@@ -160,15 +161,10 @@ class _Search:
             for start in range(0, len(crystals), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 found, deviation = _marginal(bound.surrogate, crystals[part])
-                mean[part] += log_ndtr(bound.sign * (found - bound.value) / np.maximum(deviation, 1e-12))
+                mean[part] += log_ndtr(bound.sign * (found - bound.value) / np.maximum(deviation, np.finfo(float).tiny))
         if self.feasibility is not None:
             mean += np.log(np.clip(self.feasibility.probability([Candidate(crystal) for crystal in crystals]), 1e-6, 1.0))
         return mean, np.sqrt(variance)
-
-
-def _spread(labelled: Sequence[LabelledCandidate], quantity: str) -> float:
-    values = [item.values[quantity] for item in labelled if quantity in item.values]
-    return max(float(np.std(values)), 1e-9) if values else 1.0
 
 
 def _marginal(surrogate: FittedSurrogate, crystals: Sequence[Crystal]) -> tuple[FloatArray, FloatArray]:

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from campaign.crystals.lattice import ParentLattice, supercell
+from campaign.parameters import Window
 from campaign.protocols import GenerationContext
 from campaign.types import Crystal, Proposal
 from generators.random_alloy import draw_counts
@@ -25,7 +26,7 @@ class PerturbedAlloyConfig(BaseModel):
     repeats: tuple[tuple[int, int, int], ...] = Field(
         ((2, 1, 1), (2, 2, 1), (2, 2, 2), (3, 2, 2)), min_length=1, description="Repeats of the two-atom cell, drawn with equal chance."
     )
-    displacement: tuple[float, float] = Field((0.01, 0.2), description="Least and largest width (angstrom) of the displacements.")
+    displacement: Window = Field((0.01, 0.2), description="Least and largest width (angstrom) of the displacements.")
     strain: float = Field(0.015, ge=0, description="Width (1) of the components of the strain.")
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.crystals.neighbours import shortest_distance
+from campaign.parameters import Window
 from campaign.protocols import GenerationContext
 from campaign.types import Crystal, Proposal
 from generators.formulas import Formula, FormulaText, check_formula, formulas_of, mean_atomic_volume
@@ -31,7 +32,7 @@ class RandomCrystalConfig(BaseModel):
         (), description="Drawn formulas have these numbers of atoms of their elements; any where empty."
     )
     space_groups: tuple[SpaceGroup, ...] = Field((), description="Numbers of space groups, drawn with equal chance; all where empty.")
-    volume: tuple[float, float] = Field((0.9, 1.2), description="Least and largest volume as a multiple (1) of the elements' own.")
+    volume: Window = Field((0.9, 1.2), description="Least and largest volume as a multiple (1) of the elements' own.")
     least_distance: float = Field(0.75, gt=0, description="Shortest distance in units of (volume per atom)^(1/3).")
 
 

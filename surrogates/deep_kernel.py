@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from botorch.models import SingleTaskGP
 from botorch.models.model import Model
-from botorch.models.transforms import Normalize, Standardize
+from botorch.models.transforms import Normalize
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 from gpytorch.kernels import Kernel
 from gpytorch.mlls import ExactMarginalLogLikelihood
@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from surrogates.described import DescribedConfig, DescribedSurrogate
+from surrogates.standard import standard_units
 
 
 class DeepKernelConfig(DescribedConfig):
@@ -41,6 +42,13 @@ class DeepKernel(Kernel):  # type: ignore[misc]
         return self.base(self.network(x1), self.network(x2), diag=diag, **params)
 
 
+def _keep_within_bounds(model: SingleTaskGP) -> None:
+    """Bring length scales and noise that a step led across their bounds back to them."""
+    for _, parameter, constraint in model.named_parameters_and_constraints():
+        if constraint is not None and not constraint.enforced:
+            parameter.data.clamp_(constraint.lower_bound, constraint.upper_bound)
+
+
 class DeepKernelGaussianProcess(DescribedSurrogate):
     Config = DeepKernelConfig
     config: DeepKernelConfig
@@ -56,7 +64,7 @@ class DeepKernelGaussianProcess(DescribedSurrogate):
             x,
             y,
             covar_module=DeepKernel(nn.Sequential(*layers), base),
-            outcome_transform=Standardize(m=1),
+            outcome_transform=standard_units([y[:, 0]]),
             input_transform=Normalize(d=x.shape[1]),
         )
         likelihood = ExactMarginalLogLikelihood(model.likelihood, model).train()
@@ -71,5 +79,6 @@ class DeepKernelGaussianProcess(DescribedSurrogate):
                 best, kept = loss.item(), {name: value.clone() for name, value in likelihood.state_dict().items()}
             loss.backward()
             optimiser.step()
+            _keep_within_bounds(model)
         likelihood.load_state_dict(kept)
         return model, {"loss": best, "latent": self.config.latent}

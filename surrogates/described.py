@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from botorch.models.model import Model
 from botorch.posteriors import Posterior
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 from torch import Tensor
 
 from campaign.parameters import PluginParameter
@@ -29,35 +29,56 @@ class DescribedConfig(BaseModel):
     components: int | None = Field(
         None, ge=1, description="Principal components of the standardised columns that the model sees instead of all of them."
     )
+    _elements: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="after")
+    def _remember_elements(self, info: ValidationInfo) -> DescribedConfig:
+        self._elements = tuple((info.context or {}).get("elements", ()))
+        return self
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Of the search space, where known."""
+        return self._elements
 
 
 class Described:
-    """From crystals to the columns that a model sees: those that vary in the training data, or their principal components."""
+    """From crystals of the search space's elements to the columns that a model sees.
+
+    These are the columns that vary in the training data, or their principal components, and beside them those that do not vary yet, such
+    as the fraction of an element that no label holds: by how far they lie from the value that all labels have, at most 1, so that a model
+    knows that it has seen nothing like it.
+    """
 
     def __init__(self, config: DescribedConfig, candidates: Sequence[Candidate]) -> None:
         crystals = [candidate.crystal for candidate in candidates]
-        self._describer = Describer(config.descriptors, elements_of(crystals))
+        self._describer = Describer(config.descriptors, sorted({*config.elements, *elements_of(crystals)}))
         rows = self._describer.describe(crystals)
-        self._columns = np.flatnonzero(np.ptp(rows, axis=0) > _VARIES).tolist() or [0]
+        varies = np.ptp(rows, axis=0) > _VARIES
+        self._varying, self._same = np.flatnonzero(varies), np.flatnonzero(~varies)
+        self._value = rows[0, self._same]
         self._projection: FloatArray | None = None
-        kept = rows[:, self._columns]
-        self._center, self._scale = kept.mean(0), np.maximum(kept.std(0), _VARIES)
+        kept = rows[:, self._varying]
+        self._center, self._scale = kept.mean(0), kept.std(0)
         if config.components is not None and config.components < kept.shape[1]:
             _, _, axes = np.linalg.svd((kept - self._center) / self._scale, full_matrices=False)
             self._projection = axes[: config.components].T
 
     @property
     def names(self) -> list[str]:
+        varying = [self._describer.names[column] for column in self._varying]
         if self._projection is not None:
-            return [f"component{i + 1}" for i in range(self._projection.shape[1])]
-        return [self._describer.names[column] for column in self._columns]
+            varying = [f"component{i + 1}" for i in range(self._projection.shape[1])]
+        return varying + [self._describer.names[column] for column in self._same]
 
     def features(self, candidates: Sequence[Candidate]) -> Tensor:
         """(n, d), one row per candidate."""
-        rows = self._describer.describe([candidate.crystal for candidate in candidates])[:, self._columns]
+        rows = self._describer.describe([candidate.crystal for candidate in candidates])
+        varying = rows[:, self._varying]
         if self._projection is not None:
-            rows = (rows - self._center) / self._scale @ self._projection
-        return torch.from_numpy(np.ascontiguousarray(rows))
+            varying = (varying - self._center) / self._scale @ self._projection
+        unlike = (rows[:, self._same] - self._value) / np.maximum(np.abs(self._value), 1.0)
+        return torch.from_numpy(np.concatenate([varying, unlike.clip(-1.0, 1.0)], axis=1))
 
 
 class Fitted:

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from surrogates.described import DescribedConfig, DescribedSurrogate
+from surrogates.standard import standard_units
 
 _CHECK_EVERY = 10
 
@@ -55,8 +56,9 @@ class EnsembleModel(Model):  # type: ignore[misc]
     def __init__(self, members: Members, x: Tensor, y: Tensor) -> None:
         super().__init__()
         self.members = members
-        self.center, self.spread = x.mean(0), x.std(0).clamp_min(1e-9)
-        self.mean, self.scale = y.mean(), y.std().clamp_min(1e-9)
+        spread = x.std(0)
+        self.center, self.spread = x.mean(0), torch.where(spread > 0, spread, 1.0)
+        self.units = standard_units([y])
         self.noise = torch.tensor(0.0, dtype=torch.float64)
 
     @property
@@ -69,12 +71,13 @@ class EnsembleModel(Model):  # type: ignore[misc]
 
     def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> Posterior:
         flat = ((X - self.center) / self.spread).reshape(-1, X.shape[-1])
-        values = self.members(flat).reshape(-1, *X.shape[:-1]) * self.scale + self.mean
+        values = self.members(flat).reshape(-1, *X.shape[:-1])
         mean = values.mean(0)
         offset = values - mean
         covariance = torch.einsum("m...i,m...j->...ij", offset, offset) / (len(values) - 1)
-        covariance = covariance + self.noise * self.scale**2 * torch.eye(X.shape[-2], dtype=X.dtype)
-        return GPyTorchPosterior(MultivariateNormal(mean, to_linear_operator(covariance)))
+        covariance = covariance + self.noise * torch.eye(X.shape[-2], dtype=X.dtype)
+        standard = GPyTorchPosterior(MultivariateNormal(mean, to_linear_operator(covariance)))
+        return self.units.untransform_posterior(standard)
 
 
 class Ensemble(DescribedSurrogate):
@@ -84,7 +87,7 @@ class Ensemble(DescribedSurrogate):
     def train(self, x: Tensor, y: Tensor, previous: Mapping[str, Any] | None) -> tuple[Model, Mapping[str, Any]]:
         config = self.config
         model = EnsembleModel(Members(config.members, x.shape[1], config.hidden), x, y[:, 0])
-        inputs, targets = (x - model.center) / model.spread, (y[:, 0] - model.mean) / model.scale
+        inputs, targets = (x - model.center) / model.spread, model.units(y[:, 0])[0]
         n_held_out = max(1, round(config.held_out * len(y)))
         is_seen = torch.ones(config.members, len(y), dtype=torch.float64)
         for member in range(config.members):
@@ -105,4 +108,4 @@ class Ensemble(DescribedSurrogate):
             optimiser.step()
         model.members.load_state_dict(kept)
         model.noise = best.mean()
-        return model, {"members": config.members, "held_out_error": float(best.mean().sqrt() * model.scale)}
+        return model, {"members": config.members, "held_out_error": float(best.mean().sqrt() * model.units.spreads[0])}

@@ -20,7 +20,7 @@ import torch
 from botorch.exceptions.warnings import UserInputWarning
 from botorch.models import SingleTaskGP, SingleTaskVariationalGP
 from botorch.models.model import Model
-from botorch.models.transforms import Normalize, Standardize
+from botorch.models.transforms import Normalize
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 from gpytorch.kernels import Kernel, LinearKernel, ScaleKernel
 from gpytorch.mlls import ExactMarginalLogLikelihood, VariationalELBO
@@ -30,6 +30,7 @@ from torch import Tensor
 
 from surrogates.described import DescribedConfig, DescribedSurrogate
 from surrogates.likelihood import load_parameters, maximise, parameters_of
+from surrogates.standard import standard_units
 
 KernelName = Literal["linear_and_rbf", "rbf", "matern"]
 
@@ -86,7 +87,7 @@ class GaussianProcess(DescribedSurrogate):
     def _exact(self, x: Tensor, y: Tensor) -> SingleTaskGP:
         d = x.shape[-1]
         return SingleTaskGP(
-            x, y, covar_module=kernel(self.config.kernel, d), outcome_transform=Standardize(m=1), input_transform=Normalize(d=d)
+            x, y, covar_module=kernel(self.config.kernel, d), outcome_transform=standard_units([y[:, 0]]), input_transform=Normalize(d=d)
         )
 
     def _train_sparse(self, x: Tensor, y: Tensor) -> tuple[Model, Mapping[str, Any]]:
@@ -98,7 +99,7 @@ class GaussianProcess(DescribedSurrogate):
                 y,
                 covar_module=kernel(self.config.kernel, d),
                 inducing_points=self.config.inducing_points,
-                outcome_transform=Standardize(m=1),
+                outcome_transform=standard_units([y[:, 0]]),
                 input_transform=Normalize(d=d),
             )
         notes = maximise(VariationalELBO(model.likelihood, model.model, num_data=len(y)), iterations=self.config.max_iterations)

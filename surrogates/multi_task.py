@@ -15,7 +15,6 @@ import torch
 from botorch.models import MultiTaskGP
 from botorch.models.model import Model
 from botorch.models.transforms import Normalize
-from botorch.models.transforms.outcome import StratifiedStandardize
 from botorch.posteriors import Posterior
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from pydantic import Field
@@ -26,6 +25,7 @@ from surrogates.described import Described, DescribedConfig, Fitted
 from surrogates.descriptors.describer import Describer
 from surrogates.gp import GaussianProcess, GaussianProcessConfig, KernelName, kernel
 from surrogates.likelihood import load_parameters, maximise, parameters_of
+from surrogates.standard import standard_units
 
 Labels = tuple[Sequence[Candidate], FloatArray]
 
@@ -69,7 +69,8 @@ class MultiTaskGaussianProcess:
 
     def fit(self, candidates: Sequence[Candidate], values: FloatArray, *, previous: Mapping[str, Any] | None = None) -> Fitted:
         """One task alone is an ordinary process."""
-        alone = GaussianProcessConfig(**self.config.model_dump(exclude={"descriptors"}), descriptors=self.config.descriptors)
+        settings = self.config.model_dump(exclude={"descriptors"}) | {"descriptors": self.config.descriptors}
+        alone = GaussianProcessConfig.model_validate(settings, context={"elements": self.config.elements})
         return GaussianProcess(alone).fit(candidates, values, previous=previous)
 
     def fit_quantities(self, labels: Mapping[str, Labels], *, previous: Mapping[str, Any] | None = None) -> Mapping[str, Fitted]:
@@ -87,7 +88,8 @@ class MultiTaskGaussianProcess:
         described = Described(self.config, everything)
         parts = [_with_task(described.features(list(known)), task) for task, (known, _) in enumerate(tasks)]
         x = torch.cat(parts)
-        y = torch.from_numpy(np.concatenate([np.asarray(values, dtype=float) for _, values in tasks]))[:, None]
+        by_task = [torch.from_numpy(np.asarray(values, dtype=float)) for _, values in tasks]
+        y = torch.cat(by_task)[:, None]
         d = x.shape[1] - 1
         model = MultiTaskGP(
             x,
@@ -95,7 +97,7 @@ class MultiTaskGaussianProcess:
             task_feature=-1,
             covar_module=kernel(self.config.kernel, d),
             all_tasks=list(range(len(tasks))),
-            outcome_transform=StratifiedStandardize(stratification_idx=-1, all_task_values=torch.arange(len(tasks))),
+            outcome_transform=standard_units(by_task),
             input_transform=Normalize(d=d + 1, indices=list(range(d))),
         )
         n, notes, optimised_at = len(y), "hyperparameters kept", 0

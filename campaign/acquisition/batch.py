@@ -15,7 +15,7 @@ from torch import Tensor
 
 from campaign.acquisition import functions
 from campaign.acquisition.aims import Aims
-from campaign.acquisition.rows import FinitePoolModel, MarginalModel, marginal_of
+from campaign.acquisition.rows import FinitePoolModel, MarginalModel
 from campaign.schema import AcquisitionConfig
 from campaign.types import FloatArray
 
@@ -65,23 +65,26 @@ def _select(
     models, scales = [output.model for output in outputs], [output.scale for output in outputs]
     weights = torch.zeros(len(pool), dtype=torch.float64) if log_weights is None else torch.from_numpy(np.asarray(log_weights, dtype=float))
     with torch.no_grad():
-        marginal = MarginalModel.of(models, [output.pool for output in outputs], scales)
+        marginal = MarginalModel.of(models, [output.pool for output in outputs], scales, aims.standards)
+        units = list(zip(outputs, aims.standards, strict=True))
         known = functions.Known(
-            torch.stack([output.values for output in outputs], 1),
-            torch.stack([marginal_of(output.model, output.labelled)[0] for output in outputs], 1),
+            torch.stack([(output.values - unit.center) / unit.spread for output, unit in units], 1),
+            MarginalModel.of(models, [output.labelled for output in outputs], standards=aims.standards).mean,
         )
         score = (functions.single(config, aims, marginal, known, seed) + weights).numpy()
-    mean, deviation = marginal.mean[:, 0].numpy(), marginal.variance[:, 0].sqrt().numpy()
+    unit = aims.standards[0]
+    mean, deviation = unit.center + unit.spread * marginal.mean[:, 0].numpy(), unit.spread * marginal.variance[:, 0].sqrt().numpy()
+    shown = unit.spread * score if config.use in functions.IN_THE_QUANTITYS_UNIT else score
     if n_choices == 0:
-        return Scores(score, mean, deviation, ())
+        return Scores(shown, mean, deviation, ())
     shortlist = _best_rows(score, max(config.shortlist, n_choices))
     places = [_places(output, shortlist) for output in outputs]
     if config.use == "greedy_mean":
         chosen = _apart(score[shortlist], n_choices, places[0], config.least_distance)
-        return Scores(score, mean, deviation, tuple(shortlist[row] for row in chosen))
+        return Scores(shown, mean, deviation, tuple(shortlist[row] for row in chosen))
     pending = outputs[0].pending
     n_pending = len(pending) if pending is not None else 0
-    model = FinitePoolModel.of(models, [_together(output, shortlist) for output in outputs], scales)
+    model = FinitePoolModel.of(models, [_together(output, shortlist) for output in outputs], scales, aims.standards)
     rows = torch.arange(len(model.mean), dtype=pool.dtype)[:, None]
     choices, waiting, labelled = torch.split(rows, [len(shortlist), n_pending, len(outputs[0].labelled)])
     if config.use == "thompson":
@@ -92,7 +95,7 @@ def _select(
         if config.use == "upper_confidence_bound":
             added = added + aims.log_probability(marginal.mean[shortlist], marginal.variance[shortlist])
         chosen = _greedy(acquisition, choices, waiting, n_choices, added, places[0], config.least_distance)
-    return Scores(score, mean, deviation, tuple(shortlist[row] for row in chosen))
+    return Scores(shown, mean, deviation, tuple(shortlist[row] for row in chosen))
 
 
 def _together(output: Output, shortlist: list[int]) -> Tensor:

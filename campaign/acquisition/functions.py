@@ -1,4 +1,4 @@
-"""Acquisition functions by name, on models of rows."""
+"""Acquisition functions by name, on models of rows, in standard units."""
 
 from __future__ import annotations
 
@@ -32,10 +32,16 @@ _STRADDLE = 1.96
 _NO_LABEL_IS_FEASIBLE = -3.0
 """The value to improve on, in standard deviations below the mean, while no label holds all bounds."""
 
+IN_THE_QUANTITYS_UNIT = frozenset({"uncertainty", "straddle"})
+"""Acquisition functions whose value is told in the quantity's unit."""
+
 
 @dataclass(frozen=True)
 class Known:
-    """What is labelled: observed values (m, outputs), NaN where an output has none, and the posterior's means there (m, outputs)."""
+    """What is labelled, in standard units: observed values (m, outputs), NaN where an output has none.
+
+    ``means`` (m, outputs) are the posterior's there.
+    """
 
     values: Tensor
     means: Tensor
@@ -74,8 +80,8 @@ def single(config: AcquisitionConfig, aims: Aims, marginal: MarginalModel, known
         case "greedy_mean":
             return aims.gain(mean) + aims.log_probability(mean, marginal.variance)
         case "upper_confidence_bound" | "thompson":
-            spread = (deviation[:, : len(aims.objectives)] / torch.tensor(aims.spreads[: len(aims.objectives)])).pow(2)
-            spread = (spread * torch.tensor(aims.weights).pow(2)).sum(-1).sqrt()
+            weights = torch.tensor(aims.weights, dtype=deviation.dtype)
+            spread = (deviation[:, : len(aims.objectives)] * weights).square().sum(-1).sqrt()
             return aims.gain(mean) + config.beta * spread + aims.log_probability(mean, marginal.variance)
         case "log_expected_hypervolume_improvement":
             return _over(marginal, _hypervolume_improvement(config, aims, marginal, known.filled(), seed))

@@ -53,7 +53,8 @@ def select_levels(
     features of what is under way; ``allowed`` (levels, n) pairs that may be chosen, of each level at most ``room`` of them."""
     n_levels, n = len(at_level), len(at_level[0])
     parts = [*at_level, *([pending] if pending is not None else [])]
-    whole = FinitePoolModel.of([model], [torch.cat(parts)], has_noise=True)
+    unit = aims.standards[0]
+    whole = FinitePoolModel.of([model], [torch.cat(parts)], standards=[unit], has_noise=True)
     finite = whole.scaled(aims.factor)
     rows = torch.arange(len(finite.mean), dtype=torch.float64)[:, None]
     pairs = rows[: n_levels * n]
@@ -89,7 +90,8 @@ def select_levels(
             left[row // n] -= 1
             finite = finite.observing(row)
     score = first if first is not None else torch.zeros(len(pairs), dtype=torch.float64)
-    mean, deviation = whole.mean[: n_levels * n, 0], whole.covariance[0].diagonal()[: n_levels * n].sqrt()
+    mean = unit.center + unit.spread * whole.mean[: n_levels * n, 0]
+    deviation = unit.spread * whole.covariance[0].diagonal()[: n_levels * n].sqrt()
     shape = (n_levels, n)
     return LevelScores(
         score.reshape(shape).numpy(), mean.reshape(shape).numpy(), deviation.reshape(shape).numpy(), tuple(divmod(row, n) for row in chosen)

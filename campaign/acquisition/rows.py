@@ -1,6 +1,7 @@
 """Posteriors over finitely many points as BoTorch models whose inputs are row numbers: X (..., q, 1).
 
-A model with several outputs treats them as independent of each other.
+A model with several outputs treats them as independent of each other. ``standards`` by output: the rows are in standard units, the models
+behind them in the quantities' own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from botorch.posteriors import GPyTorchPosterior, Posterior
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
 from linear_operator import to_linear_operator
 from torch import Tensor
+
+from campaign.units import Standard
 
 _CHUNK = 1024
 _JITTER = 1e-7
@@ -71,6 +74,10 @@ def marginal_of(model: Model, points: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(means), torch.cat(variances).clamp_min(0)
 
 
+def _by_model(n: int, scales: Sequence[float], standards: Sequence[Standard]) -> tuple[Sequence[float], Sequence[Standard]]:
+    return list(scales) or [1.0] * n, list(standards) or [Standard()] * n
+
+
 class MarginalModel(RowModel):
     """The points one by one: means (n, m) and variances (n, m) of m outputs."""
 
@@ -79,11 +86,16 @@ class MarginalModel(RowModel):
         self.mean, self.variance = mean, variance
 
     @classmethod
-    def of(cls, models: Sequence[Model], points: Sequence[Tensor], scales: Sequence[float] = ()) -> MarginalModel:
+    def of(
+        cls, models: Sequence[Model], points: Sequence[Tensor], scales: Sequence[float] = (), standards: Sequence[Standard] = ()
+    ) -> MarginalModel:
         """The marginal posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations."""
-        found = [marginal_of(model, rows) for model, rows in zip(models, points, strict=True)]
-        factor = torch.tensor(list(scales) or [1.0] * len(models), dtype=found[0][1].dtype) ** 2
-        return cls(torch.stack([mean for mean, _ in found], 1), torch.stack([variance for _, variance in found], 1) * factor)
+        means, variances = [], []
+        for model, rows, scale, unit in zip(models, points, *_by_model(len(models), scales, standards), strict=True):
+            mean, variance = marginal_of(model, rows)
+            means.append((mean - unit.center) / unit.spread)
+            variances.append(variance / unit.spread**2 * scale**2)
+        return cls(torch.stack(means, 1), torch.stack(variances, 1))
 
     def joint(self, rows: Tensor, output: int) -> MultivariateNormal:
         return MultivariateNormal(self.mean[rows, output], to_linear_operator(self.variance[rows, output][..., None]))
@@ -99,26 +111,34 @@ class FinitePoolModel(RowModel):
 
     @classmethod
     def of(
-        cls, models: Sequence[Model], points: Sequence[Tensor], scales: Sequence[float] = (), *, has_noise: bool = False
+        cls,
+        models: Sequence[Model],
+        points: Sequence[Tensor],
+        scales: Sequence[float] = (),
+        standards: Sequence[Standard] = (),
+        *,
+        has_noise: bool = False,
     ) -> FinitePoolModel:
         """The joint posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations.
 
         ``has_noise``: labels have the noise that the first model inferred.
         """
         means, covariances = [], []
-        for model, rows, scale in zip(models, points, list(scales) or [1.0] * len(models), strict=True):
+        scales, standards = _by_model(len(models), scales, standards)
+        for model, rows, scale, unit in zip(models, points, scales, standards, strict=True):
             with torch.no_grad():
                 joint = model.posterior(rows).distribution
-            covariance = joint.covariance_matrix * scale**2
+            covariance = joint.covariance_matrix / unit.spread**2 * scale**2
             covariance = (covariance + covariance.mT) / 2
             jitter = _JITTER * covariance.diagonal().max().clamp_min(1e-12)
-            means.append(joint.mean)
+            means.append((joint.mean - unit.center) / unit.spread)
             covariances.append(covariance + jitter * torch.eye(len(rows), dtype=covariance.dtype))
         noise = None
         if has_noise:
             with torch.no_grad():
                 with_noise = models[0].posterior(points[0], observation_noise=True).variance.reshape(-1)
-            noise = (with_noise - models[0].posterior(points[0]).variance.detach().reshape(-1)).clamp_min(0)
+                without = models[0].posterior(points[0]).variance.reshape(-1)
+            noise = (with_noise - without).clamp_min(0) / standards[0].spread ** 2
         return cls(torch.stack(means, 1), torch.stack(covariances), noise)
 
     def joint(self, rows: Tensor, output: int) -> MultivariateNormal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from ruamel.yaml.error import YAMLError
 from campaign import config as configs
 from campaign.config import LoadedConfig
 from campaign.errors import InputError
+from campaign.ledger.engines import JOURNAL
 from campaign.schema import Frame, VirtualConfig
+from campaign.text import text_of
 
 
 class BacktestConfig(Frame):
@@ -63,6 +66,30 @@ class Backtest:
         document.setdefault("failure_policy", {"crash": {"retries": 0}, "not_converged": {"retries": 0}, "pause_above": 1.0})
         return configs.validate(document, folder=self.folder, source=self.folder / f"{config.name}, strategy {strategy}")
 
+    @staticmethod
+    def meaning(loaded: LoadedConfig) -> list[Any]:
+        """What a run's config names but does not hold: levels of theory, and where there are any, contents of files and own modules."""
+        fidelities = {name: fidelity.key for name, fidelity in loaded.parts.fidelities.items()}
+        sources = (*loaded.config.initial_data, *loaded.config.candidate_pools)
+        named = {source.path: _contents((loaded.folder / source.path).resolve()) for source in sources}
+        return [fidelities, *([named] if named else []), *([loaded.code] if loaded.code else [])]
+
+    def problem(self, strategy: str) -> list[Any]:
+        """All that a strategy is measured on: two backtests of the same problem give values that can be compared."""
+        document = self.config.model_dump(mode="json", exclude={"name", "strategies", "baseline", "workers"})
+        return [document, self.config.strategies[strategy], *self.meaning(self.campaign(strategy, self.config.first_seed))]
+
+
+def _contents(path: Path) -> str:
+    """A hash of a file, or of all files of a folder; of a campaign its ledger counts."""
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path] if path.exists() else []
+    if (journal := path / JOURNAL).exists():
+        files = [journal]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.relative_to(path).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
 
 def merged(base: Any, over: Any) -> Any:
     """A mapping with another's keys laid over it, level by level; lists are replaced whole."""
@@ -74,11 +101,10 @@ def merged(base: Any, over: Any) -> Any:
 
 def document_of(path: Path, what: str) -> Any:
     """The content of a YAML file. Raises InputError, which calls the file ``what`` it should be."""
+    text = text_of(path, what)
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read the {what} {path}: {error.strerror}") from error
-    except YAMLError as error:
+        return YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no valid YAML: {error}") from error
 
 

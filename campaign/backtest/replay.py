@@ -124,8 +124,7 @@ def _values(oracle: Oracle, quantity: str) -> list[float]:
 def _path(backtest: Backtest, folder: Path, strategy: str, seed: int) -> Path:
     """Named by settings and by what labels mean, a table's content included."""
     loaded = backtest.campaign(strategy, seed)
-    meaning = {name: fidelity.key for name, fidelity in loaded.parts.fidelities.items()}
-    digest = content_hash([loaded.resolved(), meaning])[:12]
+    digest = content_hash([loaded.resolved(), *backtest.meaning(loaded)])[:12]
     return folder / "runs" / f"{strategy.replace(' ', '_')}-{seed}-{digest}.json"
 
 

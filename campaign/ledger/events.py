@@ -36,13 +36,17 @@ class CampaignCreated(Event, frozen=True, kw_only=True):
 
 
 class ConfigRevised(Event, frozen=True, kw_only=True):
-    """The whole resolved config from here on; ``accepted`` names what the user allowed to change."""
+    """The whole resolved config from here on; ``accepted`` names what the user allowed to change.
+
+    ``code``: hashes of the user's own modules by component; empty in ledgers that are older than that.
+    """
 
     revision: int
     sha256: str
     config: dict[str, Any]
     fidelities: dict[str, str]
     accepted: tuple[str, ...] = ()
+    code: dict[str, str] = {}
 
 
 class SessionStarted(Event, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ class _Side:
 
     @property
     def unit(self) -> str:
-        return self.loaded.parts.quantities()[self.objective.quantity].unit
+        return self.loaded.quantities()[self.objective.quantity].unit
 
     @property
     def objective(self) -> Objective:
@@ -57,7 +57,7 @@ def write_comparison(campaigns: Sequence[Campaign], path: Path) -> Path:
     axis = f"{sides[0].objective.quantity} ({sides[0].unit})"
     summaries = [summary(side.state, side.loaded, side.oracle, side.unit) for side in sides]
     keys = list(dict.fromkeys(key for found in summaries for key in found))
-    fidelities = {side.name: side.loaded.parts.fidelities[side.oracle].key for side in sides}
+    fidelities = {side.name: side.loaded.fidelity_keys[side.oracle] for side in sides}
     page = render(
         "compare.html.j2",
         name=" and ".join(side.name for side in sides),

@@ -27,7 +27,7 @@ _BEST = 20
 def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReader, folder: Path) -> Path:
     """Write ``report.html`` and the CIF files of the best structures below a folder; returns the page."""
     objective, oracle = loaded.config.objective.objective, objective_oracle(loaded)
-    unit = loaded.parts.quantities()[objective.quantity].unit
+    unit = loaded.quantities()[objective.quantity].unit
     axis = f"{objective.quantity} ({unit})"
     best = best_labels(state, objective, oracle, _BEST)
     relaxed = reader.crystals([state.labels[candidate, oracle].crystal or candidate for candidate, _ in best])

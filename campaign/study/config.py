@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -153,12 +153,18 @@ class Study:
             raise InputError(f"{value.path} has no strategy {value.strategy!r}", hint=f"there are {', '.join(found.config.strategies)}")
         return found
 
+    @property
+    def component(self) -> PluginSpec:
+        """The trainable component or surrogate, without the settings that are searched."""
+        value = self.config.value
+        assert not isinstance(value, BacktestValue)
+        return PluginSpec(group=value.group, use=value.component, params=value.params, module_folder=str(self.folder))
+
     def with_settings(self, settings: Mapping[str, Any]) -> Backtest | PluginSpec:
         """The backtest, or the component, with values laid at their dotted keys. Raises InputError where they do not fit the schema."""
         value = self.config.value
         if not isinstance(value, BacktestValue):
-            params = laid(value.params, settings)
-            return PluginSpec(group=value.group, use=value.component, params=params, module_folder=str(self.folder))
+            return replace(self.component, params=laid(value.params, settings))
         base = self.backtest
         document = base.config.model_dump(mode="json")
         document["strategies"][value.strategy] = laid(document["strategies"][value.strategy], settings)

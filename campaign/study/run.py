@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from campaign.code import code_key
 from campaign.errors import InputError
 from campaign.executors import make_executor
 from campaign.ledger.lock import FolderLock
@@ -54,6 +55,14 @@ def opened(study: Study, folder: Path) -> optuna.Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             found.set_metric_names(list(config.directions))
     _keep(found, "meaning", meaning, f"the study {config.name} in {folder} has another value, goals or space")
+    if isinstance(config.value, BacktestValue):
+        if not (study.folder / config.value.path).exists():
+            return found
+        problem = content_hash(study.backtest.problem(config.value.strategy))
+        told = f"the study {config.name} in {folder} began on another problem: {config.value.path}, or a file or module of it, has changed"
+        _keep(found, "problem", problem, told)
+    elif key := code_key(study.component):
+        _keep(found, "code", key, f"the study {config.name} in {folder} began with other code of {config.value.component}")
     return found
 
 

@@ -16,6 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from campaign import calibration, ladder, metrics, tables, versions
 from campaign.artifacts import ArtifactStore
@@ -42,7 +43,12 @@ _LOGGED = "oreloop.rounds_logged"
 
 
 def default_uri(folder: Path) -> str:
-    return f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    """Of a SQLite file in a folder of any name: as a SQLite URI where the path has what a URL would take for its query or a code.
+
+    Quoted twice, as SQLAlchemy takes one layer off and SQLite the other.
+    """
+    path = str((folder / "mlflow.db").resolve())
+    return f"sqlite:///file:{quote(quote(path))}?uri=true" if set(path) & set("?#%") else f"sqlite:///{path}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class MlflowTracker:
         self._closing = True
         deadline = time.monotonic() + _FINISH_SECONDS
         while self._thread.is_alive() and time.monotonic() < deadline:
-            self._record_run()
+            self.update()
             self._wake.set()
             self._thread.join(0.05)
 
@@ -179,7 +185,8 @@ class MlflowTracker:
                 is_behind = not self._flush(client, closing)
             except Exception as error:
                 is_behind = True
-                self._warn(error)
+                if not (self._run is not None and self._has_opened and self._begins_anew(client, self._run)):
+                    self._warn(error)
                 if closing:
                     return
             if closing and not is_behind:
@@ -203,6 +210,8 @@ class MlflowTracker:
                 self._created = self._create(client)
             return False
         if not self._has_opened:
+            if self._begins_anew(client, self._run):
+                return False
             self._open(client, self._run)
         self._log_rounds(client, self._run)
         drawing, self._drawing = self._drawing, None
@@ -218,9 +227,26 @@ class MlflowTracker:
             client.set_terminated(self._run, status=self._status)
         return True
 
+    def _begins_anew(self, client: MlflowClient, run: str) -> bool:
+        """Whether the run was deleted, so that a new one has to begin, with all rounds in it."""
+        if not _is_deleted(client, run):
+            return False
+        log.warning("the MLflow run %s was deleted; a new one begins, with all that the ledger holds", run)
+        self._run, self._has_opened = None, False
+        self._rounds.clear()
+        self._seen_rounds = set()
+        return True
+
     def _create(self, client: MlflowClient) -> str:
-        name = self._config.tracking.experiment
-        experiment = client.get_experiment_by_name(name)
+        name, n = self._config.tracking.experiment, 1
+        while (experiment := client.get_experiment_by_name(name)) is not None and experiment.lifecycle_stage == "deleted":
+            n += 1
+            name = f"{self._config.tracking.experiment}-{n}"
+        if n > 1:
+            deleted = self._config.tracking.experiment
+            log.warning(
+                "the MLflow experiment %s was deleted; the run goes to %s (mlflow experiments restore brings it back)", deleted, name
+            )
         if experiment is not None:
             identity = experiment.experiment_id
         else:
@@ -233,6 +259,8 @@ class MlflowTracker:
 
     def _open(self, client: MlflowClient, run: str) -> None:
         """Go on in the run: config revisions as artifacts, settings that may change as tags."""
+        if self._monitor is not None:
+            self._monitor.finish()
         client.update_run(run, status="RUNNING")
         logged = int(client.get_run(run).data.tags.get(_LOGGED, "-1"))
         self._rounds = deque(item for item in self._rounds if item.round > logged)
@@ -282,6 +310,17 @@ class MlflowTracker:
             client.log_text(run, table.to_json(orient="split", index=False), f"tables/{name}.json")
         shown = [{"path": f"tables/{name}.json", "type": "table"} for name in drawing.tables]
         client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(shown))
+
+
+def _is_deleted(client: MlflowClient, run: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run).info.lifecycle_stage == "deleted")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return True
+        raise
 
 
 def ui_command(uri: str, port: int) -> list[str]:

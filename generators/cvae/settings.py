@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from campaign.crystals.so3 import PowerSpectrum
 from campaign.errors import InputError
-from campaign.parameters import ConfigPath
+from campaign.parameters import ConfigPath, Window
 from campaign.reading.structures import read_structures
 from campaign.types import Crystal
 from generators.cvae.environment import Environment, prototype, prototypes
@@ -72,7 +72,7 @@ class RefineConfig(Frame):
     again: Literal["shells", "spectra"] = Field(
         "spectra", description="First stages of those: distances find bonds at the least cost, spectra come nearer to the target."
     )
-    volume: tuple[float, float] = Field((6.0, 12.0), description="Least and largest volume per atom (angstrom^3) at each start.")
+    volume: Window = Field((6.0, 12.0), description="Least and largest volume per atom (angstrom^3) at each start.")
     cutoffs: tuple[tuple[float, float], ...] = Field(
         ((3.0, 1.0),), description="Longer radii (angstrom) and widths (1/angstrom^2) of the spectra before the target's own."
     )

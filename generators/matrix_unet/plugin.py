@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import InputError
-from campaign.parameters import ConfigPath
+from campaign.parameters import ConfigPath, Window
 from campaign.protocols import GenerationContext
 from campaign.types import FORMATION_ENERGY, Checkpoint, Crystal, LabelledCandidate, Proposal
 from generators.matrix_unet.choice import SiteChoice
@@ -67,7 +67,7 @@ class ConditionalConfig(Frame):
     training: TrainingConfig = TrainingConfig()
     steps: int = Field(20, ge=1, description="Steps of the sampler, one or two calls of the network each.")
     least_distance: float = Field(1.0, gt=0, description="Shortest distance between atoms (angstrom) of what is proposed.")
-    volume_per_atom: tuple[float, float] = Field((4.0, 60.0), description="Least and largest volume per atom (angstrom^3) proposed.")
+    volume_per_atom: Window = Field((4.0, 60.0), description="Least and largest volume per atom (angstrom^3) proposed.")
 
 
 class FlowMatchingConfig(ConditionalConfig):
@@ -114,7 +114,7 @@ class ModifierConfig(ConditionalConfig):
         "periodic", description="regression: the paper's loss at the cell's borders, over 26 images, by coordinate, or without periodicity."
     )
     starts: float = Field(0.5, gt=0, le=1, description="Best share (1) of the unstable labelled crystals that are modified.")
-    lower_by: tuple[float, float] = Field((0.02, 0.3), description="Least and largest energy (eV/atom) by which the wish is lower.")
+    lower_by: Window = Field((0.02, 0.3), description="Least and largest energy (eV/atom) by which the wish is lower.")
 
     @model_validator(mode="after")
     def _ordered(self) -> ModifierConfig:

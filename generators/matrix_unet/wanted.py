@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from campaign.parameters import Window
 from campaign.types import SearchSpace
 from generators.formulas import Formula, FormulaText, check_formula, formulas_of
 from generators.polymorphs import PolymorphDataset
@@ -26,7 +27,7 @@ class WantedConfig(BaseModel):
     energies: tuple[float, ...] = Field(
         (), description="Formation energies (eV/atom), such as a schedule from the hull downward; drawn between the bounds where empty."
     )
-    energy_between: tuple[float, float] | None = Field(
+    energy_between: Window | None = Field(
         None, description="Least and largest formation energy (eV/atom) drawn; the lowest fifth of the labelled ones by default."
     )
     every: bool = Field(False, description="Every combination of formulas, space groups and energies in turn, in place of random ones.")

@@ -18,6 +18,7 @@ from campaign.errors import InputError
 from campaign.parameters import ConfigPath
 from campaign.protocols import GenerationContext
 from campaign.types import Checkpoint, Crystal, LabelledCandidate, Objective, Proposal
+from campaign.units import Standard
 from generators.metrics import generation, phase_share
 from generators.networks.training import on_device
 from generators.pcdvae.data import NEIGHBOURHOODS, check_phases, examples_of
@@ -198,7 +199,8 @@ class PCDVAEGenerator:
             if objective.direction == "match":
                 raise InputError("optimisation: form plain makes a property large or small", hint="set form: held to match a value")
             return Plain(model, sign=1.0 if objective.direction == "maximize" else -1.0)
-        standard = (encoded.gain - encoded.gain.mean()) / encoded.gain.std().clamp_min(1e-9)
+        unit = Standard.of(encoded.gain.numpy())
+        standard = (encoded.gain - unit.center) / unit.spread
         with torch.no_grad():
             known = conditions(model, encoded.mean)
         return Held(model, fit_ensemble(known, standard), prior, settings.caution, settings.prior)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from campaign.errors import InputError
 from campaign.types import Checkpoint, Crystal, FloatArray
+from campaign.units import Standard
 from generators.networks.graph import batch_of
 from generators.networks.layers import observing
 from generators.networks.training import on_device
@@ -172,7 +173,7 @@ def _standardise(model: PCDVAE, examples: Sequence[Example]) -> None:
     model.lattice_mean.copy_(torch.as_tensor(cells.mean(0)))
     model.lattice_deviation.copy_(torch.as_tensor(cells.std(0).clip(1e-2)))
     model.property_mean.copy_(torch.as_tensor(values.mean(0).filled(0.0)))
-    model.property_deviation.copy_(torch.as_tensor(values.std(0).filled(1.0).clip(1e-6)))
+    model.property_deviation.copy_(torch.as_tensor([Standard.of(column.compressed()).spread for column in values.T]))
     model.known.copy_(_elements(examples))
 
 

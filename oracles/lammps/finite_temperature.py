@@ -62,6 +62,7 @@ class LammpsFiniteTemperature:
 
     Config = FiniteTemperatureConfig
     quantities = (BULK_MODULUS, ENERGY_PER_ATOM, VOLUME_PER_ATOM)
+    energy_zero = "free atoms"
 
     def __init__(self, config: FiniteTemperatureConfig) -> None:
         self.config = config

@@ -1,8 +1,9 @@
 """Modified embedded-atom potentials: the built-in ones as data, and LAMMPS' files read and written.
 
 LAMMPS' parameter files name elements by index alone; which index is which element is stated elsewhere, and a wrong order gives wrong
-numbers without a word. So the order is read from the file: a parameter file repeats each element's cohesive energy, nearest-neighbour
-distance and alpha under its index (i,i), and these must be the library's of that element.
+numbers without a word. So the order is read from the file's comment, or from its values: most parameter files repeat each element's
+cohesive energy and alpha under its index (i,i), and these must be the library's of that element. Where a file says neither, the config
+has to. What a file is called proves nothing; the files that LAMMPS itself brings, whose names were checked, are the exception.
 """
 
 from __future__ import annotations
@@ -74,9 +75,18 @@ class MeamPotential:
         library.write_text(self.library_text())
         parameters.write_text(self.parameter_text())
         order, types = " ".join(self.elements), " ".join(elements)
-        return ["pair_style meam", f"pair_coeff * * {library} {order} {parameters} {types}"] + [
+        return ["pair_style meam", f"pair_coeff * * {quoted(library)} {order} {quoted(parameters)} {types}"] + [
             f"mass {i} {self.parameters[symbol]['mass']}" for i, symbol in enumerate(elements, start=1)
         ]
+
+
+def quoted(path: Path) -> str:
+    """A path as one word of a LAMMPS command, whatever its folders are called: within quotes LAMMPS expands no ``$`` and sees no ``#``."""
+    text = str(path)
+    mark = next((mark for mark in ('"', "'", '"""') if mark not in text), None)
+    if mark is None or "\n" in text:
+        raise InputError(f"LAMMPS cannot open {text!r}", hint="set TMPDIR to a folder whose name has no quotation marks")
+    return f"{mark}{text}{mark}"
 
 
 def builtin_names() -> list[str]:
@@ -130,17 +140,20 @@ def read_library(text: str, file: str) -> dict[str, LibraryEntry]:
     return entries
 
 
-def index_order(parameters: str, library: Mapping[str, LibraryEntry], file: str, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """The library labels that indices 1.. of a parameter file stand for, as the file itself says: its comment, its name, or its values.
+def index_order(
+    parameters: str, library: Mapping[str, LibraryEntry], file: str, given: Sequence[str] = (), *, is_named_by_order: bool = False
+) -> tuple[str, ...]:
+    """The library labels that indices 1.. of a parameter file stand for: by its comment, its values, or the config.
 
-    ``given``: an order of elements or labels from elsewhere (a config), which must agree and is never believed alone. Raises InputError
-    where the file contradicts itself or the given order, or does not say.
+    ``given``: the config's order of elements or labels, which must agree with what the file says and is taken where the file is silent.
+    ``is_named_by_order``: the file's name is known to say its order. Raises InputError where the file contradicts itself or the given
+    order, or where nothing says it.
     """
     statements = [
         (order, source)
         for order, source in (
             (_stated(parameters, library), "its own comment"),
-            (_named(file, library), "its own name"),
+            (_named(file, library) if is_named_by_order else (), "its own name"),
             (_labels(given, library), "the config"),
         )
         if order
@@ -149,15 +162,30 @@ def index_order(parameters: str, library: Mapping[str, LibraryEntry], file: str,
     for order, source in statements:
         _check_evidence(order, source, evidence, library, file)
     of_file = next((order for order, source in statements if source != "the config"), ()) or _deduced(parameters, evidence, library)
+    if not of_file and given:
+        return _of_all_indices(_labels(given, library), parameters, file)
     if not of_file:
         raise InputError(
-            f"{file} does not say which element each index is",
-            hint=f"write it into the file's first line, as in `# use with {' '.join(given) or 'Ni Fe'} from library.meam`",
+            f"{file} does not say which element each index is, and what a file is called proves nothing",
+            hint="name the elements of indices 1, 2, ... in this order with elements: [Ni, Fe] in the config, as the source of the file "
+            "tells it, or in the file's first line, as in `# use with Ni Fe from library.meam`",
         )
     asked = [library[label].element for label in _labels(given, library)]
     if asked and asked != [library[label].element for label in of_file]:
         raise InputError(f"{file} says that its indices are {' '.join(of_file)}, the config says {' '.join(given)}")
     return of_file
+
+
+def _of_all_indices(order: tuple[str, ...], parameters: str, file: str) -> tuple[str, ...]:
+    """Raises InputError where the parameters have an index beyond the order."""
+    largest = max(_indices(parameters), default=0)
+    if largest > len(order):
+        raise InputError(f"{file} has parameters for index {largest}, but elements: names {len(order)}: {' '.join(order)}")
+    return order
+
+
+def _indices(parameters: str) -> set[int]:
+    return {int(i) for group in _INDEX.findall(parameters) for i in group.split(",")}
 
 
 def _check_evidence(
@@ -225,9 +253,8 @@ def _tell(values: Mapping[str, float]) -> str:
 
 def _deduced(parameters: str, evidence: Mapping[int, Mapping[str, float]], library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
     """The order that the values on the diagonal leave; empty where they leave several."""
-    indices = {int(i) for group in _INDEX.findall(parameters) for i in group.split(",")}
     order = []
-    for index in range(1, max(indices, default=0) + 1):
+    for index in range(1, max(_indices(parameters), default=0) + 1):
         fits = [label for label, entry in library.items() if index in evidence and _agrees(entry, evidence[index])]
         if len({library[label].element for label in fits}) != 1:
             return ()

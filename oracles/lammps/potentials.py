@@ -20,9 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
-from oracles.lammps import kim, meam
+from oracles.lammps import kim, meam, tables
+from oracles.lammps.tables import file_text, plain_bytes
 
 _CITATION = re.compile(r"CITATION:?\s*(.*?)\s*(?:COMMENT:.*)?$", re.MULTILINE)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _UNITS = re.compile(r"UNITS:\s*(\w+)")
 
 
@@ -34,7 +36,9 @@ class PotentialFileConfig(BaseModel):
     file: ConfigPath = Field(description="The potential file, of a kind that LAMMPS reads in metal units.")
     library: ConfigPath | None = Field(None, description="MEAM: the file with the elements' parameters. SNAP: the .snapparam file.")
     style: str | None = Field(None, description="LAMMPS' pair style; from the file's name by default.")
-    elements: tuple[str, ...] | None = Field(None, description="Order of the elements in the file; must agree with what the file says.")
+    elements: tuple[str, ...] | None = Field(
+        None, description="MEAM: elements of indices 1, 2, ... where the file does not say them; must agree where it does."
+    )
 
 
 class Potential(Protocol):
@@ -77,9 +81,10 @@ class FilePotential:
 
     def commands(self, folder: Path, elements: Sequence[str]) -> list[str]:
         paths = []
-        for name, content in self.contents.items():
-            (folder / name).write_bytes(content)
-            paths.append(str(folder / name))
+        for i, (name, content) in enumerate(self.contents.items(), start=1):
+            path = folder / f"{i}-{_UNSAFE.sub('_', name)}"
+            path.write_bytes(content)
+            paths.append(meam.quoted(path))
         masses = [f"mass {i} {atomic_masses[atomic_numbers[symbol]]}" for i, symbol in enumerate(elements, start=1)]
         types = " ".join((self.labels or {}).get(symbol, symbol) for symbol in elements)
         if self.style == "meam":
@@ -155,7 +160,7 @@ def from_file(config: PotentialFileConfig) -> FilePotential:
         )
     style, elements_in = _KINDS[kind]
     content = _read(path)
-    text = content.decode(errors="replace")
+    text = file_text(content, path.name)
     units = _UNITS.search(text[:2000])
     if units and units[1] != "metal":
         raise InputError(f"{path.name} is in LAMMPS' units {units[1]}, expected metal (eV, angstrom)")
@@ -167,6 +172,8 @@ def from_file(config: PotentialFileConfig) -> FilePotential:
         return _snap(config, plain, text)
     try:
         elements = elements_in(text)
+        if kind in tables.KINDS:
+            tables.check(text, kind, path.name)
     except (IndexError, ValueError) as error:
         raise InputError(f"{path.name} is no file of pair style {style}: its elements cannot be read ({error})") from error
     unknown = [element for element in elements if element not in atomic_numbers]
@@ -179,7 +186,7 @@ def from_file(config: PotentialFileConfig) -> FilePotential:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return plain_bytes(path.read_bytes(), path.name)
     except OSError as error:
         raise InputError(f"cannot read the potential file {path}: {error.strerror}", hint="check the path") from error
 
@@ -188,9 +195,9 @@ def _meam(config: PotentialFileConfig, plain: FilePotential, text: str) -> FileP
     if config.library is None:
         raise InputError(f"{plain.name}: a MEAM potential has two files", hint="name the one with the elements' parameters with library:")
     content = _read(config.library)
-    library = meam.read_library(content.decode(errors="replace"), config.library.name)
+    library = meam.read_library(file_text(content, config.library.name), config.library.name)
     given = config.elements or ()
-    order = meam.index_order(text, library, plain.name, given)
+    order = meam.index_order(text, library, plain.name, given, is_named_by_order=config.file.parent == shipped_folder())
     labels = {library[label].element: label for label in order}
     library_name = config.library.name if config.library.name != plain.name else f"library-{plain.name}"
     contents = {library_name: content, **plain.contents}

@@ -65,6 +65,8 @@ class LammpsMechanics:
 class Lammps(StaticOracle):
     """Energy, volume, relaxed crystal and its phase; forces, bulk modulus and elastic tensor where asked."""
 
+    energy_zero = "free atoms"
+
     Config: type[LammpsConfig] = LammpsConfig
     config: LammpsConfig
 

@@ -113,10 +113,15 @@ def test_an_order_in_the_config_is_checked_against_the_file(tmp_path: Path) -> N
     values = PotentialFileConfig(file=mixture, library=tmp_path / "library.meam")
     assert potentials.from_file(values).elements == ("Ni", "Fe"), "deduced from the values under each index"
     mixture.write_text("rc = 4.5\nEc(1,2) = 4.4\n")
-    for elements in (None, ("Ni", "Fe")):
+    for silent in (mixture, tmp_path / "FeNi.meam"):
+        silent.write_text(mixture.read_text())
         with pytest.raises(InputError, match="does not say which element") as error:
-            potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam", elements=elements))
+            potentials.from_file(PotentialFileConfig(file=silent, library=tmp_path / "library.meam"))
         assert "use with Ni Fe from" in error.value.hint
+        said = PotentialFileConfig(file=silent, library=tmp_path / "library.meam", elements=("Ni", "Fe"))
+        assert potentials.from_file(said).order == ("Ni", "Fe"), "a file's name is no order"
+    with pytest.raises(InputError, match="index 2, but elements: names 1"):
+        potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam", elements=("Ni",)))
     mixture.write_text("# use with Ni Fe from library.meam\nrc = 4.5\nEc(1,2) = 4.4\n")
     assert potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam")).order == ("Ni", "Fe")
     with pytest.raises(InputError, match="its indices are Ni Fe, the config says Fe Ni"):
@@ -159,3 +164,69 @@ def test_openkims_copy_of_the_built_in_potential_gives_the_same_energy() -> None
 
 def test_library_labels_are_elements() -> None:
     assert [meam.element_of(label) for label in ("Ni", "AlS", "Sn5", "C", "H", "Qq")] == ["Ni", "Al", "Sn", "C", "H", ""]
+
+
+def aluminium_nickel(target: Path) -> Path:
+    """A file of two elements that ships with LAMMPS, as eam/alloy."""
+    path = target / "NiAlH.eam.alloy"
+    path.write_bytes((folder() / "NiAlH_jea.eam.alloy").read_bytes())
+    return path
+
+
+def energy(potential: potentials.Potential) -> float:
+    with LammpsEngine(potential) as engine:
+        engine.load(ordered_binary("Al", "Ni"))
+        engine.evaluate()
+        return float(engine.figures()["pe"])
+
+
+@pytest.mark.parametrize("name", ["my potential.eam.alloy", "a$b.eam.alloy", "a#b.eam.alloy", "it's.eam.alloy", "Ünï.eam.alloy"])
+def test_names_and_folders_may_hold_any_letters(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = aluminium_nickel(tmp_path)
+    odd = tmp_path / "a $folder #1"
+    odd.mkdir()
+    theirs = shutil.copy(plain, odd / name)
+    monkeypatch.setenv("TMPDIR", str(odd))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert energy(potentials.from_file(PotentialFileConfig(file=theirs))) == energy(potentials.from_file(PotentialFileConfig(file=plain)))
+    assert np.isfinite(Lammps(LammpsConfig()).evaluate(elemental("Ni")).value("energy_per_atom")), "a MEAM potential of ours"
+
+
+@pytest.mark.parametrize("change", ["windows", "old mac", "byte order mark"])
+def test_line_ends_and_byte_order_marks_change_no_number(tmp_path: Path, change: str) -> None:
+    plain = aluminium_nickel(tmp_path)
+    theirs, content = tmp_path / "theirs.eam.alloy", plain.read_bytes()
+    changed = {
+        "windows": content.replace(b"\n", b"\r\n"),
+        "old mac": content.replace(b"\n", b"\r"),
+        "byte order mark": b"\xef\xbb\xbf" + content,
+    }
+    theirs.write_bytes(changed[change])
+    known, found = (potentials.from_file(PotentialFileConfig(file=path)) for path in (plain, theirs))
+    assert found.sha256 == known.sha256
+    assert energy(found) == energy(known)
+
+
+def test_damaged_or_misnamed_tables_are_refused_by_name(tmp_path: Path) -> None:
+    plain = aluminium_nickel(tmp_path)
+    text = plain.read_text()
+
+    def refused(name: str, content: bytes, message: str) -> InputError:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=message) as error:
+            potentials.from_file(PotentialFileConfig(file=tmp_path / name))
+        assert name in error.value.message
+        return error.value
+
+    refused("cut.eam.alloy", text[: len(text) // 2].encode(), "is cut off: expected")
+    refused("wide.eam.alloy", text.encode("utf-16"), "no plain text")
+    place = text.index("-", 2000)
+    refused(
+        "minus.eam.alloy", (text[:place] + "\u2212" + text[place + 1 :]).encode(), r"line \d+: expected plain ASCII, found '.' \(U\+2212\)"
+    )
+    refused("point.eam.alloy", (text[:place] + "-0,5 " + text[place + 5 :]).encode(), "expected a number, found '-0,5")
+    assert "style: eam/alloy" in refused("named.eam.fs", text.encode(), "is called eam/fs, but holds the .* eam/alloy file").hint
+    double = next(
+        path for path in sorted(folder().glob("*.eam.fs")) if len(potentials.from_file(PotentialFileConfig(file=path)).elements) > 1
+    )
+    assert "style: eam/fs" in refused("named.eam.alloy", double.read_bytes(), "is called eam/alloy, but holds the .* eam/fs file").hint

@@ -1,0 +1,81 @@
+"""What a component of the user's own is made of: its module, and the modules beside it that this one imports.
+
+Blanks at line ends and empty lines count for nothing. Data files that the code reads are not seen.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from campaign.protocols import PluginSpec
+from campaign.seeds import content_hash
+
+
+def code_key(spec: PluginSpec) -> str:
+    """A hash of the user's code behind ``module:Class``; empty for an installed plug-in, or where the module's source is not there."""
+    module, separator, _ = spec.use.partition(":")
+    if not separator:
+        return ""
+    home = Path(spec.module_folder) if spec.module_folder else None
+    found = _modules(module, home)
+    return content_hash({name: _text(path) for name, path in sorted(found.items())})[:32] if found else ""
+
+
+def _modules(first: str, home: Path | None) -> dict[str, Path]:
+    """By dotted name the files of a module, and of what it imports from its own folder or package."""
+    found: dict[str, Path] = {}
+    package = first.partition(".")[0]
+    waiting = [first]
+    while waiting:
+        name = waiting.pop()
+        path = _beside(name, home) or (_installed(name) if name.partition(".")[0] == package else None)
+        if path is None or name in found:
+            continue
+        found[name] = path
+        waiting += _imports(name, path)
+        waiting += [name.rpartition(".")[0]] if "." in name else []
+    return found
+
+
+def _beside(name: str, home: Path | None) -> Path | None:
+    if home is None:
+        return None
+    stem = home.joinpath(*name.split("."))
+    return next((path for path in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")) if path.is_file()), None)
+
+
+def _installed(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    path = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    return path if path is not None and path.suffix == ".py" and path.is_file() else None
+
+
+def _imports(name: str, path: Path) -> Iterator[str]:
+    """Dotted names that may be modules: of ``from a import b`` both a and a.b."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - max(node.level - 1, 0)] if node.level else []
+            base = ".".join([*filter(None, above), *([node.module] if node.module else [])])
+            yield from ([base] if base else [])
+            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
+
+
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _text(path: Path) -> list[str]:
+    lines = path.read_bytes().decode(errors="replace").splitlines()
+    return [line.rstrip() for line in lines if line.strip()]
