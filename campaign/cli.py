@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from campaign import __version__
 from campaign.errors import InputError, OreloopError, SurroundingsError
+from campaign.terminal import PlainConsole, PlainHandler, progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,8 +41,8 @@ class _RunsByDefault(typer.core.TyperGroup):
 
 study_app = typer.Typer(no_args_is_help=True, cls=_RunsByDefault, help="Tune settings with Optuna: `oreloop study FILE` runs a study.")
 app.add_typer(study_app, name="study")
-console = Console()
-errors = Console(stderr=True)
+console = PlainConsole()
+errors = PlainConsole(stderr=True)
 
 INTERRUPTED = 130
 ConfigOrFolder = Annotated[Path, typer.Argument(help="A campaign's YAML config or its folder.")]
@@ -58,21 +57,15 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except OreloopError as error:
-            errors.print(f"[bold red]error:[/bold red] {_escape(error.message)}")
+            errors.print(errors.styled("error:", "bold red"), error.message)
             if error.hint:
-                errors.print(f"[bold]what to do:[/bold] {_escape(error.hint)}")
+                errors.print(errors.styled("what to do:", "bold"), error.hint)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             errors.print("stopped at once; run the same command again to go on")
             raise typer.Exit(INTERRUPTED) from error
 
     return wrapped
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _campaign(path: Path, folder: Path | None = None) -> Any:
@@ -94,7 +87,7 @@ def _main(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(message)s",
-        handlers=[RichHandler(console=errors, show_path=False, show_level=True, log_time_format="%H:%M:%S")],
+        handlers=[PlainHandler(errors)],
     )
     for name in ("alembic", "matplotlib", "urllib3", "git", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -297,7 +290,7 @@ def explain(source: ConfigOrFolder, candidate: Annotated[str, typer.Argument(hel
     state = reader.fold()
     table = Table.grid(padding=(0, 2))
     for heading, line in story(state, reader, resolve(state, candidate)):
-        table.add_row(f"[bold]{heading}[/bold]", _escape(line))
+        table.add_row(console.styled(heading, "bold"), line)
     console.print(table)
     reader.close()
 
@@ -363,19 +356,17 @@ def backtest(
     tracking: Annotated[str | None, typer.Option(help="MLflow tracking URI; a SQLite file in the folder by default; `none`.")] = None,
 ) -> None:
     """Replay strategies on a table of labels or a cheap oracle, in virtual time; again after an interruption: it goes on."""
-    from rich.progress import Progress
-
     from campaign.backtest import config as backtests
     from campaign.backtest import replay, show
     from campaign.tracking import backtest as tracker
 
     found = backtests.read(config)
     place = folder or Path("backtests") / found.config.name
-    with Progress(console=errors, transient=True) as progress:
-        task = progress.add_task(found.config.name, total=len(found.runs))
+    with progress(errors) as bar:
+        task = bar.add_task(found.config.name, total=len(found.runs))
 
         def on_done(strategy: str, seed: int) -> None:
-            progress.update(task, advance=1, description=f"{strategy}, seed {seed}")
+            bar.update(task, advance=1, description=f"{strategy}, seed {seed}")
 
         outcome = replay.run_all(found, place, on_done)
     console.print(show.table(found, outcome))
@@ -398,8 +389,6 @@ def study_run(
     tracking: Annotated[str | None, typer.Option(help="MLflow tracking URI; a SQLite file in the folder by default; `none`.")] = None,
 ) -> None:
     """Run the trials of a study that are left; again after an interruption: it goes on."""
-    from rich.progress import Progress
-
     from campaign.study import config as studies
     from campaign.study import run, show
     from campaign.study.trials import n_steps
@@ -407,12 +396,12 @@ def study_run(
 
     found = studies.read(config)
     place = folder or Path("studies") / found.config.name
-    with Progress(console=errors, transient=True) as progress:
-        task = progress.add_task(found.config.name, total=found.config.trials)
+    with progress(errors) as bar:
+        task = bar.add_task(found.config.name, total=found.config.trials)
 
         def on_step(trials: Any) -> None:
             ended, told = run.standing(trials)
-            progress.update(task, completed=ended, description=told or found.config.name)
+            bar.update(task, completed=ended, description=told or found.config.name)
 
         done = run.run(found, place, on_step)
     console.print(show.table(done))
@@ -472,7 +461,7 @@ def doctor() -> None:
 
     table = Table("", "part", "state")
     for finding in examine():
-        table.add_row("ok" if finding.is_fine else "-", finding.name, _escape(finding.detail))
+        table.add_row("ok" if finding.is_fine else "-", finding.name, finding.detail)
     console.print(table)
 
 
@@ -492,11 +481,11 @@ def oracle_check(
     has_failed = False
     for spec in specs:
         table = Table("check", "result", "what was found", title=f"oracle {spec.name}")
-        with console.status(f"checking {spec.name}") as status_line:
+        with console.status(console.styled(f"checking {spec.name}", "")) as status_line:
             for finding in examine(spec, symbols, tolerance=tolerance):
                 colour = {"passed": "green", "failed": "bold red", "skipped": "yellow"}[finding.status]
-                table.add_row(finding.check, f"[{colour}]{finding.status}[/{colour}]", _escape(finding.detail))
-                status_line.update(f"checking {spec.name}: {finding.check} {finding.status}")
+                table.add_row(finding.check, console.styled(finding.status, colour), finding.detail)
+                status_line.update(console.styled(f"checking {spec.name}: {finding.check} {finding.status}", ""))
                 has_failed |= finding.status == "failed"
         console.print(table)
     if has_failed:

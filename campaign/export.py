@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ from campaign.artifacts import write_whole
 from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger.state import LabelRecord
+from campaign.text import cell, file_name
 from campaign.types import ENERGY_PER_ATOM, FORCES, STRESS
 
 if TYPE_CHECKING:
+    import pandas as pd
     from ase import Atoms
 
+_WORDS_OF_EXTXYZ = ("Lattice", "Properties", "pbc", "comment", "tags", "move_mask")
 FORMATS = ("extxyz", "cif", "ase", "parquet")
 
 
@@ -33,10 +37,10 @@ def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tu
     if "parquet" in formats:
         for name, table in (("labels", tables.labels(state)), ("candidates", tables.candidates(state))):
             written.append(folder / f"{name}.parquet")
-            write_whole(written[-1], table.to_parquet())
+            write_whole(written[-1], _as_cells(table).to_parquet())
     if "cif" in formats:
         for label, crystal in zip(labels, crystals, strict=True):
-            path = folder / "cif" / f"{label.candidate}-{label.oracle}.cif"
+            path = folder / "cif" / file_name(f"{label.candidate}-{label.oracle}.cif")
             write_whole(path, crystal.structure.to(fmt="cif").encode())
         written.append(folder / "cif")
     atoms = [_with_labels(crystal.atoms, label) for label, crystal in zip(labels, crystals, strict=True)]
@@ -45,6 +49,15 @@ def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tu
     if "ase" in formats:
         written.append(_write_database(folder / "labels.db", atoms))
     return written
+
+
+def _as_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Texts and headers as a spreadsheet may hold them."""
+    import pandas as pd
+
+    words = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    plain = {name: table[name].map(lambda value: cell(value) if isinstance(value, str) else value) for name in words}
+    return table.assign(**plain).rename(columns=cell)
 
 
 def _with_labels(atoms: Atoms, label: LabelRecord) -> Atoms:
@@ -73,9 +86,31 @@ def _write_extxyz(path: Path, atoms: list[Atoms]) -> Path:
     from ase.io import write
 
     text = io.StringIO()
-    write(text, atoms, format="extxyz")
+    for image in atoms:
+        kept, image.info = image.info, {_key(name): _value(value) for name, value in image.info.items()}
+        write(text, image, format="extxyz")
+        image.info = kept
     write_whole(path, text.getvalue().encode())
     return path
+
+
+def _key(name: str) -> str:
+    """A name that extxyz can hold: other characters as ``_``, ASE's own words with ``label_`` before them."""
+    from ase.calculators.calculator import all_properties
+
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "_"
+    return f"label_{plain}" if plain in (*all_properties, *_WORDS_OF_EXTXYZ) or not plain[0].isalpha() else plain
+
+
+def _value(value: Any) -> Any:
+    """A text that ASE would not read back as it is becomes JSON, which it does."""
+    from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
+
+    if not isinstance(value, str):
+        return value
+    line = key_val_dict_to_str({"text": value, "next": "found"}) if value.isprintable() and value[:1] != "_" else ""
+    is_read_back = key_val_str_to_dict(line) == {"text": value, "next": "found"}
+    return value if is_read_back else "_JSON " + json.dumps(value).replace("\\", "\\\\")
 
 
 def _write_database(path: Path, atoms: list[Atoms]) -> Path:
@@ -85,12 +120,27 @@ def _write_database(path: Path, atoms: list[Atoms]) -> Path:
     part.unlink(missing_ok=True)
     with connect(part) as database:
         for image in atoms:
-            scalars: dict[str, Any] = {
-                key: value for key, value in image.info.items() if key not in ("units", "candidate") and np.ndim(value) == 0
-            }
-            arrays = {key: value.tolist() for key, value in image.info.items() if np.ndim(value)}
+            data: dict[str, Any] = {"units": json.loads(image.info["units"])}
             # ASE refuses values that read as numbers, as some hexadecimal ids do.
-            scalars["candidate"] = f"id-{image.info['candidate']}"
-            database.write(image, key_value_pairs=scalars, data={"units": json.loads(image.info["units"]), **arrays})
+            pairs: dict[str, Any] = {"candidate": f"id-{image.info['candidate']}"}
+            for name, value in image.info.items():
+                if name in ("units", "candidate"):
+                    continue
+                if np.ndim(value) == 0 and _is_pair(name, value):
+                    pairs[name] = value
+                else:
+                    data[name] = np.asarray(value).tolist() if np.ndim(value) else value
+            database.write(image, key_value_pairs=pairs, data=data)
     part.replace(path)
     return path
+
+
+def _is_pair(name: str, value: Any) -> bool:
+    """Whether ASE's database takes a key with its value; what it does not take lies in a row's ``data``."""
+    from ase.db.core import check
+
+    try:
+        check({name: value})
+    except ValueError:
+        return False
+    return True

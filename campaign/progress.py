@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
+from campaign.terminal import PlainConsole
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,8 @@ def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) 
 
 
 class _LiveDisplay:
-    def __init__(self, live: Live, config: CampaignConfig, oracle: str, unit: str) -> None:
-        self._live, self._config, self._oracle, self._unit = live, config, oracle, unit
+    def __init__(self, live: Live, console: PlainConsole, config: CampaignConfig, oracle: str, unit: str) -> None:
+        self._live, self._console, self._config, self._oracle, self._unit = live, console, config, oracle, unit
         self._drawn = 0.0
 
     def __call__(self, state: CampaignState) -> None:
@@ -91,10 +91,10 @@ class _LiveDisplay:
         self._drawn = time.monotonic()
         table = Table.grid(padding=(0, 2))
         for name, text in facts(state, self._config, self._oracle, self._unit).items():
-            table.add_row(f"[bold]{name}[/bold]", text)
+            table.add_row(self._console.styled(name, "bold"), text)
         share = share_done(state, self._config)
         if share is not None:
-            table.add_row("[bold]done[/bold]", ProgressBar(total=1.0, completed=share, width=50))
+            table.add_row(self._console.styled("done", "bold"), ProgressBar(total=1.0, completed=share, width=50))
         self._live.update(table, refresh=True)
 
 
@@ -111,10 +111,10 @@ class _LogDisplay:
 
 
 @contextmanager
-def display(console: Console, config: CampaignConfig, oracle: str, unit: str) -> Iterator[Display]:
+def display(console: PlainConsole, config: CampaignConfig, oracle: str, unit: str) -> Iterator[Display]:
     """The display that suits the console, for the time of a block."""
     if not console.is_terminal:
         yield _LogDisplay(config, oracle, unit)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield _LiveDisplay(live, config, oracle, unit)
+        yield _LiveDisplay(live, console, config, oracle, unit)

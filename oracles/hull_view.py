@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from campaign.errors import InputError
+from campaign.terminal import PlainConsole
 from campaign.types import ENERGY_PER_ATOM
 from oracles.hull import Hull, Phase, Stability, read_phases
 
@@ -123,7 +123,7 @@ def hull(
             f"{folder} holds no level with an energy of every element",
             hint="set references: in the config, so that the elements are labelled",
         )
-    console = Console()
+    console = PlainConsole()
     for name in names:
         found = Hull([*phases_of(state, name), *(read_phases(phases) if phases else [])])
         table = Table(

@@ -5,9 +5,11 @@ Rows that come in thousands are stored as arrays, so that folding 10^5 candidate
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+
+from campaign import text
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
@@ -272,3 +274,14 @@ AnyEvent = (
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(AnyEvent).decode
+
+_Kind = TypeVar("_Kind", bound=Event)
+
+
+def storable(event: _Kind) -> _Kind:
+    """The event itself, or where a text in it cannot be encoded (a lone surrogate) the same with that text's escape."""
+    try:
+        encode(event)
+    except UnicodeEncodeError:
+        return msgspec.convert(text.storable(msgspec.to_builtins(event)), type(event))
+    return event

@@ -16,7 +16,8 @@ from campaign.config import LoadedConfig
 from campaign.errors import InputError
 from campaign.ledger import CampaignState
 from campaign.report.figures import LAYOUT
-from campaign.report.page import html, render, summary
+from campaign.report.page import render, summary
+from campaign.report.plotted import html
 from campaign.roles import objective_oracle
 from campaign.types import Objective
 

@@ -18,7 +18,9 @@ from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.progress import duration
 from campaign.report import decisions, figures, structures
+from campaign.report.plotted import html
 from campaign.roles import objective_oracle
+from campaign.text import file_name, shown
 from campaign.tracking.pictures import cif
 
 _BEST = 20
@@ -36,7 +38,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     shown = []
     for rank, ((candidate, value), crystal) in enumerate(zip(best, relaxed, strict=True), start=1):
         label = state.labels[candidate, oracle]
-        path = folder / "best" / f"{rank:02d}-{crystal.formula}-{candidate[:8]}.cif"
+        path = folder / "best" / file_name(f"{rank:02d}-{crystal.formula}-{candidate[:8]}.cif")
         write_whole(path, cif(crystal).encode())
         before.discard(path)
         shown.append((f"{rank}. {crystal.formula}", crystal))
@@ -103,13 +105,12 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
 
 def render(template: str, **values: Any) -> str:
     """A template with the plots' library in the page itself."""
-    environment = Environment(loader=PackageLoader("campaign.report"), autoescape=select_autoescape(default=True))
+    environment = Environment(loader=PackageLoader("campaign.report"), autoescape=select_autoescape(default=True), finalize=_plain)
     return environment.get_template(template).render(version=__version__, plotly=get_plotlyjs(), **values)
 
 
-def html(figure: go.Figure | None) -> str:
-    """A figure as a part of a page that has the plots' library; empty without one."""
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}) if figure is not None else ""
+def _plain(value: Any) -> Any:
+    return shown(value) if type(value) is str else value
 
 
 def summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) -> dict[str, str]:

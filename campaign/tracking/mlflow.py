@@ -23,7 +23,7 @@ from campaign.budget import best_labels
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.schema import CampaignConfig
-from campaign.tracking import trainings
+from campaign.tracking import border, trainings
 from campaign.tracking.trainings import TrainingLog
 from campaign.types import Crystal
 
@@ -227,8 +227,7 @@ class MlflowTracker:
             place = (self._ledger.folder / "mlartifacts").resolve().as_uri() if local else None
             identity = client.create_experiment(name, artifact_location=place)
         tags = {"oreloop.campaign": self._settings["campaign"]}
-        run = client.create_run(identity, start_time=int(1000 * self._settings["created"]), tags=tags, run_name=self._config.name)
-        return str(run.info.run_id)
+        return border.begin(client, identity, self._config.name, tags, int(1000 * self._settings["created"]))
 
     def _open(self, client: MlflowClient, run: str) -> None:
         """Go on in the run: config revisions as artifacts, settings that may change as tags."""
@@ -242,7 +241,7 @@ class MlflowTracker:
         tags = {"objective": f"{objective.direction} {objective.quantity}", "mode": self._config.mode, "seed": str(self._config.seed)}
         tags |= {"acquisition": self._config.acquisition.use, "oracles": ", ".join(o.label for o in self._config.oracles)}
         tags |= {"generators": ", ".join(g.label for g in self._config.generators)}
-        for key, value in tags.items():
+        for key, value in border.tags_of(tags).items():
             client.set_tag(run, key, value)
         self._trainings = trainings.known(client, run)
         if self._config.tracking.system_metrics:
@@ -253,8 +252,6 @@ class MlflowTracker:
         self._has_opened = True
 
     def _log_rounds(self, client: MlflowClient, run: str) -> None:
-        from mlflow.entities import Metric, RunTag
-
         while self._rounds:
             item = self._rounds[0]
             stamp = int(1000 * item.time)
@@ -262,8 +259,8 @@ class MlflowTracker:
                 if training.name not in self._trainings:
                     trainings.log(client, run, training, self._settings["versions"], self._config.tracking.weights)
                     self._trainings.add(training.name)
-            values = [Metric(name, float(value), stamp, item.round) for name, value in item.figures.items()]
-            client.log_batch(run, metrics=values, tags=[RunTag(_LOGGED, str(item.round))])
+            border.log_values(client, run, item.figures, time=stamp, step=item.round)
+            client.set_tag(run, _LOGGED, str(item.round))
             self._rounds.popleft()
 
     def _log_drawing(self, client: MlflowClient, run: str, drawing: _Drawing) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from campaign.errors import InputError
+from campaign.terminal import PlainConsole
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
         scales = networks.scales_of([f.crystal for f in known], energies, [f.forces for f in known], numbers, cutoff)
         origin = Origin(architecture=ArchitectureConfig(channels=channels, layers=layers, cutoff=cutoff), scales=scales)
     config = TrainingConfig(epochs=epochs)
-    console, trained = Console(), []
+    console, trained = PlainConsole(), []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("training", total=members * epochs)
         for member in range(members):
@@ -101,7 +101,7 @@ def evaluate(
     from oracles.mace.store import read_models
     from oracles.mace.training import errors
 
-    console = Console()
+    console = PlainConsole()
     members, _ = read_models(model, device)
     images = read(structures, ":")
     crystals = [Crystal.from_atoms(atoms) for atoms in images]
