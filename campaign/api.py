@@ -29,6 +29,7 @@ from campaign.types import Crystal, Objective
 if TYPE_CHECKING:
     import pandas as pd
 
+    from campaign.ledger.leaders import Wanted
     from campaign.protocols import Tracker
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class StopRequests:
 
 
 class Campaign:
-    """A campaign on disk. ``candidates``, ``labels`` and ``rounds`` are tables of the ledger as it stands."""
+    """A campaign on disk. ``best``, ``candidates``, ``labels`` and ``rounds`` are tables of the ledger as it stands."""
 
     def __init__(self, folder: Path, loaded: LoadedConfig | None = None) -> None:
         self.folder, self._loaded = folder, loaded
@@ -139,9 +140,23 @@ class Campaign:
     @property
     def rounds(self) -> pd.DataFrame:
         from campaign import tables
+
+        return tables.rounds(self.state(), self.wanted)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the config wants of the labels of its objective's oracle."""
+        from campaign.ranking import wanted_of
         from campaign.roles import objective_oracle
 
-        return tables.rounds(self.state(), self.objective, objective_oracle(self.loaded))
+        return wanted_of(self.loaded.config, objective_oracle(self.loaded))
+
+    @property
+    def best(self) -> pd.DataFrame:
+        """Labels in the order of the ranking, the best first; those that break a constraint last."""
+        from campaign import tables
+
+        return tables.best(self.state(), self.wanted)
 
     def run(self, *, accept_changes: bool = False, on_change: Callable[[CampaignState], None] | None = None) -> str:
         """Begin or go on until there is a reason to stop, and return it.

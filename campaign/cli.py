@@ -180,16 +180,20 @@ def run(
 
 
 def _print_results(campaign: Any, oracle: str, unit: str) -> None:
-    from campaign.budget import best_labels
+    from campaign import ranking
     from campaign.report import write_report
 
     loaded, reader = campaign.loaded, campaign.reader()
     state = reader.fold()
-    objective = loaded.config.objective.objective
-    table = Table("rank", "formula", f"{objective.quantity} ({unit})", "candidate")
-    for rank, (candidate, value) in enumerate(best_labels(state, objective, oracle, 5), start=1):
-        formula = state.candidates[candidate].equivalence.partition(":")[0]
-        table.add_row(str(rank), formula, f"{value:.4f}", candidate)
+    wanted = ranking.wanted_of(loaded.config, oracle)
+    shown = dict.fromkeys([objective.quantity for objective in wanted.objectives] + [bound.quantity for bound in wanted.bounds])
+    units = loaded.parts.quantities()
+    has_standing = bool(wanted.bounds) or len(wanted.objectives) > 1
+    table = Table("rank", "formula", *(f"{name} ({units[name].unit})" for name in shown), "candidate", *([""] if has_standing else []))
+    for item in ranking.ranked(state, wanted, 5):
+        values = [f"{item.label.values[name]:.4f}" if name in item.label.values else "" for name in shown]
+        row = [str(item.rank), state.formula(item.label.candidate), *values, item.label.candidate]
+        table.add_row(*row, *([ranking.standing(item, wanted)] if has_standing else []))
     console.print(table)
     page = write_report(loaded, state, reader, campaign.folder)
     reader.close()

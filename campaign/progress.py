@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from campaign import ranking
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
 from campaign.terminal import PlainConsole
@@ -59,7 +60,9 @@ def duration(seconds: float | None) -> str:
 def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) -> dict[str, str]:
     """The lines of a status: what stands where."""
     objective = config.objective.objective
-    best = state.best(oracle, objective)
+    wanted = ranking.wanted_of(config, oracle)
+    leaders = state.leaders(wanted)
+    best = leaders.best
     limit = f" of {config.budget.labels}" if config.budget.labels is not None else ""
     rounds = f" of {config.budget.rounds}" if config.budget.rounds is not None else ""
     kinds: dict[str, int] = {}
@@ -73,11 +76,22 @@ def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) 
         "running time": f"{duration(state.active_seconds)}, {duration(seconds_left(state, config))} left",
     }
     if best is not None:
-        formula = state.candidates[best.candidate].equivalence.partition(":")[0]
-        found["best"] = f"{objective.quantity} {best.values[objective.quantity]:.5g} {unit}  {formula}  ({best.candidate})"
+        value = f"{objective.quantity} {best.values[objective.quantity]:.5g} {unit}"
+        found["best"] = f"{value}  {state.formula(best.candidate)}  ({best.candidate})"
+    elif leaders.n_known:
+        found["best"] = f"none yet: none of {leaders.n_known} labels holds the constraints"
+    if wanted.bounds:
+        found["constraints"] = f"{leaders.n_holding} of {leaders.n_known} labels hold {constraints(config)}"
+    if len(wanted.objectives) > 1:
+        found["Pareto front"] = f"{len(leaders.front)} labels, best is the one with the best {objective.quantity}"
     for name, reason in state.paused.items():
         found[f"oracle {name}"] = f"paused: {reason}"
     return found
+
+
+def constraints(config: CampaignConfig) -> str:
+    """The bounds in words."""
+    return ", ".join(f"{item.quantity} {'at least' if item.bound[0] > 0 else 'at most'} {item.bound[1]:g}" for item in config.constraints)
 
 
 class _LiveDisplay:

@@ -6,10 +6,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import singledispatchmethod
+from functools import lru_cache, singledispatchmethod
 
 from campaign.ledger import events as ev
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, Objective
+from campaign.ledger.leaders import Leaders, Wanted
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
 
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+)")
 
@@ -82,7 +83,7 @@ class CampaignState:
         self.by_equivalence: dict[str, list[str]] = {}
         self.labels: dict[Pair, LabelRecord] = {}
         self.failures: list[tuple[int, float, ev.Failed]] = []
-        self.extremes: dict[Pair, tuple[LabelRecord, LabelRecord]] = {}
+        self._leaders: dict[Wanted, Leaders] = {}
         self.last_failure: dict[Pair, ev.Failed] = {}
         self.quarantined: dict[Pair, ev.Failed] = {}
         self.pending: dict[Pair, int] = {}
@@ -253,19 +254,13 @@ class CampaignState:
         record = LabelRecord(
             self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
         )
+        if (candidate, oracle) in self.labels:
+            self._leaders.clear()
         self.labels[candidate, oracle] = record
         self._derive(record)
-        for quantity in values:
-            self._note_extremes(record, quantity)
+        for leaders in self._leaders.values():
+            leaders.add(record, self.counts(candidate))
         return record
-
-    def _note_extremes(self, record: LabelRecord, quantity: str) -> None:
-        value, candidate = record.values[quantity], record.candidate
-        low, high = self.extremes.get((record.oracle, quantity), (record, record))
-        self.extremes[record.oracle, quantity] = (
-            record if (value, candidate) < (low.values[quantity], low.candidate) else low,
-            record if (-value, candidate) < (-high.values[quantity], high.candidate) else high,
-        )
 
     def _derive(self, record: LabelRecord) -> None:
         """Formation energies are functions of the labels: of this one, and of all where it lowers an element's reference.
@@ -283,23 +278,28 @@ class CampaignState:
             if element not in known or (energy, record.candidate) < known[element]:
                 known[element] = (energy, record.candidate)
                 affected = [label for label in self.labels.values() if label.oracle == record.oracle]
-                self.extremes.pop((record.oracle, FORMATION_ENERGY.name), None)
+                self._leaders.clear()
         for label in affected:
             value = formation_energy(label.values.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
             if value is not None and self.is_of_its_level(label):
                 label.values[FORMATION_ENERGY.name] = value
-                if label is not record:
-                    self._note_extremes(label, FORMATION_ENERGY.name)
 
     def is_of_its_level(self, label: LabelRecord) -> bool:
         """Whether a label was made with its oracle's own settings."""
         known = self.config.fidelities if self.config is not None else {}
         return label.fidelity == known.get(label.oracle, label.fidelity)
 
+    def formula(self, candidate: str) -> str:
+        """Elements in alphabetical order with their numbers of atoms in the cell; empty where the cell was too broken to be described."""
+        return self.candidates[candidate].equivalence.partition(":")[0]
+
+    def counts(self, candidate: str) -> dict[str, int]:
+        """Atoms in the cell by element; empty where the candidate's cell was too broken to be described."""
+        return _counts(self.formula(candidate))
+
     def composition(self, candidate: str) -> dict[str, float]:
         """Atomic fraction by element; empty where the candidate's cell was too broken to be described."""
-        formula = self.candidates[candidate].equivalence.partition(":")[0]
-        counts = {symbol: int(count) for symbol, count in _FORMULA.findall(formula)}
+        counts = self.counts(candidate)
         total = sum(counts.values())
         return {symbol: count / total for symbol, count in counts.items()}
 
@@ -318,14 +318,14 @@ class CampaignState:
         """What rounds selected and is not labelled yet."""
         return [pair for pair, index in self.pending.items() if index != _OUTSIDE]
 
-    def best(self, oracle: str, objective: Objective) -> LabelRecord | None:
-        """The best label of an oracle."""
-        quantity = objective.quantity
-        if objective.direction == "match":
-            known = [label for label in self.labels.values() if label.oracle == oracle and quantity in label.values]
-            return min(known, key=lambda label: (-objective.gain(label.values[quantity]), label.candidate), default=None)
-        pair = self.extremes.get((oracle, quantity))
-        return None if pair is None else pair[1 if objective.sign > 0 else 0]
+    def leaders(self, wanted: Wanted) -> Leaders:
+        """The labels that lead; found once from all labels, kept from then on."""
+        found = self._leaders.get(wanted)
+        if found is None:
+            found = self._leaders[wanted] = Leaders(wanted)
+            for label in self.labels.values():
+                found.add(label, self.counts(label.candidate))
+        return found
 
     def pool(self, size: int) -> list[str]:
         """Accepted candidates that nobody selected yet, at most the latest ``size``."""
@@ -344,6 +344,11 @@ class CampaignState:
     def published(self, generator: str) -> ev.Trained | None:
         """The checkpoint that a generator uses now."""
         return next((event for event in reversed(self.checkpoints[generator]) if event.is_published), None)
+
+
+@lru_cache(maxsize=4096)
+def _counts(formula: str) -> dict[str, int]:
+    return {symbol: int(count) for symbol, count in _FORMULA.findall(formula)}
 
 
 def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]) -> float | None:

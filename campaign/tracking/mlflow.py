@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -17,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from campaign import calibration, ladder, metrics, tables, versions
+from campaign import calibration, ladder, metrics, ranking, tables, versions
 from campaign.artifacts import ArtifactStore
-from campaign.budget import best_labels
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.schema import CampaignConfig
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 10.0
 _FINISH_SECONDS = 60.0
-_BEST = 5
+_BEST, _ROWS_OF_BEST = 5, 100
 _LOGGED = "oreloop.rounds_logged"
 
 
@@ -71,7 +71,7 @@ class MlflowTracker:
         self._config, self._ledger, self._oracle = config, ledger, oracle
         self.uri = config.tracking.uri or default_uri(ledger.folder)
         self._artifacts = ArtifactStore(ledger.folder).folder
-        self._objective = config.objective.objective
+        self._objective, self._wanted = config.objective.objective, ranking.wanted_of(config, oracle)
         self._seen_rounds: set[int] = set()
         self._rounds: deque[_RoundLog] = deque()
         self._drawing: _Drawing | None = None
@@ -99,7 +99,7 @@ class MlflowTracker:
         ended = [record for record in state.rounds if record.ended is not None and record.index not in self._seen_rounds]
         for record in ended:
             self._seen_rounds.add(record.index)
-            figures = metrics.round_figures(state, record, self._objective, self._oracle) | ladder.figures(state, self._config)
+            figures = metrics.round_figures(state, record, self._wanted) | ladder.figures(state, self._config)
             workers = next(oracle.workers for oracle in self._config.oracles if oracle.label == self._oracle)
             figures["busy_fraction"] = metrics.busy_fraction(state, self._oracle, workers, start=record.started, end=record.ended or 0.0)
             self._rounds.append(_RoundLog(record.index, record.ended or 0.0, figures, trainings.of_round(record, self._artifacts)))
@@ -130,20 +130,20 @@ class MlflowTracker:
 
     def _draw(self) -> _Drawing:
         state, objective, oracle = self._ledger.state, self._objective, self._oracle
-        series = metrics.best_so_far(state, objective, oracle)
+        series = ranking.best_so_far(state, self._wanted)
         unit = next((o.unit for label, _ in series[:1] for o in label.observations if o.quantity == objective.quantity), "")
         found = [item for record in state.rounds for item in calibration.predictions(record, state, objective, oracle)]
-        best = best_labels(state, objective, oracle, _BEST)
-        relaxed = [state.labels[candidate, oracle].crystal or candidate for candidate, _ in best]
-        crystals = self._ledger.crystals(relaxed)
+        best = [item.label for item in ranking.ranked(state, self._wanted, _BEST)]
+        crystals = self._ledger.crystals([label.crystal or label.candidate for label in best])
         return _Drawing(
             objective.quantity,
             unit,
             [label.values[objective.quantity] for label, _ in series],
-            [value for _, value in series],
+            [math.nan if value is None else value for _, value in series],
             [(item.mean, item.deviation, item.value) for item in found],
-            [(candidate, value, crystal) for (candidate, value), crystal in zip(best, crystals, strict=True)],
+            [(label.candidate, label.values[objective.quantity], crystal) for label, crystal in zip(best, crystals, strict=True)],
             {
+                "best": tables.best(state, self._wanted, _ROWS_OF_BEST),
                 "candidates": tables.candidates(state),
                 "labels": tables.labels(state),
                 "failures": tables.failures(state),
