@@ -312,7 +312,7 @@ def export(
     campaign = _campaign(source)
     reader = campaign.reader()
     wanted = tuple(name.strip() for name in formats.split(",") if name.strip())
-    for path in write_export(reader.fold(), reader, target or campaign.folder / "export", wanted):
+    for path in write_export(reader.fold(), reader, target or campaign.folder / "export", wanted, campaign.wanted):
         console.print(str(path))
     reader.close()
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from campaign import tables
+from campaign import ranking, tables
 from campaign.artifacts import write_whole
 from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
+from campaign.ledger.leaders import Wanted
 from campaign.ledger.state import LabelRecord
 from campaign.text import cell, file_name
 from campaign.types import ENERGY_PER_ATOM, FORCES, STRESS
@@ -25,8 +26,13 @@ _WORDS_OF_EXTXYZ = ("Lattice", "Properties", "pbc", "comment", "tags", "move_mas
 FORMATS = ("extxyz", "cif", "ase", "parquet")
 
 
-def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tuple[str, ...] = FORMATS) -> list[Path]:
-    """Write every label in each format and return the files. Raises InputError for an unknown format."""
+def export(
+    state: CampaignState, reader: LedgerReader, folder: Path, formats: tuple[str, ...] = FORMATS, wanted: Wanted | None = None
+) -> list[Path]:
+    """Write every label in each format and return the files; with what is ``wanted`` their ranking too.
+
+    Raises InputError for an unknown format.
+    """
     unknown = set(formats) - set(FORMATS)
     if unknown:
         raise InputError(f"cannot export {', '.join(sorted(unknown))}", hint=f"formats are {', '.join(FORMATS)}")
@@ -35,7 +41,8 @@ def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tu
     crystals = reader.crystals([label.crystal or label.candidate for label in labels])
     written: list[Path] = []
     if "parquet" in formats:
-        for name, table in (("labels", tables.labels(state)), ("candidates", tables.candidates(state))):
+        best = {"best": tables.best(state, wanted)} if wanted is not None else {}
+        for name, table in {"labels": tables.labels(state), "candidates": tables.candidates(state), **best}.items():
             written.append(folder / f"{name}.parquet")
             write_whole(written[-1], _as_cells(table).to_parquet())
     if "cif" in formats:
@@ -43,7 +50,8 @@ def export(state: CampaignState, reader: LedgerReader, folder: Path, formats: tu
             path = folder / "cif" / file_name(f"{label.candidate}-{label.oracle}.cif")
             write_whole(path, crystal.structure.to(fmt="cif").encode())
         written.append(folder / "cif")
-    atoms = [_with_labels(crystal.atoms, label) for label, crystal in zip(labels, crystals, strict=True)]
+    ranks = {id(item.label): item for item in ranking.ranked(state, wanted)} if wanted is not None else {}
+    atoms = [_with_labels(crystal.atoms, label, ranks.get(id(label))) for label, crystal in zip(labels, crystals, strict=True)]
     if "extxyz" in formats:
         written.append(_write_extxyz(folder / "labels.extxyz", atoms))
     if "ase" in formats:
@@ -60,7 +68,7 @@ def _as_cells(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**plain).rename(columns=cell)
 
 
-def _with_labels(atoms: Atoms, label: LabelRecord) -> Atoms:
+def _with_labels(atoms: Atoms, label: LabelRecord, ranked: ranking.Ranked | None) -> Atoms:
     """Labels beside the atoms under their own names; total energy, forces and stress also where ASE and its users look for them."""
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.units import GPa
@@ -75,6 +83,8 @@ def _with_labels(atoms: Atoms, label: LabelRecord) -> Atoms:
         results["stress"] = np.array(values.pop(STRESS.name))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] * GPa
     atoms.calc = SinglePointCalculator(atoms, **results) if results else None
     atoms.info = {"candidate": label.candidate, "oracle": label.oracle, "fidelity": label.fidelity, "round": label.round}
+    if ranked is not None:
+        atoms.info |= {"rank": ranked.rank, "holds_constraints": ranked.holds}
     atoms.info |= {name: value if np.ndim(value) == 0 else np.array(value) for name, value in values.items()}
     atoms.info["units"] = json.dumps({row.quantity: row.unit for row in label.observations})
     return atoms

@@ -37,6 +37,7 @@ class Wanted:
     objectives: tuple[Objective, ...]
     bounds: tuple[Bound, ...] = ()
     space: SearchSpace | None = field(default=None, hash=False)
+    _judged: dict[tuple[tuple[str, int], ...], bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def objective(self) -> Objective:
@@ -53,7 +54,13 @@ class Wanted:
 
     def is_inside(self, counts: Mapping[str, int]) -> bool:
         """Whether a composition lies inside the space; one that is not known does."""
-        return self.space is None or not counts or not self.space.violation([symbol for symbol, n in counts.items() for _ in range(n)])
+        if self.space is None or not counts:
+            return True
+        key = tuple(counts.items())
+        found = self._judged.get(key)
+        if found is None:
+            found = self._judged[key] = not self.space.violation([symbol for symbol, n in key for _ in range(n)])
+        return found
 
 
 def dominates(one: Gains, other: Gains) -> bool:
