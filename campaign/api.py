@@ -19,7 +19,7 @@ from campaign import config as configs
 from campaign import plugins, sources, versions
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
-from campaign.errors import InputError, OreloopError, SurroundingsError
+from campaign.errors import InputError, LedgerDamagedError, OreloopError, SurroundingsError
 from campaign.ledger import CampaignState, Ledger, LedgerReader
 from campaign.ledger import events as ev
 from campaign.ledger.store import DATABASE
@@ -119,9 +119,15 @@ class Campaign:
             reader.close()
 
     def crystal(self, identity: str) -> Crystal:
+        """A candidate as proposed, or a relaxed crystal, by its id. Raises InputError where there is none."""
         reader = self.reader()
         try:
             return reader.crystal(identity)
+        except LedgerDamagedError:
+            state = reader.fold()
+            if identity in state.candidates or any(identity == label.crystal for label in state.labels.values()):
+                raise
+            raise InputError(f"no such candidate: {identity!r}", hint="Campaign.candidates lists all ids, whole") from None
         finally:
             reader.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from campaign import ranking
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
@@ -40,11 +42,30 @@ def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> st
     if budget.rounds is not None and is_done and len(state.rounds) >= budget.rounds:
         return f"budget spent: {len(state.rounds)} rounds"
     if is_done and empty_rounds(state) >= config.stopping.empty_rounds:
-        return f"search space exhausted: {config.stopping.empty_rounds} rounds in a row found nothing new to label"
+        return f"search space exhausted: {config.stopping.empty_rounds} rounds in a row found nothing new to label; {refusals(state)}"
     patience = config.stopping.stagnation_rounds
     if patience is not None and ranking.rounds_without_gain(state, wanted) >= patience:
         return f"stagnation: {patience} rounds without a better label"
     return ""
+
+
+def refusals(state: CampaignState) -> str:
+    """Of the rounds at the end that decided on nothing: which screens refused how much and why, and who proposed nothing."""
+    records = state.rounds[len(state.rounds) - empty_rounds(state) :]
+    proposed: Counter[str] = Counter()
+    for record in records:
+        for event in record.proposed:
+            proposed[event.generator] += len(event.proposals)
+    silent = ", ".join(f"{name} proposed nothing" for name, count in proposed.items() if not count)
+    refused = [row for record in records if record.judged for row in record.judged.verdicts if not row.is_accepted]
+    if not refused:
+        return silent or "nothing was proposed, and all that was accepted is labelled or given up"
+    told = []
+    for screen, count in Counter(row.screen for row in refused).most_common():
+        reason = Counter(row.reason for row in refused if row.screen == screen).most_common(1)[0][0]
+        told.append(f"{count} by {screen} (such as: {reason})")
+    found = f"of {proposed.total()} proposals {len(refused)} were refused: {', '.join(told)}"
+    return f"{found}; {silent}" if silent else found
 
 
 def _reached(objective: Objective, value: float) -> str:

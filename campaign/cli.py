@@ -111,17 +111,44 @@ def init(
         raise InputError(f"there is no template {template!r}", hint=f"choose one of: {', '.join(known)}")
     if target.exists():
         raise InputError(f"{target} exists already", hint="name another file")
+    files_beside = _files_of(template)
+    for name in files_beside:
+        beside, data = target.parent / name, (template_folder() / name).read_bytes()
+        if beside.exists() and beside.read_bytes() != data:
+            raise InputError(f"{beside} exists already and differs from the template's", hint="write the config into another folder")
+    for name in files_beside:
+        write_whole(target.parent / name, (template_folder() / name).read_bytes())
     write_whole(target, (template_folder() / f"{template}.yaml").read_bytes())
     console.print(f"wrote {target}; next: oreloop validate {target}, then oreloop run {target}")
+
+
+def _files_of(template: str) -> list[str]:
+    """The files beside the templates that one of them names."""
+    from ruamel.yaml import YAML
+
+    folder = template_folder()
+
+    def named(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            return [name for value in node.values() for name in named(value)]
+        if isinstance(node, list):
+            return [name for value in node for name in named(value)]
+        return [node] if isinstance(node, str) and (folder / node).is_file() and not Path(node).is_absolute() else []
+
+    return list(dict.fromkeys(named(YAML(typ="safe", pure=True).load((folder / f"{template}.yaml").read_text()))))
 
 
 @app.command()
 @command
 def validate(config: Annotated[Path, typer.Argument(help="A campaign's YAML config.")]) -> None:
-    """Build every part of a config without computing anything."""
+    """Build every part of a config and read the data that it names, without computing or downloading anything."""
     from campaign import config as configs
+    from campaign.parameters import without_downloads
+    from campaign.survey import survey
 
-    loaded = configs.read(config)
+    with without_downloads():
+        loaded = configs.read(config)
+        _ = loaded.parts
     table = Table.grid(padding=(0, 2))
     table.add_row("config", f"{config} is valid")
     for name in loaded.parts.generators:
@@ -129,6 +156,10 @@ def validate(config: Annotated[Path, typer.Argument(help="A campaign's YAML conf
     for name, fidelity in loaded.parts.fidelities.items():
         measured = ", ".join(f"{q.name} ({q.unit})" for q in loaded.parts.oracles[name].quantities)
         table.add_row("oracle", f"{name} at {fidelity.key}: {measured}")
+    for found in survey(loaded):
+        table.add_row(found.purpose, f"{found.path}: {found}")
+    for part in loaded.config.screens.extra if loaded.config.candidate_pools or loaded.config.initial_data else ():
+        table.add_row("screen", f"{part.use} may compute and was not asked")
     console.print(table)
 
 
@@ -151,6 +182,13 @@ def plan(
     console.print(table)
     if found.candidates is not None and found.disk_bytes is not None:
         console.print(f"about {found.candidates} candidates of {found.atoms} atoms, {found.disk_bytes / 1e6:.0f} MB of disk")
+    if found.deciding is not None and found.rounds is not None:
+        parts = (
+            f"{duration(found.start_seconds)} for workers to start, {found.rounds} rounds that decide in {found.deciding.later:.1f} s each"
+        )
+        console.print(f"about {duration(found.wall_seconds)} in all: {parts} as rehearsed without training, and the labels")
+    elif found.note:
+        console.print(f"deciding could not be rehearsed, so the time in all is not known: {found.note}")
     console.print("labels are the most that the budget allows; nothing was recorded")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -84,9 +85,22 @@ def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) 
         found["constraints"] = f"{leaders.n_holding} of {leaders.n_known} labels hold {constraints(config)}"
     if len(wanted.objectives) > 1:
         found["Pareto front"] = f"{len(leaders.front)} labels, best is the one with the best {objective.quantity}"
+    refused = Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted)
+    if refused:
+        found["refused"] = ", ".join(f"{count} by {screen}" for screen, count in refused.most_common())
     for name, reason in state.paused.items():
-        found[f"oracle {name}"] = f"paused: {reason}"
+        found[f"oracle {name}"] = f"paused: {reason}; {common_failure(state, name)}"
     return found
+
+
+def common_failure(state: CampaignState, oracle: str) -> str:
+    """The most common kind of an oracle's failures with its last message."""
+    events = [event for _, _, event in state.failures if event.oracle == oracle]
+    if not events:
+        return "no attempt failed"
+    kind, count = Counter(event.kind for event in events).most_common(1)[0]
+    last = next(event for event in reversed(events) if event.kind == kind)
+    return f"most often {kind} ({count} of {len(events)}), such as: {last.message}"
 
 
 def constraints(config: CampaignConfig) -> str:

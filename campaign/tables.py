@@ -18,7 +18,7 @@ def labels(state: CampaignState) -> pd.DataFrame:
     for label in state.labels.values():
         row: dict[str, Any] = {
             "candidate": label.candidate,
-            "formula": state.candidates[label.candidate].equivalence.partition(":")[0],
+            "formula": state.formula(label.candidate),
             "oracle": label.oracle,
             "fidelity": label.fidelity,
             "round": label.round,
@@ -52,7 +52,7 @@ def candidates(state: CampaignState) -> pd.DataFrame:
         rows.append(
             {
                 "candidate": identity,
-                "formula": record.equivalence.partition(":")[0],
+                "formula": state.formula(identity),
                 "generator": first[0].generator if first else record.source,
                 "round": first[0].round if first else 0,
                 "parents": ",".join(first[1].parents) if first else "",

@@ -144,6 +144,8 @@ def _names_of(path: Path, environment: Environment) -> dict[str, str]:
 
     if path.suffix != ".db":
         raise InputError(f"expected an ASE database of known nets, got {path}")
+    if not path.is_file():
+        raise InputError(f"there is no {path}", hint="--known takes an ASE database that exists")
     found: dict[str, str] = {}
     for row in connect(path).select():
         key, _ = net_of_crystal(Crystal.from_atoms(row.toatoms()), environment)
