@@ -32,6 +32,7 @@ NASTY = (
     "../", "/", "|", ",", ";", "é", "Δ", "\u202e", "\u2028", "_JSON {", "x" * 300,
 )  # fmt: skip
 texts = st.lists(st.sampled_from(NASTY) | st.text(st.characters(exclude_categories=()), max_size=8), max_size=6).map("".join)
+at_any_speed = settings(deadline=None, suppress_health_check=list(HealthCheck))
 runner = CliRunner()
 
 
@@ -148,6 +149,7 @@ def read_exports(campaign: Campaign, folder: Path, said: str) -> None:
     assert all(path.resolve().is_relative_to(inside) for path in folder.rglob("*"))
 
 
+@at_any_speed
 @given(texts)
 def test_a_failure_can_always_be_stored(said: str) -> None:
     evaluation = Evaluation.failed(FailureKind.CRASH, said)
@@ -169,7 +171,7 @@ def test_an_event_with_any_text_is_stored_and_read_back(tmp_path_factory: pytest
     Ledger(campaign.folder).close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @example("".join(NASTY))
 @given(texts)
 def test_a_terminal_gets_no_control_characters_markup_or_what_it_cannot_encode(said: str) -> None:
@@ -187,6 +189,7 @@ def test_a_terminal_gets_no_control_characters_markup_or_what_it_cannot_encode(s
             assert written.count(markup) == 2 * said.count(markup), "shown as it is"
 
 
+@at_any_speed
 @given(texts)
 def test_a_spreadsheet_runs_nothing_and_numbers_stay(said: str) -> None:
     assert not border.cell(said).startswith(("=", "@", "\t", "\r"))
@@ -195,6 +198,7 @@ def test_a_spreadsheet_runs_nothing_and_numbers_stay(said: str) -> None:
     assert border.cell("-2+3").startswith("'")
 
 
+@at_any_speed
 @given(texts)
 def test_a_file_name_stays_in_its_folder(said: str) -> None:
     name = border.file_name(said)
@@ -228,6 +232,7 @@ def test_mlflow_keeps_every_figure_and_text(client: tuple[object, str], names: l
     assert len(data.params) == len(names)
 
 
+@at_any_speed
 @given(texts, texts)
 def test_names_for_mlflow_are_one_to_one(one: str, other: str) -> None:
     from campaign.tracking.border import name_of

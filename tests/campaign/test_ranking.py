@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import HELPERS, load
 
@@ -56,7 +56,7 @@ numbers = st.integers(-3, 3).map(float) | st.just(float("nan"))
 rows_of_two = st.lists(st.fixed_dictionaries({"value": numbers, "price": numbers}), max_size=14)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
 @given(rows_of_two, st.sampled_from([(MORE,), (LESS,), (MORE, LESS), (Objective("value", "match", value=1.0),)]), st.booleans())
 def test_leaders_kept_while_labels_come_are_those_found_from_all(
     rows: list[dict[str, float]], objectives: tuple[Objective, ...], is_bounded: bool
