@@ -9,8 +9,8 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,10 @@ from campaign.config import LoadedConfig
 from campaign.errors import InputError, LedgerDamagedError, OreloopError, SurroundingsError
 from campaign.ledger import CampaignState, Ledger, LedgerReader
 from campaign.ledger import events as ev
-from campaign.ledger.store import DATABASE
+from campaign.ledger.engines import CONFIG_COPY, DATABASE, JOURNAL, remains
+from campaign.ledger.lock import LOCK, STOP_REQUEST
 from campaign.seeds import content_hash
-from campaign.types import Crystal, Objective
+from campaign.types import Crystal, FailureKind, Objective
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from campaign.ledger.leaders import Wanted
     from campaign.protocols import Tracker
 
-log = logging.getLogger(__name__)
+__all__ = ["CONFIG_COPY", "STOP_REQUEST", "Campaign", "StopRequests", "campaign_folder"]
 
-CONFIG_COPY, STOP_REQUEST = "config.json", "stop-requested"
+log = logging.getLogger(__name__)
 
 
 def campaign_folder(loaded: LoadedConfig, folder: Path | None = None) -> Path:
@@ -43,7 +44,10 @@ def campaign_folder(loaded: LoadedConfig, folder: Path | None = None) -> Path:
 
 
 class StopRequests:
-    """Reasons to stop in good order: SIGINT, SIGTERM, or the file that ``oreloop stop`` leaves. A second signal stops at once."""
+    """Reasons to stop in good order: SIGINT, SIGTERM, SIGHUP (a closed terminal), or the file that ``oreloop stop`` leaves.
+
+    A second signal stops at once; not a second SIGHUP, as a terminal that closes sends several.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / STOP_REQUEST
@@ -54,25 +58,46 @@ class StopRequests:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the signals for the time of a block; in other threads than the main one there are none to catch."""
-        self._file.unlink(missing_ok=True)
+        """Catch the signals for the time of a block; in other threads than the main one there are none to catch.
+
+        The file may be there already: the lock of the folder removed the one of an earlier driver.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def on_signal(number: int, _: FrameType | None) -> None:
+            if number == signal.SIGHUP:
+                _let_go_of_closed_terminals()
+            if self._signal and number == signal.SIGHUP:
+                return
             if self._signal:
                 raise KeyboardInterrupt
             self._signal = f"interrupted by {signal.Signals(number).name}"
             log.warning("%s: waiting for the work under way; once more stops at once", self._signal)
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        asked = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` leaves it
+            asked.append(signal.SIGHUP)
+        before = {number: signal.signal(number, on_signal) for number in asked}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.unlink(missing_ok=True)
+
+
+def _let_go_of_closed_terminals() -> None:
+    """What is printed from now on goes nowhere where its terminal is gone, in place of failing."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 class Campaign:
@@ -99,9 +124,22 @@ class Campaign:
     def loaded(self) -> LoadedConfig:
         """The config: as given, or as the campaign was last run with."""
         if self._loaded is None:
-            kept = json.loads((self.folder / CONFIG_COPY).read_text())
+            kept = self._kept_config()
             self._loaded = configs.validate(kept["config"], folder=Path(kept["folder"]), source=self.folder / CONFIG_COPY)
         return self._loaded
+
+    def _kept_config(self) -> dict[str, Any]:
+        path = self.folder / CONFIG_COPY
+        try:
+            kept: dict[str, Any] = json.loads(path.read_bytes())
+            if not {"config", "folder"} <= kept.keys():
+                raise ValueError("it is not what a campaign keeps")
+        except (OSError, ValueError, AttributeError) as error:
+            raise SurroundingsError(
+                f"the campaign's config {path} cannot be read: {error}",
+                hint="name its YAML config in place of the folder; a run writes it anew",
+            ) from error
+        return kept
 
     @property
     def objective(self) -> Objective:
@@ -175,8 +213,10 @@ class Campaign:
         parts = loaded.parts
         ledger = self._open_ledger(loaded)
         tracker: Tracker | None = None
+        has_begun = False
         try:
             self._begin_session(ledger, {name: f.key for name, f in parts.fidelities.items()}, accept_changes)
+            has_begun = True
             self._import(ledger)
             from campaign.roles import objective_oracle
             from campaign.tracking import make_tracker
@@ -187,7 +227,7 @@ class Campaign:
             ledger.append([ev.SessionEnded(reason=reason, is_final=is_final)])
             return reason
         except OreloopError as error:
-            if not isinstance(error, SurroundingsError):
+            if has_begun and not isinstance(error, SurroundingsError):
                 ledger.append([ev.SessionEnded(reason=error.message)])
             raise
         finally:
@@ -197,16 +237,44 @@ class Campaign:
             finally:
                 ledger.close()
 
+    def retry(self, candidates: Sequence[str] = (), kind: str | None = None) -> list[ev.RetriedRow]:
+        """Give another chance to what was given up: all of it, the candidates named, or what failed in one way; at the next run.
+
+        Raises InputError for a candidate that was not given up or a kind of failure that there is not, CampaignLockedError where a
+        driver is at work.
+        """
+        if kind is not None and kind not in {known.value for known in FailureKind}:
+            raise InputError(f"there is no kind of failure {kind!r}", hint=f"kinds are {', '.join(FailureKind)}")
+        with closing(self._open_ledger(self.loaded)) as ledger:
+            failed = ledger.state.quarantined
+            wanted = {_given_up(failed, identity) for identity in candidates}
+            chosen = {
+                choice: r.index for r in ledger.state.rounds if r.decided for choice in ((c.candidate, c.oracle) for c in r.decided.choices)
+            }
+            rows = [
+                ev.RetriedRow(*pair, chosen.get(pair, -1))
+                for pair, event in failed.items()
+                if (not wanted or pair[0] in wanted) and kind in (None, event.kind)
+            ]
+            if rows:
+                ledger.append([ev.Retried(reason="asked for", rows=tuple(rows))])
+            return rows
+
     def _open_ledger(self, loaded: LoadedConfig) -> Ledger:
-        is_new = not (self.folder / DATABASE).exists()
-        if is_new and self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / CONFIG_COPY).exists():
-            known = {"driver.lock", "journal.jsonl"}
-            if any(item.name not in known for item in self.folder.iterdir()):
+        is_new = not (self.folder / DATABASE).exists() and not (self.folder.is_dir() and remains(self.folder))
+        if is_new and self.folder.exists() and not (self.folder / CONFIG_COPY).exists():
+            known = {LOCK, JOURNAL}
+            if not self.folder.is_dir() or any(item.name not in known for item in self.folder.iterdir()):
                 raise InputError(f"{self.folder} is not empty and holds no campaign", hint="name another folder with --folder")
         return Ledger(self.folder, loaded.config.ledger.url)
 
     def _begin_session(self, ledger: Ledger, fidelities: dict[str, str], accept_changes: bool) -> None:
         loaded, state = self.loaded, ledger.state
+        if state.created is not None and state.created.name != loaded.config.name:
+            raise InputError(
+                f"the ledger holds campaign {state.created.name!r}, the config is of another one, {loaded.config.name!r}",
+                hint="give each campaign a folder of its own with --folder, and a database of its own where ledger.url names one",
+            )
         resolved = loaded.resolved()
         events: list[ev.Event] = []
         revised = ev.ConfigRevised(revision=len(state.revisions), sha256=content_hash(resolved), config=resolved, fidelities=fidelities)
@@ -239,6 +307,11 @@ class Campaign:
 
         loaded = self.loaded
         stop = StopRequests(self.folder)
+
+        def should_stop() -> str:
+            ledger.check()
+            return stop.reason()
+
         executor = make_executor(loaded.config.executor, module_folder=loaded.folder if loaded.has_user_modules else None)
 
         def changed() -> None:
@@ -248,13 +321,24 @@ class Campaign:
 
         with stop.listening():
             try:
-                loop = Loop(loaded, ledger, executor, on_change=changed, should_stop=stop.reason)
+                loop = Loop(loaded, ledger, executor, on_change=changed, should_stop=should_stop)
                 if not loop.is_over():
                     executor.start([loaded.oracle_spec(oracle) for oracle in loaded.config.oracles])
                     loop.warm_up()
                 return loop.run()
             finally:
                 executor.shutdown()
+
+
+def _given_up(failed: Mapping[tuple[str, str], ev.Failed], identity: str) -> str:
+    """The one candidate among those given up whose id begins so."""
+    found = sorted({candidate for candidate, _ in failed if candidate.startswith(identity)})
+    if len(found) != 1:
+        what = "no candidate that was given up has" if not found else f"{len(found)} candidates that were given up have"
+        raise InputError(
+            f"{what} an id that begins with {identity!r}", hint="`oreloop status` counts what was given up, the report names it"
+        )
+    return found[0]
 
 
 def _with_defaults(document: dict[str, Any]) -> dict[str, Any]:

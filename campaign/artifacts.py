@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from campaign.errors import LedgerDamagedError, SurroundingsError
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is either there whole or not there. Raises SurroundingsError where the disk refuses."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that it is either there whole or not there, with the rights that the umask leaves.
+
+    Raises SurroundingsError where the disk refuses.
+    """
+    begun = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with begun.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
+            os.replace(begun, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            with suppress(OSError):
+                begun.unlink()
             raise
     except OSError as error:
         raise SurroundingsError(f"cannot write {path}: {error}", hint="free disk space, then run the same command again") from error

@@ -14,7 +14,7 @@ def labels_left(state: CampaignState, config: CampaignConfig) -> int | None:
     """Labels that may still be selected, pending work counted; None without a limit."""
     if config.budget.labels is None:
         return None
-    return config.budget.labels - len(state.own_labels) - len(state.selected_pending)
+    return config.budget.labels - len(state.own) - state.n_selected_pending
 
 
 def labels_per_candidate(config: CampaignConfig) -> int:
@@ -31,8 +31,8 @@ def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> st
         return f"target reached: {'; '.join(_reached(objective, label.values[objective.quantity]) for objective in aims)}"
     left = labels_left(state, config)
     is_short = left is not None and not state.pending and left < labels_per_candidate(config)
-    if is_short or (budget.labels is not None and len(state.own_labels) >= budget.labels):
-        return f"budget spent: {len(state.own_labels)} labels"
+    if is_short or (budget.labels is not None and len(state.own) >= budget.labels):
+        return f"budget spent: {len(state.own)} labels"
     if budget.wall_time is not None and state.active_seconds >= budget.wall_time:
         return f"budget spent: {state.active_seconds:.0f} s of running time"
     for name, seconds in budget.oracle_seconds.items():

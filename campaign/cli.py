@@ -270,27 +270,48 @@ def status(source: ConfigOrFolder) -> None:
 @command
 def stop(source: ConfigOrFolder) -> None:
     """Ask a running campaign to end in good order."""
-    from campaign.api import STOP_REQUEST
-    from campaign.ledger.lock import is_held
+    from campaign.ledger.lock import STOP_REQUEST, cannot_write, is_held
 
     campaign = _campaign(source)
     if not is_held(campaign.folder):
         console.print("no driver runs this campaign")
         return
-    (campaign.folder / STOP_REQUEST).touch()
+    try:
+        (campaign.folder / STOP_REQUEST).touch()
+    except OSError as error:
+        raise cannot_write(campaign.folder / STOP_REQUEST, error) from error
     console.print("asked; the driver waits for the work under way and stops")
+
+
+@app.command()
+@command
+def retry(
+    source: ConfigOrFolder,
+    candidates: Annotated[list[str] | None, typer.Argument(help="Ids, or their first digits; all that was given up by default.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only what failed in this way, such as crash or timeout.")] = None,
+) -> None:
+    """Give candidates that were given up another chance at the next run."""
+    rows = _campaign(source).retry(candidates or (), kind)
+    for row in rows:
+        console.print(f"{row.candidate} at {row.oracle}")
+    console.print(f"{len(rows)} will be tried again: oreloop run {source}" if rows else "nothing was given up")
 
 
 @app.command(name="list")
 @command
 def list_(root: Annotated[Path, typer.Argument(help="Folder that holds campaigns.")] = Path("campaigns")) -> None:
     """The campaigns below a folder."""
-    from campaign.api import CONFIG_COPY, Campaign
+    from campaign.api import Campaign
+    from campaign.ledger.engines import CONFIG_COPY
     from campaign.ledger.lock import is_held
 
     table = Table("folder", "driver", "rounds", "labels", "failures", "ended")
     for path in sorted(root.glob(f"*/{CONFIG_COPY}")):
-        state = Campaign.open(path.parent).state()
+        try:
+            state = Campaign.open(path.parent).state()
+        except OreloopError as error:
+            table.add_row(str(path.parent), "", "", "", "", error.message)
+            continue
         ended = state.session_ended.reason if state.session_ended else ""
         running = "running" if is_held(path.parent) else ""
         table.add_row(str(path.parent), running, str(len(state.rounds)), str(len(state.own_labels)), str(len(state.failures)), ended)
@@ -357,14 +378,17 @@ def export(
 
 @app.command()
 @command
-def recover(folder: Folder) -> None:
-    """Rebuild a damaged ledger from its journal and what can be read of its database."""
-    from campaign.ledger.recover import recover as rebuild
+def recover(source: ConfigOrFolder) -> None:
+    """Rebuild a damaged ledger from its journal and what can be read of its database; where `ledger.url` changed, name the config."""
+    from campaign.ledger import recover as recovering
 
-    found = rebuild(folder)
-    console.print(
-        f"recovered {found.events} events ({found.from_database} were readable in the database, {found.from_journal} in the journal)"
-    )
+    if source.is_dir():
+        found = recovering.recover(source)
+    else:
+        campaign = _campaign(source)
+        found = recovering.rebuild(campaign.folder, campaign.loaded.config.ledger.url)
+    for line in found.lines():
+        console.print(line)
     for path in found.set_aside:
         console.print(f"the old file is kept as {path}")
 

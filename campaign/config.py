@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from campaign import plugins
 from campaign.errors import InputError
+from campaign.passwords import without_password
 from campaign.protocols import (
     Committee,
     Generator,
@@ -111,7 +112,7 @@ def read(path: Path) -> LoadedConfig:
     try:
         document = YAML(typ="rt", pure=True).load(text)
     except YAMLError as error:
-        raise InputError(f"{path} is no valid YAML: {error}") from error
+        raise InputError(f"{path} is no valid YAML: {without_password(str(error))}") from error
     if not isinstance(document, CommentedMap):
         raise InputError(f"{path} should hold a mapping of settings", hint="`oreloop init` writes a commented one")
     return validate(_plain(document), folder=path.resolve().parent, source=path, lines=document)

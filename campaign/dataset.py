@@ -38,6 +38,11 @@ class Dataset:
         return content_hash([labels, [candidate.id for candidate in self.failed]] if self.failed else labels)
 
 
+def datasets_before(ledger: LedgerReader, state: CampaignState, sequence: int, oracles: Sequence[str]) -> dict[str, Dataset]:
+    """``dataset_before`` by oracle, in their order."""
+    return {oracle: dataset_before(ledger, state, sequence, oracle) for oracle in oracles}
+
+
 def dataset_before(ledger: LedgerReader, state: CampaignState, sequence: int, oracle: str) -> Dataset:
     """All labels of one oracle that stand in the ledger before an event, with their crystals. Labels of others are never mixed in."""
     labels = sorted(

@@ -1,21 +1,26 @@
 """Work on the oracles: what is selected goes to free workers, what comes back is recorded before anything else happens.
 
-Sentinels go first: an oracle gets no other work while one of its sentinels is due.
+Sentinels go first: an oracle gets no other work while one of its sentinels is due. Where the surroundings fail (a full disk, a worker
+killed from outside), the candidate is not to blame: it is tried again after a while, at last alone, and then held for this session.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import NoReturn
+
+import msgspec
 
 from campaign import ladder, sentinels
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.crystals import references
 from campaign.crystals.matching import equivalence_key
-from campaign.errors import StoppedByFailuresError
+from campaign.errors import StoppedByFailuresError, StuckError
 from campaign.label import evaluation_job, observation_rows, outcome
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
@@ -29,6 +34,8 @@ log = logging.getLogger(__name__)
 _SENTINEL = "sentinel/"
 _REFERENCE = "reference"
 _SENTINEL_ATTEMPTS = 2
+_SHOWN_PAIRS = 5
+_PATIENCE_SECONDS, _PATIENCE_GROWTH = 1.0, 4.0
 
 
 class Dispatcher:
@@ -42,8 +49,13 @@ class Dispatcher:
         self._published: tuple[str, bytes] | None = None
         self.artifacts = ArtifactStore(ledger.folder)
         self._on_change = on_change
-        self.waiting: deque[Pair] = deque(pair for pair in self.state.pending if pair[1] in self.oracle_configs)
+        self._waiting: dict[str, deque[Pair]] = {name: deque() for name in self.oracle_configs}
+        self._delayed: dict[Pair, float] = {}
+        self.held: dict[Pair, str] = {}
+        """Pairs that this session tries no more, with the surroundings' last failure."""
         self.running: set[Pair] = set()
+        self._alone: Pair | None = None
+        self.add(self.state.pending)
         self._sentinel_crystals = self._make_sentinels()
         self._sentinels: deque[EvaluationJob] = deque()
         self._running_sentinels: set[str] = set()
@@ -53,12 +65,29 @@ class Dispatcher:
         return bool(self.running or self._running_sentinels)
 
     @property
+    def is_due(self) -> bool:
+        """Whether there is work that free workers will be given sooner or later."""
+        is_waiting = any(pairs and name not in self.state.paused for name, pairs in self._waiting.items())
+        return bool(is_waiting or self._delayed or self.sentinels_due)
+
+    @property
     def sentinels_due(self) -> bool:
         return bool(self._sentinels or self._running_sentinels)
 
+    @property
+    def n_waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def is_round_open(self) -> bool:
+        """Whether anything is pending that this session will still do."""
+        return any(pair not in self.held for pair in self.state.pending) if self.held else bool(self.state.pending)
+
     def add(self, pairs: Iterable[Pair]) -> None:
         """Queue what a recorded decision chose."""
-        self.waiting.extend(pairs)
+        for pair in pairs:
+            if pair[1] in self._waiting:
+                self._waiting[pair[1]].append(pair)
 
     # --- what is wanted outside of rounds ---------------------------------------------------------------------------
 
@@ -75,6 +104,14 @@ class Dispatcher:
         if new:
             self.ledger.append([ev.Requested(purpose=_REFERENCE, rows=new)], blobs)
             self.add((row.candidate, row.oracle) for row in new if (row.candidate, row.oracle) in self.state.pending)
+
+    def retry_references(self) -> None:
+        """Another chance for elements' crystals that were given up: the cause may be gone."""
+        failed = [pair for pair, purpose in self.state.requested.items() if purpose == _REFERENCE and pair in self.state.quarantined]
+        rows = tuple(ev.RetriedRow(*pair, -1) for pair in failed if pair[1] in self.oracle_configs)
+        if rows:
+            self.ledger.append([ev.Retried(reason="a new session", rows=rows)])
+            self.add((row.candidate, row.oracle) for row in rows)
 
     def check_references(self) -> None:
         """Raises StoppedByFailuresError where an element's crystal could not be labelled."""
@@ -133,6 +170,8 @@ class Dispatcher:
 
     def dispatch(self) -> None:
         """Hand sentinels, then waiting candidates, to free workers."""
+        if self._alone is not None:
+            return
         for _ in range(len(self._sentinels)):
             job = self._sentinels.popleft()
             if self.executor.free_workers(job.oracle):
@@ -140,28 +179,45 @@ class Dispatcher:
                 self.executor.submit(job)
             else:
                 self._sentinels.append(job)
+        self._end_delays()
         held_up = {job.oracle for job in self._sentinels} | {key.split("/")[1] for key in self._running_sentinels}
-        kept: deque[Pair] = deque()
-        while self.waiting and any(self.executor.free_workers(name) for name in self.oracle_configs):
-            pair = self.waiting.popleft()
-            candidate, oracle = pair
-            if oracle in held_up or oracle in self.state.paused or not self.executor.free_workers(oracle):
-                kept.append(pair)
-                continue
-            last = self.state.last_failure.get(pair)
-            job = evaluation_job(
-                Candidate(self.ledger.crystal(candidate)),
-                self.oracle_configs[oracle],
-                self.fidelities[oracle],
-                self.config.failure_policy,
-                attempt=last.attempt + 1 if last is not None else 0,
-                last=last.kind if last is not None else None,
-                start=self._start(pair),
-                committee=self._committee(oracle),
-            )
-            self.running.add(pair)
+        for name, pairs in self._waiting.items():
+            free = 0 if name in held_up or name in self.state.paused or not pairs else self.executor.free_workers(name)
+            while pairs and free:
+                job = self._job(pairs[0])
+                if job.alone:
+                    self._submit_alone(job)
+                    return
+                self.running.add(pairs.popleft())
+                self.executor.submit(job)
+                free -= 1
+
+    def _submit_alone(self, job: EvaluationJob) -> None:
+        """Once nothing else is under way; until then nothing else begins."""
+        if not self.is_working:
+            self._alone = self._waiting[job.oracle].popleft()
+            self.running.add(self._alone)
             self.executor.submit(job)
-        self.waiting.extendleft(reversed(kept))
+
+    def _end_delays(self) -> None:
+        now = time.monotonic()
+        for pair in [pair for pair, due in self._delayed.items() if due <= now]:
+            del self._delayed[pair]
+            self.add([pair])
+
+    def _job(self, pair: Pair) -> EvaluationJob:
+        candidate, oracle = pair
+        last = self.state.last_failure.get(pair)
+        return evaluation_job(
+            Candidate(self.ledger.crystal(candidate)),
+            self.oracle_configs[oracle],
+            self.fidelities[oracle],
+            self.config.failure_policy,
+            attempt=last.attempt + 1 if last is not None else 0,
+            tries=self.state.tries.get(pair, ()),
+            start=self._start(pair),
+            committee=self._committee(oracle),
+        )
 
     def _committee(self, oracle: str) -> bytes | None:
         """What an oracle asks whose model is the campaign's committee; it gets no work before there is one."""
@@ -183,8 +239,6 @@ class Dispatcher:
         if not finished:
             return
         labels = [item for item in finished if not item.job.key.startswith(_SENTINEL)]
-        for item in labels:
-            self.running.discard((item.job.candidate.id, item.job.oracle))
         if labels:
             self._record(labels)
         for item in finished:
@@ -193,20 +247,41 @@ class Dispatcher:
         self._on_change()
 
     def _record(self, finished: Sequence[FinishedJob]) -> None:
-        events: list[ev.Event] = []
+        events: list[ev.Labelled | ev.Failed] = []
         blobs: dict[str, bytes] = {}
+        policy = self.config.failure_policy
         for item in finished:
-            name = item.job.oracle
-            event, crystal = outcome(item, fidelity=self.fidelities[name], policy=self.config.failure_policy, artifacts=self.artifacts)
-            events.append(event)
+            pair = item.job.candidate.id, item.job.oracle
+            self.running.discard(pair)
+            self._alone = None if self._alone == pair else self._alone
+            tries = self.state.tries.get(pair, ())
+            event, crystal = outcome(item, fidelity=self.fidelities[pair[1]], policy=policy, tries=tries, artifacts=self.artifacts)
+            if pair not in self.state.pending:
+                continue
+            is_of_other_work = event.key in self.state.keys
+            events.append(msgspec.structs.replace(event, key=None) if is_of_other_work else event)
             blobs.update(crystal)
-            if isinstance(event, ev.Failed):
-                log.warning("%s failed on %s (%s, attempt %d): %s", name, event.candidate[:8], event.kind, event.attempt + 1, event.message)
-                if not event.is_quarantined:
-                    self.waiting.append((event.candidate, name))
         self.ledger.append(events, blobs)
+        for event in events:
+            if isinstance(event, ev.Failed):
+                log.warning(
+                    "%s failed on %s (%s, attempt %d): %s", event.oracle, event.candidate[:8], event.kind, event.attempt + 1, event.message
+                )
+                self._try_again(event)
         self.end_rounds()
         self._pause_failing_oracles()
+
+    def _try_again(self, event: ev.Failed) -> None:
+        pair = event.candidate, event.oracle
+        if event.is_quarantined:
+            return
+        failed = self.state.tries[pair].count(event.kind)
+        if event.kind != FailureKind.INFRASTRUCTURE:
+            self.add([pair])
+        elif failed > self.config.failure_policy.infrastructure.retries:
+            self.held[pair] = event.message
+        else:
+            self._delayed[pair] = time.monotonic() + _PATIENCE_SECONDS * _PATIENCE_GROWTH ** (failed - 1)
 
     def _record_sentinel(self, item: FinishedJob) -> None:
         job, evaluation = item.job, item.evaluation
@@ -234,9 +309,9 @@ class Dispatcher:
     def end_rounds(self) -> None:
         """Record the end of each round whose selection is labelled or given up."""
         ended = [
-            ev.RoundEnded(round=record.index, key=f"round/{record.index}/ended")
-            for record in self.state.rounds
-            if record.ended is None and record.decided is not None and not self.state.outstanding[record.index]
+            ev.RoundEnded(round=index, key=f"round/{index}/ended")
+            for index, record in self.state.open_rounds.items()
+            if record.decided is not None and not self.state.outstanding[index]
         ]
         self.ledger.append(ended)
         if ended:
@@ -256,10 +331,30 @@ class Dispatcher:
 
     def check_paused(self, needed: str) -> None:
         """Raises StoppedByFailuresError where every oracle that has work, or that the rounds need, is paused."""
-        has_work = {oracle for _, oracle in self.waiting} | {oracle for _, oracle in self.running} | {needed}
+        has_work = {name for name, pairs in self._waiting.items() if pairs} | {oracle for _, oracle in self.running} | {needed}
         if not has_work - self.state.paused.keys() and not self.is_working:
             name, reason = next(iter(self.state.paused.items()))
             raise StoppedByFailuresError(
                 f"oracle {name} is paused: {reason}",
                 hint=f"see `oreloop status {self.ledger.folder}`; mend the cause, then run again: the campaign goes on where it stopped",
             )
+
+    def refuse_to_wait(self) -> NoReturn:
+        """Raises what there is to say where nothing runs, nothing is due and no round may begin."""
+        if self.held:
+            (_, oracle), reason = next(reversed(self.held.items()))
+            raise StoppedByFailuresError(
+                f"{len(self.held)} selected candidates could not be labelled, as the surroundings of oracle {oracle} fail: {reason}",
+                hint="mend the cause, then run again: they are tried anew, and nothing else is lost",
+            )
+        for name, reason in self.state.paused.items():
+            if self._waiting.get(name):
+                raise StoppedByFailuresError(
+                    f"{len(self._waiting[name])} selected candidates wait for oracle {name}, which is paused: {reason}",
+                    hint=f"see `oreloop status {self.ledger.folder}`; mend the cause, then run again",
+                )
+        pairs = ", ".join(f"{candidate[:8]} at {oracle}" for candidate, oracle in list(self.state.pending)[:_SHOWN_PAIRS])
+        raise StuckError(
+            f"nothing runs, nothing is due and no round may begin, but {len(self.state.pending)} labels are pending: {pairs or 'none'}",
+            hint="run the same command again, nothing is lost; if it stops here again, it is a fault worth a report with the ledger",
+        )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from campaign import plugins
+from campaign.config import LoadedConfig
 from campaign.dataset import Dataset
+from campaign.ledger import CampaignState
+from campaign.ledger.state import RoundRecord
 from campaign.protocols import Classifier, FittedClassifier, FittedSurrogate, MultiFidelity, MultiQuantity, PluginSpec, Surrogate
-from campaign.seeds import content_hash, library_seeds, seed_sequence
+from campaign.schema import CampaignConfig
+from campaign.seeds import content_hash, library_seeds, seed_sequence, stream_key
 
 _FURTHER, _FEASIBILITY = "further", "feasibility"
-_LEAST_FAILURES = 2
+_MIN_FAILURES = 2
+_MIN_LABELS, _ENOUGH_LABELS = 3, 10
 
 
 @dataclass(frozen=True)
@@ -41,54 +46,84 @@ class Fit:
         return next(iter(self.by_quantity.values()))
 
 
-def fit(
-    spec: PluginSpec,
-    classifier: PluginSpec | None,
-    dataset: Dataset,
-    quantities: Sequence[str],
-    previous: Mapping[str, Any] | None,
-    stream: str,
-) -> Fit:
-    """``previous`` are the hyperparameters that the last fit recorded."""
+@dataclass(frozen=True, kw_only=True)
+class FitRequest:
+    """How a round's models are fitted. ``previous`` are the hyperparameters that the last fit recorded."""
+
+    surrogate: PluginSpec
+    classifier: PluginSpec | None
+    quantities: tuple[str, ...]
+    previous: Mapping[str, Any] | None
+    stream: str
+
+
+def is_due(config: CampaignConfig, datasets: Mapping[str, Dataset]) -> bool:
+    """Whether a round asks models: where acquisition does, and each modelled oracle has labels enough."""
+    if not config.asks_model:
+        return False
+    counts = [len(dataset.of(config.objective.quantity)[0]) for dataset in datasets.values()]
+    wanted = max(_MIN_LABELS, min(config.acquisition.initial_labels, _ENOUGH_LABELS))
+    return counts[0] >= wanted and min(counts) >= _MIN_LABELS
+
+
+def request(loaded: LoadedConfig, state: CampaignState, record: RoundRecord) -> FitRequest:
+    """The fit of a round: a function of labels and the last fit's hyperparameters, both in the ledger."""
+    config = loaded.config
+    assert config.surrogate is not None
+    last = next((earlier.fitted for earlier in reversed(state.rounds[: record.index]) if earlier.fitted is not None), None)
+    return FitRequest(
+        surrogate=loaded.spec("surrogates", config.surrogate),
+        classifier=loaded.spec("classifiers", config.feasibility) if config.feasibility is not None else None,
+        quantities=config.modelled,
+        previous=last.hyperparameters if last is not None else None,
+        stream=stream_key(config.seed, "fit", record.index),
+    )
+
+
+def fit(asked: FitRequest, datasets: Mapping[str, Dataset]) -> Fit:
+    """One model for each quantity of one oracle's labels, or one of the objective over several levels, the cheapest first."""
     started, cpu = time.perf_counter(), time.process_time()
-    before = dict(previous or {})
+    with library_seeds(int(seed_sequence(asked.stream).generate_state(1)[0])):
+        surrogate = plugins.build(asked.surrogate)
+        found = _fit_levels(surrogate, asked, datasets) if len(datasets) > 1 else _fit_quantities(surrogate, asked, *datasets.values())
+    models, feasibility, hyperparameters = found
+    keys = [dataset.key for dataset in datasets.values()]
+    model = content_hash([asked.surrogate.use, dict(asked.surrogate.params), keys, hyperparameters])[:32]
+    labels = sum(len(dataset.of(asked.quantities[0])[0]) for dataset in datasets.values())
+    summary = FitSummary(model, labels, hyperparameters, time.perf_counter() - started, time.process_time() - cpu)
+    return Fit(models, summary, feasibility)
+
+
+_Fitted = tuple[Mapping[str, FittedSurrogate], FittedClassifier | None, dict[str, Any]]
+
+
+def _fit_quantities(surrogate: Surrogate, asked: FitRequest, dataset: Dataset) -> _Fitted:
+    quantities = asked.quantities
+    before = dict(asked.previous or {})
     further = before.pop(_FURTHER, {})
     before.pop(_FEASIBILITY, None)
     known = {quantities[0]: before or None} | {name: further.get(name) for name in quantities[1:]}
-    with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
-        surrogate: Surrogate = plugins.build(spec)
-        if len(quantities) > 1 and isinstance(surrogate, MultiQuantity):
-            models = dict(surrogate.fit_quantities({name: dataset.of(name) for name in quantities}, previous=known[quantities[0]]))
-        else:
-            models = {name: surrogate.fit(*dataset.of(name), previous=known[name]) for name in quantities}
-        feasibility = _feasibility(classifier, dataset)
+    if len(quantities) > 1 and isinstance(surrogate, MultiQuantity):
+        models = dict(surrogate.fit_quantities({name: dataset.of(name) for name in quantities}, previous=known[quantities[0]]))
+    else:
+        models = {name: surrogate.fit(*dataset.of(name), previous=known[name]) for name in quantities}
+    feasibility = _feasibility(asked.classifier, dataset)
     hyperparameters = dict(models[quantities[0]].hyperparameters)
     if len(quantities) > 1:
         hyperparameters[_FURTHER] = {name: dict(models[name].hyperparameters) for name in quantities[1:]}
     if feasibility is not None:
         hyperparameters[_FEASIBILITY] = dict(feasibility.hyperparameters)
-    model = content_hash([spec.use, dict(spec.params), dataset.key, hyperparameters])[:32]
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    n = len(dataset.of(quantities[0])[0])
-    return Fit(models, FitSummary(model, n, hyperparameters, seconds, cpu_seconds), feasibility)
+    return models, feasibility, hyperparameters
 
 
-def fit_levels(spec: PluginSpec, datasets: Mapping[str, Dataset], quantity: str, previous: Mapping[str, Any] | None, stream: str) -> Fit:
-    """One model over all levels that have labels of the quantity, the cheapest first."""
-    started, cpu = time.perf_counter(), time.process_time()
-    with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
-        surrogate: MultiFidelity = plugins.build(spec)
-        fitted = surrogate.fit_levels({level: dataset.of(quantity) for level, dataset in datasets.items()}, previous=previous)
-    hyperparameters = dict(fitted.hyperparameters)
-    keys = {level: dataset.key for level, dataset in datasets.items()}
-    model = content_hash([spec.use, dict(spec.params), keys, hyperparameters])[:32]
-    labels = sum(len(dataset.of(quantity)[0]) for dataset in datasets.values())
-    summary = FitSummary(model, labels, hyperparameters, time.perf_counter() - started, time.process_time() - cpu)
-    return Fit({quantity: fitted}, summary)
+def _fit_levels(surrogate: MultiFidelity, asked: FitRequest, datasets: Mapping[str, Dataset]) -> _Fitted:
+    quantity = asked.quantities[0]
+    fitted = surrogate.fit_levels({level: dataset.of(quantity) for level, dataset in datasets.items()}, previous=asked.previous)
+    return {quantity: fitted}, None, dict(fitted.hyperparameters)
 
 
 def _feasibility(classifier: PluginSpec | None, dataset: Dataset) -> FittedClassifier | None:
-    if classifier is None or len(dataset.failed) < _LEAST_FAILURES or not dataset.labelled:
+    if classifier is None or len(dataset.failed) < _MIN_FAILURES or not dataset.labelled:
         return None
     learner: Classifier = plugins.build(classifier)
     return learner.fit_outcomes([item.candidate for item in dataset.labelled], dataset.failed)

@@ -21,35 +21,48 @@ def evaluation_job(
     fidelity: str,
     policy: FailurePolicyConfig,
     *,
-    attempt: int,
-    last: str | None,
+    attempt: int = 0,
+    tries: Sequence[str] = (),
     start: Crystal | None = None,
     committee: bytes | None = None,
 ) -> EvaluationJob:
-    """One attempt under a key of candidate, fidelity, attempt and start; a retry takes the softer settings for the last failure's kind."""
+    """One attempt under a key of candidate, oracle, fidelity, attempt and start.
+
+    ``attempt`` counts all of the pair; ``tries`` are the kinds of the failures that still count against it: a retry takes the softer
+    settings for the last one's kind, and one for which the surroundings are to blame to the end runs alone.
+    """
     softer: Mapping[str, Any] = {}
-    if attempt and last is not None:
-        ladder = policy.of(FailureKind(last)).softer
-        softer = ladder[min(attempt, len(ladder)) - 1] if ladder else {}
-    key = work_key(candidate.id, fidelity, attempt, start.id if start is not None else None)
+    if tries and (ladder := policy.of(FailureKind(tries[-1])).softer):
+        softer = ladder[min(tries.count(tries[-1]), len(ladder)) - 1]
+    surroundings = FailureKind.INFRASTRUCTURE
     return EvaluationJob(
-        key=key, oracle=oracle.label, candidate=candidate, attempt=attempt, softer=softer, start=start, committee=committee
+        key=work_key(candidate.id, oracle.label, fidelity, attempt, start.id if start is not None else None),
+        oracle=oracle.label,
+        candidate=candidate,
+        attempt=attempt,
+        softer=softer,
+        start=start,
+        committee=committee,
+        alone=tries.count(surroundings) >= max(1, policy.of(surroundings).retries),
     )
 
 
-def work_key(candidate: str, fidelity: str, attempt: int, start: str | None = None) -> str:
-    return f"evaluate/{content_hash([candidate, fidelity, attempt, *([start] if start is not None else [])])[:32]}"
+def work_key(candidate: str, oracle: str, fidelity: str, attempt: int, start: str | None = None) -> str:
+    return f"evaluate/{content_hash([candidate, oracle, fidelity, attempt, *([start] if start is not None else [])])[:32]}"
 
 
 def outcome(
-    finished: FinishedJob, *, fidelity: str, policy: FailurePolicyConfig, artifacts: ArtifactStore
+    finished: FinishedJob, *, fidelity: str, policy: FailurePolicyConfig, tries: Sequence[str], artifacts: ArtifactStore
 ) -> tuple[ev.Labelled | ev.Failed, dict[str, bytes]]:
-    """The event of an attempt, with the relaxed crystal's bytes. Artifacts are on disk before the event names them."""
+    """The event of an attempt, with the relaxed crystal's bytes. Artifacts are on disk before the event names them.
+
+    ``tries``: kinds of the earlier failures that count. A candidate is never given up for what its surroundings did.
+    """
     job, evaluation = finished.job, finished.evaluation
     cost = evaluation.cost
     failure = evaluation.failure
     if failure is not None:
-        is_last = not failure.retryable or job.attempt >= policy.of(failure.kind).retries
+        is_last = not failure.retryable or tries.count(failure.kind) >= policy.of(failure.kind).retries
         return ev.Failed(
             key=job.key,
             candidate=job.candidate.id,
@@ -59,7 +72,7 @@ def outcome(
             kind=failure.kind.value,
             message=failure.message[:2000],
             is_retryable=failure.retryable,
-            is_quarantined=is_last,
+            is_quarantined=is_last and failure.kind is not FailureKind.INFRASTRUCTURE,
             wall_seconds=cost.wall_seconds,
             cpu_seconds=cost.cpu_seconds,
             started=cost.started,

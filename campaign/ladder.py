@@ -136,8 +136,7 @@ def room_at(state: CampaignState, level: LevelConfig, closed: Collection[str] = 
         return 0
     if level.labels is None:
         return None
-    taken = sum(label.oracle == level.oracle for label in state.own_labels)
-    return max(0, level.labels - taken - sum(oracle == level.oracle for _, oracle in state.selected_pending))
+    return max(0, level.labels - state.n_labels[level.oracle] - sum(oracle == level.oracle for _, oracle in state.selected_pending))
 
 
 def costs(state: CampaignState, config: CampaignConfig) -> dict[str, float]:

@@ -9,19 +9,24 @@ worker), and they go on meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-from campaign import budget, calibration, fit, ladder, levels, plugins, propose, query, screen, select, shares, train
+from campaign import budget, fit, ladder, plugins, propose, screen, shares, train
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
-from campaign.dataset import Dataset, dataset_before
+from campaign.dataset import Dataset, datasets_before
 from campaign.dispatch import Dispatcher
+from campaign.errors import StoppedByFailuresError
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.ledger.state import COMMITTEE, RoundRecord
 from campaign.protocols import Executor, Handle, NeedsLabels, PluginSpec, Trainable
+from campaign.question import answer, candidates, committee_of, modelled_oracles, question
+from campaign.question import event as decision
 from campaign.roles import objective_oracle, reference_oracles, waiting_for_committee
 from campaign.schema import Component, GeneratorConfig
 from campaign.seeds import content_hash, stream_key
@@ -29,7 +34,6 @@ from campaign.types import Candidate
 
 _WAITING_PER_WORKER = 2
 _HEADROOM, _FIRST_CYCLE_SECONDS = 1.3, 1.5
-_MIN_LABELS_TO_FIT = 3
 _MAX_RIVALS = 20
 
 Step = Generator[Handle, None, None]
@@ -88,24 +92,44 @@ class Loop:
         Raises StoppedByFailuresError where every oracle that has work is paused.
         """
         work = self.dispatcher
+        labelled, failed = len(self.state.own), len(self.state.failures)
         work.give_up_removed_oracles()
         if not self.is_over():
             work.schedule_sentinels(f"session {len(self.state.sessions)}")
+            work.retry_references()
             self._request_references()
         while True:
             interrupted = self._should_stop()
             over = budget.stop_reason(self.state, self.config, self.objective_oracle)
             if interrupted or over:
-                if not work.is_working:
-                    return (over, True) if over else (interrupted, False)
-            else:
-                work.dispatch()
-                work.check_paused(self.search_oracle)
-                work.check_references()
-                if self._cycle is None and self._may_begin_round():
-                    self._cycle = self._round()
-                self._advance_cycle()
+                if work.is_working:
+                    work.collect(None)
+                    continue
+                if not over:
+                    return interrupted, False
+                self._refuse_without_labels(over, labelled, failed)
+                return over, True
+            work.dispatch()
+            work.check_paused(self.search_oracle)
+            work.check_references()
+            if self._cycle is None and self._may_begin_round():
+                self._cycle = self._round()
+            self._advance_cycle()
+            if not (work.is_working or work.is_due or self._cycle or self.is_over() or self._may_begin_round()):
+                work.refuse_to_wait()
             work.collect(self._handle)
+
+    def _refuse_without_labels(self, over: str, labelled: int, failed: int) -> None:
+        """Raises StoppedByFailuresError where this session, which began with so many labels and failures, only failed."""
+        failures = [event for _, _, event in self.state.failures]
+        if len(self.state.own) > labelled or not failures or (self.state.own and len(failures) == failed):
+            return
+        counted = failures[failed:] or failures
+        (oracle, kind, message), count = Counter((event.oracle, event.kind, event.message) for event in counted).most_common(1)[0]
+        raise StoppedByFailuresError(
+            f"{over}, but nothing was labelled: all {len(counted)} attempts failed, {count} of them with {oracle}: {kind}: {message}",
+            hint=f"mend the cause, then `oreloop retry {self.ledger.folder}` and run again",
+        )
 
     def _request_references(self) -> None:
         waiting = waiting_for_committee(self.loaded, self.state)
@@ -125,15 +149,15 @@ class Loop:
         if self.dispatcher.sentinels_due and not self.state.rounds:
             return False
         if self.config.mode == "rounds" or not self.state.rounds:
-            return not self.state.pending
+            return not self.dispatcher.is_round_open
         low_water = self._low_water()
-        few_labels = 2 * len(self.state.own_labels) < self.config.acquisition.initial_labels
-        return len(self.dispatcher.waiting) < low_water and not (few_labels and self.state.pending)
+        few_labels = 2 * len(self.state.own) < self.config.acquisition.initial_labels
+        return self.dispatcher.n_waiting < low_water and not (few_labels and self.dispatcher.is_round_open)
 
     def _low_water(self) -> float:
         """Waiting candidates below which a round begins: two a worker, or what the workers label while a round decides."""
         workers = self.oracle_configs[self.search_oracle].workers
-        n_labels = sum(label.oracle == self.search_oracle for label in self.state.own_labels)
+        n_labels = self.state.n_labels[self.search_oracle]
         per_label = self.state.busy_seconds[self.search_oracle] / n_labels if n_labels else float("inf")
         meanwhile = _HEADROOM * self._cycle_seconds * workers / max(per_label, 1e-3)
         return max(_WAITING_PER_WORKER * workers, min(meanwhile, self.config.acquisition.batch_size))
@@ -158,41 +182,26 @@ class Loop:
             if self.config.sentinels is not None and state.rounds[-1].index % self.config.sentinels.every == 0 and len(state.rounds) > 1:
                 self.dispatcher.schedule_sentinels(f"round {state.rounds[-1].index}")
         record = state.rounds[-1]
-        dataset = dataset_before(self.ledger, state, record.sequence, self.search_oracle)
-        data = self.executor.compute(_itself, dataset)
-        pending = tuple(Candidate(crystal) for crystal in self.ledger.crystals(sorted({candidate for candidate, _ in state.pending})))
+        known = state if state.sequence == record.sequence else self.ledger.fold(until=record.sequence)
+        datasets = datasets_before(self.ledger, known, record.sequence, modelled_oracles(self.loaded))
+        dataset = datasets[self.search_oracle]
+        data = self.executor.compute(_itself, datasets)
+        searched = self.executor.compute(itemgetter(self.search_oracle), data)
+        pending = tuple(Candidate(crystal) for crystal in self.ledger.crystals(sorted({candidate for candidate, _ in known.pending})))
 
         for learner in self._learners():
-            yield from self._train(record, learner, dataset, data)
+            yield from self._train(record, learner, dataset, searched)
         self._request_references()
 
-        by_level = self._levels_before(record)
-        fitted: Handle | None = None
-        least = max(_MIN_LABELS_TO_FIT, min(self.config.acquisition.initial_labels, 10))
-        has_labels = len(dataset.of(self.objective.quantity)[0]) >= least and all(
-            len(known.of(self.objective.quantity)[0]) >= _MIN_LABELS_TO_FIT for known in by_level.values()
-        )
-        if self.config.surrogate is not None and has_labels and self.config.acquisition.use not in ("random", "all", "query_by_committee"):
-            fitted = yield from self._fit(record, data, by_level)
-
+        fitted = (yield from self._fit(record, data)) if fit.is_due(self.config, datasets) else None
         batches: list[Handle] = []
-        asked = shares.counts(self.state, self.config, self.search_oracle, record.sequence)
+        asked = shares.counts(known, self.config, self.search_oracle, record.sequence)
         for generator in self.config.generators:
-            handle = yield from self._propose(record, generator, asked[generator.label], data, fitted, pending)
+            handle = yield from self._propose(record, generator, asked[generator.label], searched, fitted, pending)
             batches.append(handle)
         yield from self._screen(record, batches)
-        if by_level:
-            yield from self._select_levels(record, by_level, fitted)
-        else:
-            yield from self._select(record, data, fitted, pending)
+        yield from self._decide(record, datasets, data, fitted)
         self.dispatcher.end_rounds()
-
-    def _levels_before(self, record: RoundRecord) -> dict[str, Dataset]:
-        """The labels that the round sees by level, the cheapest first; empty unless acquisition chooses the level."""
-        fidelities = self.config.fidelities
-        if fidelities is None or fidelities.mode != "acquisition":
-            return {}
-        return {level.oracle: dataset_before(self.ledger, self.state, record.sequence, level.oracle) for level in fidelities.levels}
 
     def _learners(self) -> list[Learner]:
         """What is trained in the loop: generators that learn, and the committee."""
@@ -232,18 +241,9 @@ class Loop:
         self.ledger.append([event])
         self.artifacts.discard(train.checkpoints_to_drop(self.state))
 
-    def _fit(self, record: RoundRecord, data: Handle, by_level: dict[str, Dataset]) -> Generator[Handle, None, Handle]:
-        """A fit is a function of labels and the last fit's hyperparameters, both in the ledger; a resumed round repeats it."""
-        assert self.config.surrogate is not None
-        spec = self.loaded.spec("surrogates", self.config.surrogate)
-        last = next((r.fitted for r in reversed(self.state.rounds[: record.index]) if r.fitted is not None), None)
-        stream = stream_key(self.config.seed, "fit", record.index)
-        previous = last.hyperparameters if last is not None else None
-        classifier = self.loaded.spec("classifiers", self.config.feasibility) if self.config.feasibility is not None else None
-        if by_level:
-            handle = self.executor.compute(fit.fit_levels, spec, by_level, self.objective.quantity, previous, stream)
-        else:
-            handle = self.executor.compute(fit.fit, spec, classifier, data, self.config.modelled, previous, stream)
+    def _fit(self, record: RoundRecord, datasets: Handle) -> Generator[Handle, None, Handle]:
+        """A resumed round repeats its fit."""
+        handle = self.executor.compute(fit.fit, fit.request(self.loaded, self.state, record), datasets)
         summary_handle = self.executor.compute(fit.summary_of, handle)
         yield summary_handle
         summary: fit.FitSummary = summary_handle.result()
@@ -311,115 +311,15 @@ class Loop:
         yield handle
         self.ledger.append([ev.Judged(key=f"round/{record.index}/judged", round=record.index, verdicts=handle.result())])
 
-    def _select(self, record: RoundRecord, data: Handle, fitted: Handle | None, pending: tuple[Candidate, ...]) -> Step:
-        """Choose among the new at the level that is searched, and who climbs from there."""
-        acquisition = self.config.acquisition
-        pool_ids = self.state.pool(acquisition.pool_size)
-        wanted = acquisition.initial_labels if record.index == 0 and fitted is None else acquisition.batch_size
-        if acquisition.use == "all":
-            wanted = len(pool_ids)
-        stream = stream_key(self.config.seed, "select", record.index)
-        waiting = waiting_for_committee(self.loaded, self.state)
-        climbing = ladder.climbers(self.state, self.config, before=record.sequence, stream=f"{stream}/climb", closed=waiting)
-        left = budget.labels_left(self.state, self.config)
-        if left is not None:
-            climbing = climbing[:left]
-            wanted = min(wanted, max(0, (left - len(climbing)) // budget.labels_per_candidate(self.config)))
-        if self.config.fidelities is not None:
-            room = ladder.room_at(self.state, self.config.fidelities.levels[0])
-            wanted = wanted if room is None else max(0, min(wanted, room))
-        n = min(wanted, len(pool_ids))
-        pool = [Candidate(crystal) for crystal in self.ledger.crystals(pool_ids)]
-        published = self.state.published(COMMITTEE)
-        scales = calibration.scales(self.state, self.config, self.search_oracle, record.sequence)
-        if acquisition.use == "query_by_committee" and self.config.committee is not None and published is not None:
-            spec = self.loaded.spec("committees", self.config.committee)
-            weights = self.artifacts.read(published.checkpoint)
-            handle = self.executor.compute(query.query, spec, weights, acquisition, n, pool)
-        else:
-            published = None
-            handle = self.executor.compute(select.select, self.config, n, stream, pool, pending, data, fitted, scales)
+    def _decide(self, record: RoundRecord, datasets: Mapping[str, Dataset], data: Handle, fitted: Handle | None) -> Step:
+        """Ask who is labelled next, and record the answer before anybody acts on it."""
+        asked = question(self.loaded, self.state, record, datasets)
+        committee = committee_of(asked, self.loaded, self.artifacts)
+        handle = self.executor.compute(answer, asked, self.config, *candidates(asked, self.ledger), data, fitted, committee)
         yield handle
-        selection: select.Selection = handle.result()
-        table_id = f"table-{content_hash(selection.table.hex())[:32]}" if selection.table is not None else None
-        oracles = [self.search_oracle] if self.config.fidelities is not None else list(self.oracle_configs)
-        choices = (
-            *climbing,
-            *(
-                ev.ChoiceRow(choice.candidate, oracle, choice.score, choice.mean, choice.deviation, choice.reason)
-                for choice in selection.choices
-                for oracle in oracles
-            ),
-        )
-        model, labels = None, 0
-        if published is not None:
-            model, labels = published.checkpoint, published.labels
-        elif record.fitted is not None and fitted is not None:
-            model, labels = record.fitted.model, record.fitted.labels
-        event = ev.Decided(
-            key=f"round/{record.index}/decided",
-            round=record.index,
-            acquisition=selection.acquisition,
-            model=model,
-            model_labels=labels,
-            stream=stream,
-            pool=select.pool_hash(pool_ids),
-            pool_size=len(pool_ids),
-            table=table_id,
-            pending=tuple(candidate.id for candidate in pending),
-            choices=choices,
-            seconds=selection.seconds,
-            labels_at_decision=len(self.state.labels),
-            outcomes=dict(selection.outcomes),
-            costs=ladder.costs(self.state, self.config),
-            scales=scales if fitted is not None else {},
-        )
-        self.ledger.append([event], {table_id: selection.table} if table_id is not None and selection.table is not None else {})
-        self.dispatcher.add((choice.candidate, choice.oracle) for choice in choices)
-
-    def _select_levels(self, record: RoundRecord, by_level: dict[str, Dataset], fitted: Handle | None) -> Step:
-        """Choose candidates and levels together, by gain per cost."""
-        state, acquisition = self.state, self.config.acquisition
-        assert self.config.fidelities is not None
-        pool_ids = state.pool(acquisition.pool_size)
-        wanted = acquisition.initial_labels if fitted is None else acquisition.batch_size
-        left = budget.labels_left(state, self.config)
-        n = wanted if left is None else max(0, min(wanted, left))
-        pool = [Candidate(crystal) for crystal in self.ledger.crystals(pool_ids)]
-        stream = stream_key(self.config.seed, "select", record.index)
-        waiting = waiting_for_committee(self.loaded, state)
-        audited = ladder.audits(state, self.config, before=record.sequence, stream=f"{stream}/audit", closed=waiting)
-        audited = audited if left is None else audited[:left]
-        n = n if left is None else min(n, left - len(audited))
-        pairs = sorted(pair for pair in state.pending if pair[1] in by_level) + [(row.candidate, row.oracle) for row in audited]
-        pending = [(oracle, Candidate(self.ledger.crystal(candidate))) for candidate, oracle in pairs]
-        costs = ladder.costs(state, self.config)
-        room = ladder.rooms(state, self.config, waiting, audited)
-        eligible = ladder.eligible(state, self.config, record.sequence)
-        handle = self.executor.compute(levels.select, self.config, n, stream, pool, pending, by_level, fitted, costs, room, eligible)
-        yield handle
-        selection: levels.LevelSelection = handle.result()
-        table_id = f"table-{content_hash(selection.table.hex())[:32]}" if selection.table is not None else None
-        rows = [(item.choice, item.oracle) for item in selection.choices]
-        choices = (*audited, *(ev.ChoiceRow(one.candidate, oracle, one.score, one.mean, one.deviation) for one, oracle in rows))
-        event = ev.Decided(
-            key=f"round/{record.index}/decided",
-            round=record.index,
-            acquisition=selection.acquisition,
-            model=record.fitted.model if record.fitted is not None and fitted is not None else None,
-            model_labels=record.fitted.labels if record.fitted is not None and fitted is not None else 0,
-            stream=stream,
-            pool=select.pool_hash(pool_ids),
-            pool_size=len(pool_ids),
-            table=table_id,
-            pending=tuple(candidate.id for _, candidate in pending),
-            choices=choices,
-            seconds=selection.seconds,
-            labels_at_decision=len(state.labels),
-            costs=costs,
-        )
-        self.ledger.append([event], {table_id: selection.table} if table_id is not None and selection.table is not None else {})
-        self.dispatcher.add((choice.candidate, choice.oracle) for choice in choices)
+        decided, table = decision(asked, handle.result(), self.state)
+        self.ledger.append([decided], table)
+        self.dispatcher.add((choice.candidate, choice.oracle) for choice in decided.choices)
 
 
 def _import(specs: Sequence[PluginSpec]) -> None:

@@ -277,7 +277,8 @@ class EvaluationJob:
     """One attempt at one label. ``key`` is made of its content; ``softer`` are parameters that this attempt overrides.
 
     ``start``: the crystal that the oracle gets where it is another one than the candidate's, such as a relaxed one. ``committee``: the
-    checkpoint, as bytes, of an oracle that asks the campaign's committee.
+    checkpoint, as bytes, of an oracle that asks the campaign's committee. ``alone``: on a fresh worker that nothing else ran on, so that a
+    death of the worker is the candidate's own doing.
     """
 
     key: str
@@ -287,6 +288,7 @@ class EvaluationJob:
     softer: Mapping[str, Any] = field(default_factory=dict)
     start: Crystal | None = None
     committee: bytes | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -306,7 +308,12 @@ class Handle(Protocol):
 
 
 class Executor(Protocol):
-    """Runs evaluations on pools of oracle workers, and computations beside the loop."""
+    """Runs evaluations on pools of oracle workers, and computations beside the loop.
+
+    A result that is there counts before any limit; limits are in seconds in which the process that watches them was awake. A worker that
+    dies by a signal from outside is a failure of kind ``infrastructure``, one that brings its end upon itself of kind ``crash``; the next
+    job finds a worker in its place. What a worker started ends with it.
+    """
 
     def start(self, oracles: Sequence[OracleSpec]) -> None: ...
 
@@ -317,11 +324,17 @@ class Executor(Protocol):
     def submit(self, job: EvaluationJob) -> None: ...
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
-        """Jobs that finished, after at most ``timeout`` seconds; returns early when ``handle`` is done."""
+        """Jobs that finished, after at most ``timeout`` seconds; returns early when ``handle`` is done.
+
+        Raises SurroundingsError where workers cannot be started.
+        """
         ...
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
-        """Run a function on the compute worker. Arguments that are handles of earlier computations arrive as their values."""
+        """Run a function on the compute worker. Arguments that are handles of earlier computations arrive as their values.
+
+        The function depends on its arguments alone, as it runs again where its worker died. What it raises, ``result`` raises.
+        """
         ...
 
     def shutdown(self) -> None: ...

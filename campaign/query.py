@@ -7,17 +7,18 @@ label the ones with the largest disagreement over the whole crystal are chosen: 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from campaign import plugins
 from campaign.checkpoints import checkpoint_from_bytes
-from campaign.protocols import PluginSpec
+from campaign.ledger.events import ChoiceRow
 from campaign.schema import AcquisitionConfig
-from campaign.select import Choice, Selection, encode_table
-from campaign.types import Candidate
+from campaign.select import Material, Selection, encode_table
+
+if TYPE_CHECKING:
+    from campaign.question import Question
 
 OUTCOMES = ("accurate", "worth labelling", "too strange")
 
@@ -29,15 +30,16 @@ def outcome_of(disagreement: float, config: AcquisitionConfig) -> str:
     return OUTCOMES[1] if disagreement <= config.strange_above else OUTCOMES[2]
 
 
-def query(spec: PluginSpec, weights: bytes, config: AcquisitionConfig, n: int, pool: Sequence[Candidate]) -> Selection:
+def by_committee(asked: Question, material: Material) -> Selection:
     """Up to n of those worth labelling, the most disputed first; the table holds total disagreement as score, the largest as deviation."""
-    started = time.perf_counter()
-    committee = plugins.build(spec)
-    largest, total = committee.disagreement([candidate.crystal for candidate in pool], checkpoint_from_bytes(weights))
-    outcomes = [outcome_of(float(value), config) for value in largest]
-    worth = [row for row in np.argsort(-total, kind="stable") if outcomes[row] == OUTCOMES[1]][:n]
-    choices = tuple(Choice(pool[row].id, float(total[row]), deviation=float(largest[row])) for row in worth)
-    unknown = np.full(len(pool), np.nan)
-    table = encode_table([candidate.id for candidate in pool], total, unknown, largest)
-    counts = {name: outcomes.count(name) for name in OUTCOMES}
-    return Selection(config.use, choices, table, time.perf_counter() - started, counts)
+    assert material.committee is not None
+    spec, weights = material.committee
+    pool, acquisition = material.pool, material.config.acquisition
+    largest, total = plugins.build(spec).disagreement([candidate.crystal for candidate in pool], checkpoint_from_bytes(weights))
+    outcomes = [outcome_of(float(value), acquisition) for value in largest]
+    worth = [row for row in np.argsort(-total, kind="stable") if outcomes[row] == OUTCOMES[1]][: asked.n]
+    choices = tuple(
+        ChoiceRow(pool[row].id, oracle, float(total[row]), deviation=float(largest[row])) for row in worth for oracle in asked.oracles
+    )
+    table = encode_table([candidate.id for candidate in pool], total, np.full(len(pool), np.nan), largest)
+    return Selection(acquisition.use, choices, table, {name: outcomes.count(name) for name in OUTCOMES})

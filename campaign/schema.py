@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from campaign.passwords import check_password, without_password
 from campaign.types import Direction, FailureKind, Objective, SearchSpace, Together
 
 
@@ -333,14 +334,23 @@ class ExecutorConfig(Frame):
     address: str | None = Field(None, description="Ray: address of a running cluster; a local one is started where absent.")
     cpus: int | None = Field(None, ge=1, description="Ray: cores of the local cluster; all of the machine by default.")
     gpus: float = Field(0.0, ge=0, description="Ray: GPUs requested by the worker that fits, trains and generates.")
+    compute_limit: float = Field(
+        21600.0,
+        gt=0,
+        description="Ray: longest time for one fit, generation, selection or training (s); a fresh worker then tries again, twice.",
+    )
     object_store_bytes: int = Field(128 * 2**20, ge=80 * 2**20, description="Ray: memory of the local object store (bytes).")
     dashboard: bool = Field(False, description="Ray: start its dashboard on loopback.")
     threads: int = Field(1, ge=1, description="Threads of the numerics in each worker.")
 
 
+Url = Annotated[str, AfterValidator(check_password), PlainSerializer(without_password, return_type=str)]
+"""A URL that may hold a password; dumped without it."""
+
+
 class TrackingConfig(Frame):
     use: Literal["mlflow", "none"] = "mlflow"
-    uri: str | None = Field(None, description="MLflow tracking URI; a SQLite file in the campaign folder by default.")
+    uri: Url | None = Field(None, repr=False, description="MLflow tracking URI; a SQLite file in the campaign folder by default.")
     experiment: str = "oreloop"
     figure_rounds: int = Field(10, ge=1, description="Figures and tables are written anew every so many rounds and at the end.")
     weights: bool = Field(True, description="Published weights of trained generators become artifacts, with a card that tells of them.")
@@ -350,7 +360,12 @@ class TrackingConfig(Frame):
 
 
 class LedgerConfig(Frame):
-    url: str | None = Field(None, description="SQLAlchemy URL of a PostgreSQL database; a SQLite file in the campaign folder by default.")
+    url: Url | None = Field(
+        None,
+        repr=False,
+        description="SQLAlchemy URL of a PostgreSQL database; a SQLite file in the campaign folder by default. A password in it is kept "
+        "out of all that is written: better leave it to PGPASSWORD or ~/.pgpass, which also serve where the folder is named.",
+    )
 
 
 class CampaignConfig(Frame):
@@ -394,6 +409,11 @@ class CampaignConfig(Frame):
     def modelled(self) -> tuple[str, ...]:
         """The quantities that models are fitted to: of the objectives, then of the constraints."""
         return tuple(dict.fromkeys([*(item.quantity for item in self.objectives), *(item.quantity for item in self.constraints)]))
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether acquisition asks surrogates."""
+        return self.surrogate is not None and self.acquisition.use not in _ASKS_NO_SURROGATE
 
     def _check_acquisition(self) -> None:
         use, n = self.acquisition.use, len(self.objectives)

@@ -1,37 +1,40 @@
-"""The step select: which candidates are labelled next. Runs on the compute worker."""
+"""The step select: candidates for the next labels, at random or by the models. Runs on the compute worker."""
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from campaign.dataset import Dataset
 from campaign.fit import Fit
-from campaign.ledger.events import EXPLORATION
+from campaign.ledger.events import EXPLORATION, ChoiceRow
+from campaign.protocols import PluginSpec
 from campaign.schema import CampaignConfig
 from campaign.seeds import content_hash, generator, library_seeds, seed_sequence
 from campaign.types import Candidate, FloatArray
 
 if TYPE_CHECKING:
     from campaign.acquisition import Scores
+    from campaign.question import Question
 
 _TABLE = np.dtype([("id", "S32"), ("score", "<f8"), ("mean", "<f8"), ("deviation", "<f8")])
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A chosen candidate with what the model said of it; ``reason`` as in the ledger's rows."""
+class Material:
+    """What a question is answered from: the crystals of its pool and of its unseen pairs, labels by oracle, models, committee."""
 
-    candidate: str
-    score: float | None = None
-    mean: float | None = None
-    deviation: float | None = None
-    reason: str = ""
+    config: CampaignConfig
+    pool: Sequence[Candidate]
+    unseen: Sequence[Candidate]
+    datasets: Mapping[str, Dataset]
+    fitted: Fit | None
+    committee: tuple[PluginSpec, bytes] | None
 
 
 @dataclass(frozen=True)
@@ -42,43 +45,43 @@ class Selection:
     """
 
     acquisition: str
-    choices: tuple[Choice, ...]
-    table: bytes | None
-    seconds: float
+    choices: tuple[ChoiceRow, ...]
+    table: bytes | None = None
     outcomes: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
-def select(
-    config: CampaignConfig,
-    n: int,
-    stream: str,
-    pool: Sequence[Candidate],
-    pending: Sequence[Candidate],
-    dataset: Dataset,
-    fitted: Fit | None,
-    scales: Mapping[str, float],
-) -> Selection:
-    """Select up to n of the pool: by the model where there is one, otherwise at random from the stream (``all``: in order).
+def in_order(asked: Question, material: Material) -> Selection:
+    """The first n of the pool."""
+    return Selection("all", _for_all(asked.oracles, [ChoiceRow(candidate.id, "") for candidate in material.pool[: asked.n]]))
 
-    ``scales`` of the models' standard deviations by quantity.
-    """
-    started = time.perf_counter()
-    acquisition = config.acquisition
-    if acquisition.use == "all":
-        return Selection("all", tuple(Choice(candidate.id) for candidate in pool[:n]), None, time.perf_counter() - started)
-    if fitted is None:
-        rows = generator(stream).permutation(len(pool))[:n]
-        return Selection("random", tuple(Choice(pool[row].id) for row in rows), None, time.perf_counter() - started)
-    n_explored = _explored(acquisition.exploration, n, stream)
-    scores = _by_model(config, n - n_explored, stream, pool, pending, dataset, fitted, scales)
-    left = [row for row in generator(f"{stream}/explored").permutation(len(pool)).tolist() if row not in scores.chosen]
+
+def at_random(asked: Question, material: Material) -> Selection:
+    """n of the pool, drawn from the question's stream."""
+    rows = generator(asked.stream).permutation(len(material.pool))[: asked.n]
+    return Selection("random", _for_all(asked.oracles, [ChoiceRow(material.pool[row].id, "") for row in rows]))
+
+
+def by_model(asked: Question, material: Material) -> Selection:
+    """n of the pool by the acquisition function, a share of them drawn at random for exploration."""
+    assert material.fitted is not None
+    config, pool = material.config, material.pool
+    n_explored = _explored(config.acquisition.exploration, asked.n, asked.stream)
+    (dataset,) = material.datasets.values()
+    scores = _scored(config, asked.n - n_explored, asked.stream, pool, material.unseen, dataset, material.fitted, asked.scales)
+    left = [row for row in generator(f"{asked.stream}/explored").permutation(len(pool)).tolist() if row not in scores.chosen]
     rows_and_reasons = [(row, "") for row in scores.chosen] + [(row, EXPLORATION) for row in left[:n_explored]]
-    choices = tuple(
-        Choice(pool[row].id, float(scores.score[row]), float(scores.mean[row]), float(scores.deviation[row]), reason)
+    chosen = [
+        ChoiceRow(pool[row].id, "", float(scores.score[row]), float(scores.mean[row]), float(scores.deviation[row]), reason)
         for row, reason in rows_and_reasons
-    )
+    ]
     table = encode_table([candidate.id for candidate in pool], scores.score, scores.mean, scores.deviation)
-    return Selection(acquisition.use, choices, table, time.perf_counter() - started)
+    return Selection(config.acquisition.use, _for_all(asked.oracles, chosen), table)
+
+
+def _for_all(oracles: Sequence[str], chosen: Sequence[ChoiceRow]) -> tuple[ChoiceRow, ...]:
+    """Each chosen candidate at each of the oracles."""
+    return tuple(replace(row, oracle=oracle) for row in chosen for oracle in oracles)
 
 
 def _explored(share: float, n: int, stream: str) -> int:
@@ -86,12 +89,12 @@ def _explored(share: float, n: int, stream: str) -> int:
     return min(n, int(share * n + generator(f"{stream}/exploration").random())) if share else 0
 
 
-def _by_model(
+def _scored(
     config: CampaignConfig,
     n: int,
     stream: str,
     pool: Sequence[Candidate],
-    pending: Sequence[Candidate],
+    unseen: Sequence[Candidate],
     dataset: Dataset,
     fitted: Fit,
     scales: Mapping[str, float],
@@ -105,7 +108,7 @@ def _by_model(
     outputs = []
     for name in quantities:
         model = fitted.by_quantity[name]
-        waiting = model.features(pending) if pending else None
+        waiting = model.features(unseen) if unseen else None
         values = torch.from_numpy(dataset.values_of(labelled, name))
         outputs.append(
             acquisition.Output(model.model, model.features(pool), model.features(labelled), values, waiting, scales.get(name, 1.0))

@@ -12,7 +12,7 @@ from campaign.crystals.matching import equivalence_key
 from campaign.errors import InputError
 from campaign.ledger import LedgerReader
 from campaign.ledger import events as ev
-from campaign.ledger.store import DATABASE
+from campaign.ledger.engines import DATABASE
 from campaign.schema import SourceConfig
 from campaign.types import Crystal, Quantity
 

@@ -1,4 +1,4 @@
-"""The life of the serial executor's worker: a process of its own that talks through a pipe, whose number is its argument.
+"""The life of a worker process that talks through a pipe, whose number is its argument.
 
 Started as a module, so that the driver's own main module is never imported a second time.
 """
@@ -17,15 +17,22 @@ from campaign.executors.worker import OracleWorker
 _DIE_WITH_PARENT = 1
 
 
+def die_with_parent() -> None:
+    """Let the system kill this process when its parent ends, also where it is stopped."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
 def serve(connection: Connection) -> None:
     """Build the oracle that the first message names, answer jobs, end with the parent."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() == 1:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    spec, threads = connection.recv()
+    os.set_inheritable(connection.fileno(), False)
+    spec, name, threads, search_path = connection.recv()
+    sys.path += [folder for folder in search_path if folder not in sys.path]
     try:
-        worker = OracleWorker(spec, f"{spec.name}-0", threads)
+        worker = OracleWorker(spec, name, threads)
     except Exception as error:
         connection.send(error if isinstance(error, OreloopError) else SurroundingsError(f"{type(error).__name__}: {error}"))
         return

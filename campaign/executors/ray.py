@@ -1,36 +1,53 @@
-"""The Ray executor: a pool of oracle actors with their own processes, and one compute actor.
+"""The Ray executor: a pool of oracle actors, each with a worker process of its own, and one compute actor.
 
-An actor has at most one job, so its wall-clock limit runs from the moment it got it. An actor that dies or outlasts its limit
-is replaced; its job becomes a failure. Dispatch costs about 1 ms of the driver a job.
+An actor has at most one job and watches its limits itself. One that dies or is stopped is replaced; its job becomes a failure.
+Dispatch costs about 1 ms of the driver a job.
 """
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import itertools
+import logging
 import os
 import shutil
+import signal
 import socket
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from campaign.clock import awake_seconds
 from campaign.errors import OreloopError, SurroundingsError
-from campaign.executors.worker import ComputeWorker, OracleWorker
+from campaign.executors.child import die_with_parent
+from campaign.executors.leftovers import OwnedFolder, is_alive
+from campaign.executors.process import WorkerProcess, of_a_dead_worker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
 from campaign.schema import ExecutorConfig
 from campaign.types import Cost, Evaluation, FailureKind
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import ray.exceptions
 
+from campaign.executors.computing import Computations, RayHandle, StoppedWatch, last_words, place
+
+log = logging.getLogger(__name__)
+
 _START_ATTEMPTS = 3
 _KNOCK_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+_SERVERS = ("gcs_server", "raylet")
 
 
 def _knock(address: str) -> None:
@@ -40,15 +57,58 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
-def _last_words(error: Exception) -> str:
-    """What Ray says of a dead actor, without its general advice."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].partition(" Some common causes")[0].strip() if lines else "no message"
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """While Ray starts it gets no handler set, as its own ends the driver; and its servers do not hear of a closed terminal.
+
+    Its library puts one below Python, which aborts the driver three seconds after a SIGTERM; the handlers are set again above it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    set_handler: Any = signal.signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    keep: Any = lambda number, _: signal.getsignal(number)  # noqa: E731
+    signal.signal = keep
+    try:
+        yield
+    finally:
+        signal.signal = set_handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            if handler is not None:
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class OracleWorkerActor:
+    """Holds an oracle's worker process on its node."""
+
+    def __init__(self, spec: OracleSpec, name: str, threads: int) -> None:
+        die_with_parent()
+        self._worker = WorkerProcess(spec, name, threads)
+
+    def is_ready(self, *, fresh: bool = False) -> tuple[str, int]:
+        """Where it is, once its process is started, a fresh one if need be. Raises SurroundingsError where that cannot be."""
+        if fresh:
+            self._worker.close()
+        while not self._worker.is_ready(_LOOK_SECONDS):
+            pass
+        return place()
+
+    def evaluate(self, job: EvaluationJob) -> Evaluation:
+        self._worker.submit(job)
+        while (evaluation := self._worker.wait(_LOOK_SECONDS)) is None:
+            pass
+        return evaluation
+
+    def close(self) -> None:
+        self._worker.close()
 
 
 @dataclass
 class _Actor:
-    """An oracle actor. ``reference`` is its start or its job under way; None while it idles."""
+    """An oracle actor. ``reference`` is its start or its job under way; None while it idles. ``since`` in awake seconds."""
 
     name: str
     spec: OracleSpec
@@ -56,33 +116,20 @@ class _Actor:
     reference: Any
     since: float
     job: EvaluationJob | None = None
+    started: float = 0.0
     is_starting: bool = True
+    place: tuple[str, int] | None = None
+    watch: StoppedWatch = field(default_factory=StoppedWatch)
 
     @property
     def deadline(self) -> float:
-        return self.since + (self.spec.start_limit if self.is_starting else self.spec.wall_limit)
+        """The actor keeps the limits itself; past this time it does nothing any more."""
+        starts = _START_ATTEMPTS if self.is_starting else 1
+        return self.since + starts * self.spec.start_limit + (0.0 if self.is_starting else self.spec.wall_limit)
 
-
-@dataclass(frozen=True)
-class RayHandle:
-    """A computation on the compute actor; passed on to another computation it stays in Ray's object store."""
-
-    reference: Any
-
-    def is_done(self) -> bool:
-        return bool(ray.wait([self.reference], timeout=0)[0])
-
-    def result(self) -> Any:
-        try:
-            return ray.get(self.reference)
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, OreloopError):
-                raise error.cause from None
-            raise
-        except ray.exceptions.RayActorError as error:
-            raise SurroundingsError(
-                f"the compute worker died: {error}", hint="run the same command again; give the machine more memory if it dies again"
-            ) from error
+    @property
+    def is_stopped(self) -> bool:
+        return self.place is not None and self.watch.is_stopped(self.place)
 
 
 class RayExecutor:
@@ -91,22 +138,27 @@ class RayExecutor:
         self._actors: list[_Actor] = []
         self._numbers = itertools.count()
         self._start_failures = 0
-        self._shipping: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: OwnedFolder | None = None
+        self._servers: dict[str, psutil.Process] = {}
+        self._looked = 0.0
+        self._computations: Computations | None = None
 
     def start(self, oracles: Sequence[OracleSpec]) -> None:
         """Connect and start all workers; they become ready while the loop goes on. Raises SurroundingsError."""
-        self._connect()
+        self._folder = OwnedFolder("modules")
+        with _own_signals():
+            self._connect(self._folder)
         self._check_resources(oracles)
-        options = {"num_cpus": 0, "num_gpus": self._config.gpus, "max_restarts": 0}
-        self._compute = ray.remote(ComputeWorker).options(**options).remote(self._config.threads)
-        self._remote_worker = ray.remote(OracleWorker)
+        config = self._config
+        self._computations = Computations(threads=config.threads, gpus=config.gpus, limit=config.compute_limit)
+        self._remote_worker = ray.remote(OracleWorkerActor)
         for spec in oracles:
             for _ in range(spec.workers):
                 self._actors.append(self._start_actor(spec))
 
-    def _connect(self) -> None:
+    def _connect(self, folder: OwnedFolder) -> None:
         config = self._config
-        common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "runtime_env": self._runtime_environment()}
+        common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "runtime_env": self._runtime_environment(folder)}
         if config.address is not None:
             try:
                 _knock(config.address)
@@ -117,8 +169,11 @@ class RayExecutor:
                     hint="start one with `ray start --head`, correct executor.address, or remove it to use this machine",
                 ) from error
             return
+        temporary = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"
+        folder.remove_also(Path(glob.escape(str(temporary))) / f"session_*_{os.getpid()}")
+        os.environ.update(folder.surroundings)
         try:
-            ray.init(
+            context = ray.init(
                 address="local",
                 num_cpus=config.cpus,
                 include_dashboard=config.dashboard,
@@ -128,13 +183,18 @@ class RayExecutor:
             )
         except (ConnectionError, RuntimeError, OSError) as error:
             raise SurroundingsError(f"Ray did not start on this machine: {error}", hint="see `oreloop doctor`") from error
+        finally:
+            for name in folder.surroundings:
+                del os.environ[name]
+        folder.remove_also(Path(glob.escape(context.address_info["session_dir"])))
+        self._servers = {process.name(): process for process in psutil.Process().children() if process.name() in _SERVERS}
 
-    def _runtime_environment(self) -> dict[str, Any] | None:
+    def _runtime_environment(self, folder: OwnedFolder) -> dict[str, Any] | None:
         """Ship the user's Python modules beside the config, and nothing else of that folder."""
         if self._module_folder is None:
             return None
-        self._shipping = tempfile.TemporaryDirectory(prefix="oreloop-modules-")
-        target = Path(self._shipping.name)
+        target = folder.path / "modules"
+        target.mkdir()
         for item in sorted(self._module_folder.iterdir()):
             if item.suffix == ".py":
                 shutil.copy2(item, target / item.name)
@@ -160,8 +220,8 @@ class RayExecutor:
         options: dict[str, Any] = {"num_cpus": spec.cpus, "num_gpus": spec.gpus, "max_restarts": 0, "max_task_retries": 0}
         if spec.memory:
             options["memory"] = spec.memory
-        handle = self._remote_worker.options(**options).remote(spec, name, self._config.threads)
-        return _Actor(name, spec, handle, handle.is_ready.remote(), time.time())
+        handle = self._remote_worker.options(**options, max_concurrency=2).remote(spec, name, self._config.threads)
+        return _Actor(name, spec, handle, handle.is_ready.remote(), awake_seconds())
 
     def run_all(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, cpus: float, gpus: float) -> list[Any]:
         """What each call of a function returns, in their order, as many at once as the resources allow; the exception where one raised."""
@@ -173,7 +233,7 @@ class RayExecutor:
             except ray.exceptions.RayTaskError as error:
                 found.append(error.cause if isinstance(error.cause, Exception) else error)
             except ray.exceptions.RayError as error:
-                found.append(SurroundingsError(_last_words(error)))
+                found.append(SurroundingsError(last_words(error)))
         return found
 
     def free_workers(self, oracle: str) -> int:
@@ -181,89 +241,126 @@ class RayExecutor:
 
     def submit(self, job: EvaluationJob) -> None:
         actor = next(actor for actor in self._actors if actor.spec.name == job.oracle and actor.reference is None)
-        actor.job, actor.since = job, time.time()
+        actor.job = job
+        if job.alone:
+            self._make_ready(actor, fresh=True)
+        else:
+            self._evaluate(actor, job)
+
+    def _make_ready(self, actor: _Actor, *, fresh: bool = False) -> None:
+        actor.since, actor.is_starting, actor.watch = awake_seconds(), True, StoppedWatch()
+        actor.reference = actor.handle.is_ready.remote(fresh=fresh)
+
+    def _evaluate(self, actor: _Actor, job: EvaluationJob) -> None:
+        actor.since, actor.started, actor.watch = awake_seconds(), time.time(), StoppedWatch()
         actor.reference = actor.handle.evaluate.remote(job)
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
+        self._look_after_servers()
+        if self._computations is not None:
+            self._computations.tend()
         under_way = {actor.reference: actor for actor in self._actors if actor.reference is not None}
         references = list(under_way)
         if isinstance(handle, RayHandle):
-            references.append(handle.reference)
+            if handle.is_over:
+                timeout = 0.0
+            else:
+                references.append(handle.outcome)
         if not references:
             time.sleep(timeout)
             return []
-        nearest = min((actor.deadline for actor in under_way.values()), default=float("inf"))
-        patience = max(0.0, min(timeout, nearest - time.time()))
+        patience = min(timeout, _LOOK_SECONDS)
         ready, rest = ray.wait(references, num_returns=1, timeout=patience, fetch_local=False)
         if ready and rest:
             ready += ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)[0]
         finished = [self._collect(under_way[reference]) for reference in ready if reference in under_way]
-        now = time.time()
-        for actor in under_way.values():
-            if actor.reference is not None and now >= actor.deadline:
-                finished.append(self._overdue(actor))
+        for reference, actor in under_way.items():
+            if actor.reference is reference and reference not in ready and (actor.is_stopped or awake_seconds() >= actor.deadline):
+                finished.append(self._given_up(actor))
         return [job for job in finished if job is not None]
 
+    def _look_after_servers(self) -> None:
+        """Without them Ray waits for a minute and then ends the driver. Raises SurroundingsError."""
+        if awake_seconds() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = awake_seconds()
+        for name, server in self._servers.items():
+            if not is_alive(server):
+                raise SurroundingsError(
+                    f"a server of Ray on this machine died ({name})", hint="run the same command again: nothing recorded is lost"
+                )
+
     def _collect(self, actor: _Actor) -> FinishedJob | None:
-        job, reference, actor.job, actor.reference = actor.job, actor.reference, None, None
+        reference, actor.reference = actor.reference, None
         try:
             value = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OreloopError):
+                raise error.cause from None
+            return self._died(actor, FailureKind.INFRASTRUCTURE, f"the worker failed: {last_words(error)}")
         except ray.exceptions.OutOfMemoryError:
-            return self._replace(actor, job, FailureKind.OUT_OF_MEMORY, "Ray killed the worker because memory ran out")
+            return self._died(actor, FailureKind.OUT_OF_MEMORY, "Ray killed the worker because memory ran out")
         except ray.exceptions.RayActorError as error:
-            if job is None:
-                self._start_failed(actor, error)
-                return None
-            return self._replace(actor, job, FailureKind.CRASH, f"the worker died: {_last_words(error)}")
+            return self._died(actor, FailureKind.INFRASTRUCTURE, f"the worker died, killed from outside: {last_words(error)}")
         except ray.exceptions.RayError as error:
-            return self._replace(actor, job, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
-        if job is None:
-            actor.is_starting = False
-            self._start_failures = 0
+            return self._died(actor, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
+        if actor.is_starting:
+            actor.is_starting, actor.place, self._start_failures = False, value, 0
+            if actor.job is not None:
+                self._evaluate(actor, actor.job)
             return None
+        job, actor.job = actor.job, None
+        assert job is not None
+        if value.failure is not None:
+            self._make_ready(actor)
         return FinishedJob(job, value)
 
-    def _start_failed(self, actor: _Actor, error: Exception) -> None:
-        self._start_failures += 1
-        if self._start_failures >= _START_ATTEMPTS or "The actor died because of an error raised in its creation task" in str(error):
-            raise SurroundingsError(
-                f"the workers of oracle {actor.spec.name} do not start: {_last_words(error)}",
-                hint="`oreloop validate` and `oreloop doctor` say what is missing",
-            )
-        self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
-
-    def _overdue(self, actor: _Actor) -> FinishedJob | None:
-        job, limit = actor.job, actor.deadline - actor.since
+    def _given_up(self, actor: _Actor) -> FinishedJob | None:
+        is_stopped = actor.is_stopped
         ray.kill(actor.handle, no_restart=True)
-        if job is None:
+        if is_stopped:
+            return self._died(actor, FailureKind.INFRASTRUCTURE, "the worker died, stopped from outside and killed")
+        limit = actor.deadline - actor.since
+        return self._died(actor, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
+
+    def _died(self, actor: _Actor, kind: FailureKind, message: str) -> FinishedJob | None:
+        """Put a fresh actor in a dead one's place and say what became of its job. Raises SurroundingsError where none starts."""
+        fresh = self._start_actor(actor.spec)
+        self._actors[self._actors.index(actor)] = fresh
+        if actor.is_starting:
             self._start_failures += 1
             if self._start_failures >= _START_ATTEMPTS:
                 raise SurroundingsError(
-                    f"a worker of oracle {actor.spec.name} did not start within {limit:g} s, {_START_ATTEMPTS} times",
-                    hint="raise start_limit, or look for other jobs that hold the machine",
+                    f"the workers of oracle {actor.spec.name} do not start, {_START_ATTEMPTS} times: {message}",
+                    hint="`oreloop validate` and `oreloop doctor` say what is missing; raise start_limit where other jobs hold the machine",
                 )
-            self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
+            fresh.job = actor.job
             return None
-        return self._replace(actor, job, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
-
-    def _replace(self, actor: _Actor, job: EvaluationJob | None, kind: FailureKind, message: str) -> FinishedJob | None:
-        """Put a fresh worker in an actor's place and say what became of its job."""
-        self._actors[self._actors.index(actor)] = self._start_actor(actor.spec)
-        if job is None:
+        if actor.job is None:
             return None
-        failed = Evaluation.failed(kind, message)
-        cost = Cost(wall_seconds=time.time() - actor.since, started=actor.since, worker=actor.name)
-        return FinishedJob(job, Evaluation(failure=failed.failure, cost=cost))
+        cost = Cost(wall_seconds=awake_seconds() - actor.since, started=actor.started, worker=actor.name)
+        return FinishedJob(actor.job, of_a_dead_worker(actor.job, kind, message, cost))
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
-        values = [argument.reference if isinstance(argument, RayHandle) else argument for argument in arguments]
-        return RayHandle(self._compute.perform.remote(function, *values))
+        assert self._computations is not None
+        return self._computations.submit(function, arguments)
 
     def shutdown(self) -> None:
+        """End the workers with all that they started, and a Ray that was started here."""
         if ray.is_initialized():
-            for actor in self._actors:
-                ray.kill(actor.handle, no_restart=True)
-            ray.shutdown()
+            with contextlib.suppress(Exception):
+                self._close_workers()
+            with contextlib.suppress(Exception):
+                ray.shutdown()
         self._actors.clear()
-        if self._shipping is not None:
-            self._shipping.cleanup()
+        if self._folder is not None:
+            self._folder.close()
+
+    def _close_workers(self) -> None:
+        closing = [actor.handle.close.remote() for actor in self._actors if actor.place is not None]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
+        for actor in self._actors:
+            ray.kill(actor.handle, no_restart=True)
+        if self._computations is not None:
+            self._computations.close()

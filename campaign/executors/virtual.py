@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from campaign.executors.serial import Done
+from campaign.executors.serial import computed
 from campaign.executors.worker import ComputeWorker, OracleWorker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
 from campaign.schema import VirtualConfig
@@ -58,8 +58,7 @@ class VirtualExecutor:
         return [finished]
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
-        values = [argument.value if isinstance(argument, Done) else argument for argument in arguments]
-        return Done(self._compute.perform(function, *values))
+        return computed(self._compute, function, arguments)
 
     def shutdown(self) -> None:
         self._workers.clear()

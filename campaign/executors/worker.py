@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,41 @@ def limit_threads(threads: int) -> None:
     """Fix the thread count of the numerics in this process; called before they are imported."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
+
+
+_SURROUNDINGS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENOLCK),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    }
+)
+"""Errors of the system that no candidate causes: disks full, read-only, broken or away, no file handles, no memory, no network."""
+_TOLD = re.compile("|".join(re.escape(os.strerror(number)) for number in _SURROUNDINGS - {errno.ENOMEM, errno.EAGAIN}), re.IGNORECASE)
+"""The same in the words of engines that hand on no error of the system, where a large candidate is not to blame either."""
+
+_TOLD_BY_ENGINES = (FailureKind.CRASH, FailureKind.NOT_CONVERGED)
+
+
+def is_of_the_surroundings(error: BaseException) -> bool:
+    """Whether the machine is at fault, not the candidate; wrapping the error in another one does not hide that."""
+    return any(
+        isinstance(cause, SurroundingsError)
+        or (isinstance(cause, OSError) and cause.errno in _SURROUNDINGS)
+        or _TOLD.search(str(cause)) is not None
+        for cause in _causes(error)
+    )
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        cause = waiting.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            waiting += [cause.__cause__, cause.__context__]
 
 
 class OracleWorker:
@@ -44,7 +81,7 @@ class OracleWorker:
 
     def evaluate(self, job: EvaluationJob) -> Evaluation:
         """The oracle's evaluation with its cost; an exception becomes a failure that tells where it came from."""
-        started, cpu = time.time(), time.process_time()
+        started, wall, cpu = time.time(), time.perf_counter(), time.process_time()
         try:
             crystal = job.start or job.candidate.crystal
             oracle, fidelity = self._oracle(job)
@@ -56,8 +93,8 @@ class OracleWorker:
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}, line {place.lineno})"
-            evaluation = Evaluation.failed(FailureKind.CRASH, text)
-        cost = Cost(wall_seconds=time.time() - started, cpu_seconds=time.process_time() - cpu, started=started, worker=self._name)
+            evaluation = Evaluation.failed(FailureKind.INFRASTRUCTURE if is_of_the_surroundings(error) else FailureKind.CRASH, text)
+        cost = Cost(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu, started=started, worker=self._name)
         return replace(evaluation, cost=cost)
 
     def _believed(self, answer: object, crystal: Crystal, oracle: Oracle) -> Evaluation:
@@ -65,6 +102,8 @@ class OracleWorker:
             message = f"the oracle returned {type(answer).__name__}, expected campaign.types.Evaluation"
             return Evaluation.failed(FailureKind.CRASH, message, retryable=False)
         failure = sanity.check(answer, crystal, oracle.quantities, self._spec.sanity)
+        if failure is not None and failure.kind in _TOLD_BY_ENGINES and _TOLD.search(failure.message):
+            failure = replace(failure, kind=FailureKind.INFRASTRUCTURE, retryable=True)
         return answer if failure is None else Evaluation(failure=failure)
 
     def _oracle(self, job: EvaluationJob) -> tuple[Oracle, str]:

@@ -1,10 +1,14 @@
 """The events of a campaign: the only things that are ever written down, and all that a campaign is.
 
 Rows that come in thousands are stored as arrays, so that folding 10^5 candidates takes seconds.
+
+An event is written as JSON. What JSON cannot say (NaN, infinities, lone surrogates, integers beyond 64 bits) makes it a JSON string
+that holds the text of Python's own JSON, so that whatever an oracle answers is read back as it was.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,9 +17,14 @@ from campaign import text
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
-    """Base of all events. ``key`` is made of the content of a piece of work; a second event under a known key is dropped."""
+    """Base of all events. ``key`` is made of the content of a piece of work; a second event under a known key is dropped.
+
+    ``awake``: seconds that the driver's process was awake by then, by a clock that never jumps; on the first event of a transaction, on
+    none of older ledgers.
+    """
 
     key: str | None = None
+    awake: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -162,6 +171,7 @@ class ChoiceRow(Row, frozen=True):
 class Decided(Event, frozen=True, kw_only=True):
     """A batch was selected. ``table`` is the blob with the scores of the whole pool; ``pending`` was taken into account.
 
+    ``as_of``: the last event that the decision knew, 0 where the ledger is older than that and the decision cannot be asked again.
     ``outcomes``: how many of the pool a committee found accurate, worth labelling and too strange. ``costs``: seconds per label by oracle
     as known then. ``scales``: factors on the model's standard deviations by quantity.
     """
@@ -181,6 +191,7 @@ class Decided(Event, frozen=True, kw_only=True):
     outcomes: dict[str, int] = {}
     costs: dict[str, float] = {}
     scales: dict[str, float] = {}
+    as_of: int = 0
 
 
 class RequestRow(Row, frozen=True):
@@ -224,7 +235,7 @@ class Labelled(Event, frozen=True, kw_only=True):
 
 
 class Failed(Event, frozen=True, kw_only=True):
-    """An attempt gave no label. Where ``is_quarantined`` the candidate is not tried again."""
+    """An attempt gave no label. Where ``is_quarantined`` the candidate is not tried again, unless it is ``Retried``."""
 
     candidate: str
     oracle: str
@@ -240,6 +251,21 @@ class Failed(Event, frozen=True, kw_only=True):
     worker: str
 
 
+class RetriedRow(Row, frozen=True):
+    """``round``: the one that selected the pair; -1 where none did."""
+
+    candidate: str
+    oracle: str
+    round: int
+
+
+class Retried(Event, frozen=True, kw_only=True):
+    """What was given up gets another chance: its failures so far count no more."""
+
+    reason: str
+    rows: tuple[RetriedRow, ...]
+
+
 class OraclePaused(Event, frozen=True, kw_only=True):
     oracle: str
     reason: str
@@ -249,6 +275,16 @@ class RoundEnded(Event, frozen=True, kw_only=True):
     """Everything that the round selected is labelled or quarantined."""
 
     round: int
+
+
+class Lost(Event, frozen=True, kw_only=True):
+    """Stands where an event was lost, so that later ones keep their sequence.
+
+    ``remains`` is the text of an event that was found whole, but cannot stand without others that were lost.
+    """
+
+    reason: str
+    remains: str = ""
 
 
 AnyEvent = (
@@ -268,12 +304,44 @@ AnyEvent = (
     | SentinelScored
     | Labelled
     | Failed
+    | Retried
     | OraclePaused
     | RoundEnded
+    | Lost
 )
 
-encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(AnyEvent).decode
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(AnyEvent).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def written(event: Event) -> tuple[bytes, Event]:
+    """An event's text, and the event as it will be read from it: what the live state folds too, so that it is what a resumed one folds."""
+    try:
+        text = _encode(event)
+        found = _decode(text)
+        if found == event or _plain(found) == _plain(event):
+            return text, found
+    except (UnicodeEncodeError, OverflowError, msgspec.ValidationError):
+        pass
+    text = _encode(_plain(event))
+    return text, decode(text)
+
+
+def encode(event: Event) -> bytes:
+    """The text of an event."""
+    return written(event)[0]
+
+
+def decode(text: bytes) -> Event:
+    """The event of a text. Raises ValueError where it is none."""
+    found: Event = msgspec.convert(json.loads(_decode_text(text)), AnyEvent) if text[:1] == b'"' else _decode(text)
+    return found
+
+
+def _plain(event: Event) -> str:
+    return json.dumps(msgspec.to_builtins(event))
+
 
 _Kind = TypeVar("_Kind", bound=Event)
 
@@ -281,7 +349,7 @@ _Kind = TypeVar("_Kind", bound=Event)
 def storable(event: _Kind) -> _Kind:
     """The event itself, or where a text in it cannot be encoded (a lone surrogate) the same with that text's escape."""
     try:
-        encode(event)
+        _encode(event)
     except UnicodeEncodeError:
         return msgspec.convert(text.storable(msgspec.to_builtins(event)), type(event))
     return event

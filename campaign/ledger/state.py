@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, singledispatchmethod
 
 from campaign.ledger import events as ev
 from campaign.ledger.leaders import Leaders, Wanted
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind
 
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+)")
 
@@ -85,16 +86,23 @@ class CampaignState:
         self.failures: list[tuple[int, float, ev.Failed]] = []
         self._leaders: dict[Wanted, Leaders] = {}
         self.last_failure: dict[Pair, ev.Failed] = {}
+        self.tries: dict[Pair, list[str]] = defaultdict(list)
+        """Kinds of the failures that count against a pair's further attempts; the surroundings' for one session."""
         self.quarantined: dict[Pair, ev.Failed] = {}
+        self.own: dict[Pair, LabelRecord] = {}
+        self.n_labels: Counter[str] = Counter()
+        """Labels that were paid for, by oracle."""
         self.pending: dict[Pair, int] = {}
         self.outstanding: dict[int, int] = defaultdict(int)
         self.unlabelled: dict[str, None] = {}
         self.rounds: list[RoundRecord] = []
+        self.open_rounds: dict[int, RoundRecord] = {}
         self.checkpoints: dict[str, list[ev.Trained]] = defaultdict(list)
         self.outcomes: dict[str, list[bool]] = defaultdict(list)
         self.paused: dict[str, str] = {}
         self.busy_seconds: dict[str, float] = defaultdict(float)
         self.active_seconds = 0.0
+        self._awake = 0.0
         self.keys: set[str] = set()
         self.requested: dict[Pair, str] = {}
         self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
@@ -103,8 +111,10 @@ class CampaignState:
 
     def apply(self, sequence: int, time: float, event: ev.Event) -> None:
         """Fold one event in. ``sequence`` counts from 1 without gaps; ``time`` in seconds since the epoch."""
-        if not isinstance(event, ev.SessionStarted) and self.sessions and self.session_ended is None:
-            self.active_seconds += max(0.0, time - self.time)
+        passed = time - self.time if event.awake is None else event.awake - self._awake
+        if self.sessions and self.session_ended is None and not isinstance(event, ev.SessionStarted | ev.ConfigRevised):
+            self.active_seconds += max(0.0, passed)
+        self._awake = event.awake if event.awake is not None else self._awake
         self.sequence, self.time = sequence, time
         if event.key is not None:
             self.keys.add(event.key)
@@ -129,6 +139,8 @@ class CampaignState:
         self.session_ended = None
         self.paused.clear()
         self.outcomes.clear()
+        for kinds in self.tries.values():
+            kinds[:] = [kind for kind in kinds if kind != FailureKind.INFRASTRUCTURE]
 
     @_apply.register
     def _(self, event: ev.SessionEnded) -> None:
@@ -154,6 +166,7 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.RoundStarted) -> None:
         self.rounds.append(RoundRecord(event.round, self.sequence, self.time))
+        self.open_rounds[event.round] = self.rounds[-1]
 
     @_apply.register
     def _(self, event: ev.Trained) -> None:
@@ -212,6 +225,9 @@ class CampaignState:
         record.started, record.worker, record.attempt = event.started, event.worker, event.attempt
         record.round = self._settle((event.candidate, event.oracle))
         record.purpose = self.requested.get((event.candidate, event.oracle), "")
+        if not record.purpose:
+            self.own[event.candidate, event.oracle] = record
+            self.n_labels[event.oracle] += 1
         self.busy_seconds[event.oracle] += event.wall_seconds
         self.outcomes[event.oracle].append(True)
 
@@ -220,11 +236,21 @@ class CampaignState:
         pair = event.candidate, event.oracle
         self.failures.append((self.sequence, self.time, event))
         self.last_failure[pair] = event
+        self.tries[pair].append(event.kind)
         self.busy_seconds[event.oracle] += event.wall_seconds
         self.outcomes[event.oracle].append(False)
         if event.is_quarantined:
             self.quarantined[pair] = event
             self._settle(pair)
+
+    @_apply.register
+    def _(self, event: ev.Retried) -> None:
+        for row in event.rows:
+            pair = row.candidate, row.oracle
+            if self.quarantined.pop(pair, None) is not None:
+                self.pending[pair] = row.round
+                self.outstanding[row.round] += 1
+            self.tries.pop(pair, None)
 
     @_apply.register
     def _(self, event: ev.OraclePaused) -> None:
@@ -233,6 +259,11 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.RoundEnded) -> None:
         self.rounds[event.round].ended = self.time
+        self.open_rounds.pop(event.round, None)
+
+    @_apply.register
+    def _(self, event: ev.Lost) -> None:
+        """Nothing is known of it."""
 
     def _candidate(self, candidate: str, equivalence: str) -> CandidateRecord:
         record = self.candidates.get(candidate)
@@ -250,7 +281,9 @@ class CampaignState:
         crystal: str | None,
         source: str = "",
     ) -> LabelRecord:
-        values = {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float)}
+        if self.own.pop((candidate, oracle), None) is not None:
+            self.n_labels[oracle] -= 1
+        values = {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float) and math.isfinite(row.value)}
         record = LabelRecord(
             self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
         )
@@ -304,14 +337,22 @@ class CampaignState:
         return {symbol: count / total for symbol, count in counts.items()}
 
     def _settle(self, pair: Pair) -> int:
-        round_index = self.pending.pop(pair)
+        """The round that selected a pair which is pending no more; that of an unselected one where none did."""
+        round_index = self.pending.pop(pair, None)
+        if round_index is None:
+            return _OUTSIDE
         self.outstanding[round_index] -= 1
         return round_index
 
     @property
     def own_labels(self) -> list[LabelRecord]:
         """The labels that this campaign selected and paid for, in the order in which they came; not the elements' references."""
-        return [label for label in self.labels.values() if not label.source and not label.purpose]
+        return list(self.own.values())
+
+    @property
+    def n_selected_pending(self) -> int:
+        """How many pairs rounds selected that are not labelled yet."""
+        return len(self.pending) - self.outstanding[_OUTSIDE]
 
     @property
     def selected_pending(self) -> list[Pair]:

@@ -22,6 +22,7 @@ from campaign import calibration, ladder, metrics, ranking, tables, versions
 from campaign.artifacts import ArtifactStore
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
+from campaign.passwords import without_password
 from campaign.schema import CampaignConfig
 from campaign.tracking import border, trainings
 from campaign.tracking.trainings import TrainingLog
@@ -124,7 +125,7 @@ class MlflowTracker:
 
     def _record_run(self) -> None:
         if self._created is not None:
-            self._ledger.append([ev.TrackingStarted(run=self._created, uri=self.uri)])
+            self._ledger.append([ev.TrackingStarted(run=self._created, uri=without_password(self.uri))])
             self._run, self._created = self._created, None
             self._wake.set()
 
@@ -190,8 +191,8 @@ class MlflowTracker:
         if not self._has_warned:
             log.warning(
                 "MLflow at %s cannot be reached (%s); the campaign goes on, what is missing is written when it is back",
-                self.uri,
-                str(error).splitlines()[0],
+                without_password(self.uri),
+                without_password(str(error).splitlines()[0]),
             )
             self._has_warned = True
 

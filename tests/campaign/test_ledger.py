@@ -12,8 +12,9 @@ from campaign.crystals.lattice import supercell
 from campaign.errors import LedgerDamagedError, SurroundingsError
 from campaign.ledger import Ledger, LedgerReader, journal
 from campaign.ledger import events as ev
+from campaign.ledger.engines import JOURNAL
 from campaign.ledger.leaders import Wanted
-from campaign.ledger.store import JOURNAL, meta_table
+from campaign.ledger.store import meta_table
 from campaign.select import decode_table, encode_table
 from campaign.types import Crystal, Objective
 

@@ -71,7 +71,7 @@ def test_leaders_kept_while_labels_come_are_those_found_from_all(
     assert [item.rank for item in ranked] == list(range(1, len(ranked) + 1))
     assert ranked == sorted(ranked, key=lambda item: not item.holds), "what holds comes first"
     for item in ranked:
-        assert item.holds == (not is_bounded or item.label.values["price"] <= 1.0)
+        assert item.holds == (not is_bounded or item.label.values.get("price", float("nan")) <= 1.0)
     gains = {item.label.candidate: wanted.gains(item.label.values) for item in holding}
     for one, other in itertools.combinations(holding, 2):
         assert not dominates(gains[other.label.candidate], gains[one.label.candidate]), "nothing stands above what beats it"  # type: ignore[arg-type]

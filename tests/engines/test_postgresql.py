@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL: the same campaign, and the same single driver."""
+"""The ledger in PostgreSQL: the same campaign, the same single driver, and a server that ends sessions, restarts or loses its tables."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import label_set
+from ledgers import made_ledger, one_event
+from support import HELPERS, label_set, load
+from typer.testing import CliRunner
 
 from campaign.api import Campaign
-from campaign.errors import CampaignLockedError
-from campaign.ledger import Ledger
+from campaign.cli import app
+from campaign.errors import CampaignLockedError, InputError, LedgerDamagedError, SurroundingsError
+from campaign.ledger import Ledger, LedgerReader
+from campaign.ledger import events as ev
+from campaign.ledger.engines import DATABASE
+from campaign.ledger.recover import rebuild
+
+PASSWORD = "s3cret"
 
 
 def binaries() -> Path | None:
@@ -26,40 +36,88 @@ def binaries() -> Path | None:
     return places[-1].parent if places else None
 
 
+class Server:
+    """A PostgreSQL server of its own in a folder; local sessions need no password, those to 127.0.0.1 need the user's."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs, self._folder = programs, folder
+        self._run_as: list[str] = []
+        if os.geteuid() == 0:
+            self._run_as = ["runuser", "-u", "postgres", "--"]
+            folder.chmod(0o755)
+            shutil.chown(folder, "postgres")
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+        initdb = [str(programs / "initdb"), "-D", str(folder / "data"), "-U", "oreloop", "--auth-local=trust", "--auth-host=scram-sha-256"]
+        secret = folder / "secret"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        subprocess.run([*self._run_as, *initdb, f"--pwfile={secret}"], check=True, capture_output=True)
+        self.start()
+
+    def start(self) -> None:
+        command = [str(self._programs / "postgres"), "-D", str(self._folder / "data"), "-p", str(self.port)]
+        command += ["-h", "127.0.0.1", "-k", str(self._folder), "-c", "fsync=off"]
+        self._process = subprocess.Popen([*self._run_as, *command], stderr=subprocess.DEVNULL)
+        ready = [str(self._programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port)]
+        for _ in range(200):
+            if subprocess.run(ready, capture_output=True, check=False).returncode == 0:
+                return
+            time.sleep(0.05)
+        raise TimeoutError("PostgreSQL does not start")
+
+    def stop(self) -> None:
+        control = [str(self._programs / "pg_ctl"), "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop"]
+        stopped = subprocess.run([*self._run_as, *control], capture_output=True, text=True, check=False)
+        assert stopped.returncode == 0, stopped.stderr
+        self._process.wait()
+
+    def url(self, database: str, password: str = "") -> str:
+        """Over the socket, or with a password over the loopback."""
+        if password:
+            return f"postgresql+psycopg://oreloop:{password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg://oreloop@/{database}?host={self._folder}&port={self.port}"
+
+    def execute(self, database: str, statement: str) -> list[tuple[Any, ...]]:
+        import psycopg
+
+        with psycopg.connect(host=str(self._folder), port=self.port, user="oreloop", dbname=database, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[Server]:
+    """Its folder lies beside pytest's own, which only their owner may enter."""
     programs = binaries()
     if programs is None or importlib.util.find_spec("psycopg") is None:
-        pytest.skip('needs a PostgreSQL server\'s programs and pip install "oreloop[postgresql]"')
-    folder = tmp_path_factory.mktemp("postgresql")
-    run_as: list[str] = []
-    if os.geteuid() == 0:
-        run_as = ["runuser", "-u", "postgres", "--"]
-        for path in (folder, *folder.parents[:-1]):
-            if str(path).startswith("/tmp/"):
-                path.chmod(0o755)
-        shutil.chown(folder, "postgres")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    data = str(folder / "data")
-    subprocess.run([*run_as, str(programs / "initdb"), "-D", data, "-U", "oreloop", "-A", "trust"], check=True, capture_output=True)
-    command = [str(programs / "postgres"), "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", str(folder)]
-    server = subprocess.Popen([*run_as, *command], stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            if (
-                subprocess.run(
-                    [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)], capture_output=True, check=False
-                ).returncode
-                == 0
-            ):
-                break
-            time.sleep(0.1)
-        yield f"postgresql+psycopg://oreloop@127.0.0.1:{port}/postgres"
-    finally:
-        server.terminate()
-        server.wait()
+        pytest.skip('needs a PostgreSQL server (apt-get install -y postgresql) and pip install "oreloop[postgresql]"')
+    with tempfile.TemporaryDirectory(prefix="oreloop-postgresql-") as name:
+        found = Server(programs, Path(name))
+        try:
+            yield found
+        finally:
+            found.stop()
+
+
+@pytest.fixture
+def database(server: Server, request: pytest.FixtureRequest) -> str:
+    """The name of a fresh database."""
+    name = f"d{abs(hash(request.node.name)):x}"
+    server.execute("postgres", f"CREATE DATABASE {name}")
+    return name
+
+
+@pytest.fixture
+def url(server: Server, database: str) -> str:
+    return server.url(database)
+
+
+def sessions(server: Server, database: str) -> list[tuple[Any, ...]]:
+    """(process, state) of each session in a database, without the one that asks."""
+    query = "SELECT pid, state FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    return server.execute(database, query.format(database))
 
 
 def test_a_campaign_in_postgresql(small: Callable[..., Campaign], tmp_path: Path, url: str) -> None:
@@ -74,3 +132,155 @@ def test_a_campaign_in_postgresql(small: Callable[..., Campaign], tmp_path: Path
     again = small(ledger={"url": url})
     assert again.run() == "budget spent: 24 labels"
     assert label_set(again) == label_set(reference)
+
+
+def test_the_lock_is_held_by_a_session_that_is_in_no_transaction(tmp_path: Path, server: Server, database: str, url: str) -> None:
+    made_ledger(tmp_path, url, rounds=1)
+    ledger = Ledger(tmp_path, url)
+    steps: list[Callable[[], None]] = [lambda: None, lambda: one_event(ledger), ledger.check]
+    for step in steps:
+        step()
+        assert "idle in transaction" not in [state for _, state in sessions(server, database)]
+        ((held,),) = server.execute(database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert held == 1
+    ledger.close()
+
+
+def test_who_lost_the_lock_cannot_write(tmp_path: Path, server: Server, database: str, url: str) -> None:
+    """The server ends the session; the next driver is let in, the first one stops at its next look and records nothing."""
+    made_ledger(tmp_path / "one", url, rounds=1)
+    first = Ledger(tmp_path / "one", url)
+    server.execute(
+        database, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+    )
+    second = Ledger(tmp_path / "two", url)
+    for _ in range(2):
+        with pytest.raises(SurroundingsError, match="ended the connection"):
+            one_event(first)
+    first._checked = 0.0
+    with pytest.raises(SurroundingsError, match="ended the connection"):
+        first.check()
+    one_event(second)
+    first.close()
+    second.close()
+    assert LedgerReader(tmp_path / "two", url).fold().sequence == second.state.sequence
+
+
+def test_a_restart_of_the_server_ends_the_driver_with_an_error(small: Callable[..., Campaign], server: Server, url: str) -> None:
+    campaign = small(ledger={"url": url})
+
+    def restart(state: Any) -> None:
+        if len(state.labels) == 12:
+            server.stop()
+            server.start()
+
+    with pytest.raises(SurroundingsError, match="ended the connection"):
+        campaign.run(on_change=restart)
+    before = label_set(campaign)
+    assert len(before) >= 12
+    assert campaign.run() == "budget spent: 24 labels"
+    assert before.items() <= label_set(campaign).items()
+
+
+def test_a_server_that_is_away_is_told(small: Callable[..., Campaign], server: Server, url: str) -> None:
+    campaign = small(ledger={"url": url}, budget={"labels": 9})
+    campaign.run()
+    server.stop()
+    try:
+        for arguments in (["run", str(campaign.folder)], ["status", str(campaign.folder)], ["recover", str(campaign.folder)]):
+            result = CliRunner().invoke(app, arguments)
+            assert result.exit_code == SurroundingsError.exit_code, result.output
+            assert "ended the connection or does not answer" in " ".join(result.output.split())
+    finally:
+        server.start()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "TRUNCATE oreloop_events, oreloop_blobs, oreloop_meta",
+        "DROP TABLE oreloop_events, oreloop_blobs, oreloop_meta",
+        "DELETE FROM oreloop_events WHERE sequence BETWEEN 5 AND 9",
+        "UPDATE oreloop_events SET payload = replace(encode(payload, 'escape'), '\"eV/atom\"', '\"eV\"')::bytea WHERE kind = 'Labelled'",
+    ],
+)
+def test_an_emptied_or_changed_database_is_recovered_where_it_is(
+    small: Callable[..., Campaign], server: Server, database: str, url: str, damage: str
+) -> None:
+    campaign = small(ledger={"url": url}, budget={"labels": 14})
+    campaign.run()
+    before = label_set(campaign)
+    server.execute(database, damage)
+    for command in ("run", "status"):
+        result = CliRunner().invoke(app, [command, str(campaign.folder)])
+        assert result.exit_code == SurroundingsError.exit_code, result.output
+        assert "oreloop recover" in " ".join(result.output.split())
+    assert CliRunner().invoke(app, ["recover", str(campaign.folder)]).exit_code == 0
+    assert not (campaign.folder / DATABASE).exists()
+    assert label_set(campaign) == before
+    assert small(ledger={"url": url}).run() == "budget spent: 24 labels"
+
+
+def test_a_campaign_moves_between_sqlite_and_postgresql(small: Callable[..., Campaign], url: str) -> None:
+    campaign = small(budget={"labels": 9})
+    campaign.run()
+    before = label_set(campaign)
+    moved = small(ledger={"url": url}, budget={"labels": 9})
+    with pytest.raises(LedgerDamagedError, match="the database only 0"):
+        moved.run()
+    rebuild(moved.folder, url)
+    assert moved.run() == "budget spent: 9 labels"
+    rebuild(moved.folder)
+    assert label_set(campaign) == label_set(moved) == before
+
+
+def test_a_second_campaign_on_one_database_is_refused_and_takes_nothing(small: Callable[..., Campaign], url: str) -> None:
+    first = small("first", ledger={"url": url}, budget={"labels": 9})
+    first.run()
+    length = first.state().sequence
+    for change in ({"name": "other"}, {"seed": 8}):
+        second = Campaign(first.folder.with_name("second"), load(HELPERS, ledger={"url": url}, **change))
+        with pytest.raises(InputError):
+            second.run()
+        assert {path.name for path in second.folder.iterdir()} <= {"driver.lock"}
+    own = small("own", budget={"labels": 9})
+    own.run()
+    with pytest.raises(InputError, match="the folder of another one"):
+        small("own", ledger={"url": url}, budget={"labels": 9}).run()
+    with pytest.raises(InputError, match=r"the journal in .* is of another one"):
+        rebuild(own.folder, url)
+    assert first.state().sequence == length
+
+
+def test_a_password_opens_the_database_and_is_written_nowhere(
+    small: Callable[..., Campaign], server: Server, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    campaign = small(ledger={"url": server.url(database, PASSWORD)}, budget={"labels": 9})
+    campaign.run()
+    for path in campaign.folder.rglob("*"):
+        assert not path.is_file() or PASSWORD.encode() not in path.read_bytes(), path
+    assert PASSWORD not in str(server.execute(database, "SELECT encode(payload, 'escape') FROM oreloop_events"))
+    without = CliRunner().invoke(app, ["status", str(campaign.folder)])
+    assert without.exit_code == SurroundingsError.exit_code
+    assert "PGPASSWORD" in without.output
+    wrong = small(ledger={"url": server.url(database, "wr0ng")})
+    with pytest.raises(SurroundingsError, match="without its password") as refused:
+        wrong.run()
+    assert "wr0ng" not in str(refused.value)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    revisions = len(campaign.state().revisions)
+    for arguments in (["status"], ["run"], ["recover"]):
+        result = CliRunner().invoke(app, [*arguments, str(campaign.folder)])
+        assert result.exit_code == 0, result.output
+        assert PASSWORD not in result.output
+    assert len(campaign.state().revisions) == revisions
+
+
+def test_whatever_text_comes_is_stored(tmp_path: Path, url: str) -> None:
+    ledger = Ledger(tmp_path, url)
+    ledger.append([ev.SessionEnded(reason="a\udc80\x00b", key="k\udc80\x00")])
+    ledger.close()
+    state = LedgerReader(tmp_path, url).fold()
+    assert state.session_ended == ledger.state.session_ended
+    assert state.keys == {"k\udc80\x00"}

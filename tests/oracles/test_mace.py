@@ -12,6 +12,7 @@ import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from ase.units import GPa
+from support import load
 from typer.testing import CliRunner
 
 from campaign import plugins, query
@@ -20,8 +21,10 @@ from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from campaign.cli import app
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext, PluginSpec
+from campaign.question import Question
 from campaign.replay import replay
 from campaign.schema import AcquisitionConfig
+from campaign.select import Material
 from campaign.testing import examine
 from campaign.types import Candidate, Crystal, FailureKind, LabelledCandidate, Objective, SearchSpace
 from generators.perturbed_alloy import PerturbedAlloy, PerturbedAlloyConfig
@@ -264,12 +267,19 @@ class _Fixed:
         return np.array([0.01, 0.5, 9.0, 0.2, np.nan, 0.04]), np.array([0.02, 0.6, 20.0, 0.8, np.nan, 0.1])
 
 
-def test_three_outcomes_and_the_most_disputed_first(monkeypatch: pytest.MonkeyPatch, trained: tuple[store.Origin, torch.nn.Module]) -> None:
+def test_three_outcomes_and_the_most_disputed_first(
+    monkeypatch: pytest.MonkeyPatch, trained: tuple[store.Origin, torch.nn.Module], tmp_path: Path
+) -> None:
     monkeypatch.setattr(plugins, "build", lambda spec: _Fixed())
     weights = checkpoint_to_bytes(store.to_checkpoint([trained[1]], trained[0], {}))
     pool = [item.candidate for item in labelled(6, seed=9)]
     config = AcquisitionConfig(use="query_by_committee", accurate_below=0.05, strange_above=5.0)
-    selection = query.query(PluginSpec(group="committees", use="x"), weights, config, 5, pool)
+    asked = Question(
+        round=0, as_of=1, way="committee", stream="s", oracles=("dft",), n=5, limit=None, pool=tuple(one.id for one in pool), committee="c"
+    )
+    campaign_config = load(tmp_path, acquisition=config.model_dump(), committee={"use": "mace_committee"}).config
+    material = Material(campaign_config, pool, (), {}, None, (PluginSpec(group="committees", use="x"), weights))
+    selection = query.by_committee(asked, material)
     assert [choice.candidate for choice in selection.choices] == [pool[3].id, pool[1].id], "by the whole crystal's disagreement"
     assert selection.outcomes == {"accurate": 2, "worth labelling": 2, "too strange": 2}
 

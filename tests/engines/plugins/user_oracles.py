@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from campaign.types import ENERGY_PER_ATOM, VOLUME_PER_ATOM, Crystal, Evaluation, Observation, Quantity
+from campaign.types import ENERGY_PER_ATOM, VOLUME_PER_ATOM, Crystal, Evaluation, FailureKind, Observation, Quantity
 from oracles.analytic import LennardJones, LennardJonesConfig
 
 
@@ -90,3 +90,22 @@ class Unstartable:
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         raise AssertionError(f"never asked about {crystal.formula}")
+
+
+class Switched:
+    """Lennard-Jones energies, unless a file is there: its first word is the kind of failure, its second how many times (for ever)."""
+
+    quantities = (ENERGY_PER_ATOM,)
+
+    def __init__(self, switch: str) -> None:
+        self._switch, self._oracle = Path(switch), LennardJones(LennardJonesConfig())
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        if self._switch.exists():
+            kind, _, times = self._switch.read_text().partition(" ")
+            if times == "1":
+                self._switch.unlink()
+            elif times:
+                self._switch.write_text(f"{kind} {int(times) - 1}")
+            return Evaluation.failed(FailureKind(kind), f"the switch says {kind}")
+        return self._oracle.evaluate(crystal)

@@ -1,0 +1,232 @@
+"""A worker in a process of its own, which a limit, a signal or a crash ends without harm to whoever asks it.
+
+It runs in a session of its own, so that Ctrl-C and a closed terminal reach the driver alone, and takes all that it started with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from multiprocessing import Pipe, connection
+from typing import Any
+
+import psutil
+
+from campaign.clock import awake_seconds
+from campaign.errors import SurroundingsError
+from campaign.executors.leftovers import OwnedFolder, end
+from campaign.protocols import EvaluationJob, OracleSpec
+from campaign.types import Cost, Evaluation, FailureKind
+
+_START_ATTEMPTS = 3
+_EXIT_SECONDS = 5.0
+_OWN_FAULTS = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP, signal.SIGPIPE}
+)
+"""Signals that a program brings upon itself; the others come from outside."""
+
+
+def death(returncode: int) -> tuple[FailureKind, str]:
+    """Whose fault a process's end is, and how it is told."""
+    if returncode >= 0:
+        return FailureKind.CRASH, f"the worker died (exit code {returncode})"
+    name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else f"signal {-returncode}"
+    if -returncode in _OWN_FAULTS:
+        return FailureKind.CRASH, f"the worker died ({name})"
+    return FailureKind.INFRASTRUCTURE, f"the worker died, killed from outside ({name})"
+
+
+def of_a_dead_worker(job: EvaluationJob, kind: FailureKind, message: str, cost: Cost) -> Evaluation:
+    """What became of a job whose worker died under it; where the worker was fresh and its own, it is the candidate's doing."""
+    if job.alone and kind is FailureKind.INFRASTRUCTURE:
+        kind, message = FailureKind.CRASH, f"{message}, alone on a fresh worker"
+    return replace(Evaluation.failed(kind, message), cost=cost)
+
+
+class _DiedError(Exception):
+    """The process is gone; holds its exit code."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+
+
+class _Process:
+    """The process with its pipe, and the folder for its temporary files: what is killed cannot tidy up."""
+
+    def __init__(self) -> None:
+        self.since, self.is_starting = awake_seconds(), True
+        self._ours, theirs = Pipe()
+        self._folder = OwnedFolder("worker")
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "campaign.executors.child", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"TMPDIR": str(self._folder.path)} | self._folder.surroundings,
+                start_new_session=True,
+            )
+        except OSError:
+            self._ours.close()
+            self._folder.close()
+            raise
+        finally:
+            theirs.close()
+        self._end = os.pidfd_open(self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, message: Any) -> None:
+        """Raises _DiedError."""
+        try:
+            self._ours.send(message)
+        except ConnectionError as error:
+            raise _DiedError(self._returncode()) from error
+
+    def receive(self, timeout: float) -> tuple[Any] | None:
+        """What it says within ``timeout`` seconds. Raises _DiedError; children that it leaves do not keep its end from being seen."""
+        connection.wait([self._ours, self._end], timeout)
+        try:
+            if self._ours.poll():
+                return (self._ours.recv(),)
+        except (EOFError, ConnectionError) as error:
+            raise _DiedError(self._returncode()) from error
+        if not self.is_alive:
+            raise _DiedError(self._returncode())
+        return None
+
+    def _returncode(self) -> int:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(_EXIT_SECONDS)
+        self._process.kill()
+        return 0
+
+    def stop(self) -> None:
+        """End it with all that it started: its descendants, and those whose parents are gone already."""
+        family = []
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(self.pid)
+            family = [*root.children(recursive=True), root]
+        end(family)
+        self._process.wait()
+        os.close(self._end)
+        self._ours.close()
+        self._folder.close()
+
+
+class WorkerProcess:
+    """One oracle worker: takes a job at a time, starts again after a death. Who submits does not wait for its start."""
+
+    def __init__(self, spec: OracleSpec, name: str, threads: int) -> None:
+        self._spec, self._name, self._threads = spec, name, threads
+        self._process: _Process | None = None
+        self._job: EvaluationJob | None = None
+        self._is_sent = False
+        self._since, self._started = 0.0, 0.0
+        self._failed_starts = 0
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return (self._process.pid,) if self._process is not None else ()
+
+    def submit(self, job: EvaluationJob) -> None:
+        """Take a job. Raises SurroundingsError where no process can be started."""
+        self._job, self._is_sent = job, False
+        if job.alone:
+            self.close()
+        self._living()
+
+    def wait(self, timeout: float) -> Evaluation | None:
+        """The answer, after at most ``timeout`` seconds; what it says counts before any limit. Raises SurroundingsError."""
+        job, limit = self._job, self._spec.wall_limit
+        assert job is not None
+        if not self._is_sent and not self.is_ready(timeout):
+            return None
+        process = self._living()
+        try:
+            if not self._is_sent:
+                self._is_sent, self._since, self._started = True, awake_seconds(), time.time()
+                process.send(job)
+            left = self._since + limit - awake_seconds()
+            answer = process.receive(max(0.0, min(timeout, left)))
+        except _DiedError as end:
+            cost = self._cost()
+            self.close()
+            return of_a_dead_worker(job, *death(end.returncode), cost)
+        if answer is not None:
+            found: Evaluation = answer[0]
+            return found
+        if awake_seconds() < self._since + limit:
+            return None
+        cost = self._cost()
+        self.close()
+        return replace(Evaluation.failed(FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed"), cost=cost)
+
+    def is_ready(self, timeout: float) -> bool:
+        """Whether it is started, after at most ``timeout`` seconds. Raises SurroundingsError where it does not start."""
+        process, limit = self._living(), self._spec.start_limit
+        if not process.is_starting:
+            return True
+        left = process.since + limit - awake_seconds()
+        try:
+            answer = process.receive(max(0.0, min(timeout, left)))
+        except _DiedError as end:
+            self._start_failed(f"while it started, {death(end.returncode)[1]}")
+            return False
+        if answer is None and awake_seconds() >= process.since + limit:
+            self._start_failed(f"the worker did not start within {limit:g} s")
+        if answer is None:
+            return False
+        (error,) = answer
+        if error is not None:
+            self.close()
+            raise error
+        process.is_starting, self._failed_starts = False, 0
+        return True
+
+    def _living(self) -> _Process:
+        """The process, a new one where none lives that could still take a job."""
+        if self._process is not None and not self._process.is_alive and not self._is_sent:
+            self.close()
+        if self._process is None:
+            try:
+                self._process = _Process()
+                self._process.send((self._spec, self._name, self._threads, sys.path))
+            except OSError as error:
+                raise SurroundingsError(
+                    f"the worker of oracle {self._spec.name} cannot be started: {error}",
+                    hint="see that disk, memory and processes are left",
+                ) from error
+            except _DiedError as end:
+                self._start_failed(f"while it started, {death(end.returncode)[1]}")
+                return self._living()
+        return self._process
+
+    def _start_failed(self, how: str) -> None:
+        self.close()
+        self._failed_starts += 1
+        if self._failed_starts >= _START_ATTEMPTS:
+            raise SurroundingsError(
+                f"oracle {self._spec.name}: {how}, {_START_ATTEMPTS} times",
+                hint="`oreloop validate` and `oreloop doctor` say what is missing; raise start_limit where other jobs hold the machine",
+            )
+
+    def _cost(self) -> Cost:
+        return Cost(wall_seconds=awake_seconds() - self._since, started=self._started, worker=self._name)
+
+    def close(self) -> None:
+        """End the process and all that it started."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.stop()
