@@ -102,7 +102,7 @@ def rows_of(campaign: Campaign) -> dict[str, list[Row]]:
         "chosen by the model": dict(Counter(by_model)),
         "failures": {f"{oracle}: {kind}": n for (oracle, kind), n in Counter((e.oracle, e.kind) for _, _, e in state.failures).items()},
     }
-    parts = [asdict(part) for part in metrics.contributions(state, campaign.objective)]
+    parts = [asdict(part) for part in metrics.contributions(state, campaign.wanted)]
     return {"run": [run], "contributions": parts, "generators": generators(state)}
 
 

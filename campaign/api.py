@@ -20,7 +20,7 @@ from campaign import config as configs
 from campaign import imports, plugins, versions
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
-from campaign.errors import InputError, OreloopError, SurroundingsError
+from campaign.errors import InputError, LedgerDamagedError, OreloopError, SurroundingsError
 from campaign.ledger import CampaignState, Ledger, LedgerReader
 from campaign.ledger import events as ev
 from campaign.ledger.engines import CONFIG_COPY, DATABASE, JOURNAL, remains
@@ -31,6 +31,7 @@ from campaign.types import Crystal, FailureKind, Objective
 if TYPE_CHECKING:
     import pandas as pd
 
+    from campaign.ledger.leaders import Wanted
     from campaign.protocols import Tracker
 
 __all__ = ["CONFIG_COPY", "STOP_REQUEST", "Campaign", "StopRequests", "campaign_folder"]
@@ -101,7 +102,7 @@ def _let_go_of_closed_terminals() -> None:
 
 
 class Campaign:
-    """A campaign on disk. ``candidates``, ``labels`` and ``rounds`` are tables of the ledger as it stands."""
+    """A campaign on disk. ``best``, ``candidates``, ``labels`` and ``rounds`` are tables of the ledger as it stands."""
 
     def __init__(self, folder: Path, loaded: LoadedConfig | None = None) -> None:
         self.folder, self._loaded = folder, loaded
@@ -158,9 +159,15 @@ class Campaign:
             reader.close()
 
     def crystal(self, identity: str) -> Crystal:
+        """A candidate as proposed, or a relaxed crystal, by its id. Raises InputError where there is none."""
         reader = self.reader()
         try:
             return reader.crystal(identity)
+        except LedgerDamagedError:
+            state = reader.fold()
+            if identity in state.candidates or any(identity == label.crystal for label in state.labels.values()):
+                raise
+            raise InputError(f"no such candidate: {identity!r}", hint="Campaign.candidates lists all ids, whole") from None
         finally:
             reader.close()
 
@@ -179,9 +186,23 @@ class Campaign:
     @property
     def rounds(self) -> pd.DataFrame:
         from campaign import tables
+
+        return tables.rounds(self.state(), self.wanted)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the config wants of the labels of its objective's oracle."""
+        from campaign.ranking import wanted_of
         from campaign.roles import objective_oracle
 
-        return tables.rounds(self.state(), self.objective, objective_oracle(self.loaded))
+        return wanted_of(self.loaded.config, objective_oracle(self.loaded))
+
+    @property
+    def best(self) -> pd.DataFrame:
+        """Labels in the order of the ranking, the best first; those that break a constraint last."""
+        from campaign import tables
+
+        return tables.best(self.state(), self.wanted)
 
     def run(self, *, accept_changes: bool = False, on_change: Callable[[CampaignState], None] | None = None) -> str:
         """Begin or go on until there is a reason to stop, and return it.

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from campaign import ranking
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
 from campaign.types import Objective
-
-
-def best_labels(state: CampaignState, objective: Objective, oracle: str, n: int) -> list[tuple[str, float]]:
-    """The n best labels of the objective's oracle as (candidate, value), the best first."""
-    known = [
-        (label.candidate, label.values[objective.quantity])
-        for label in state.labels.values()
-        if label.oracle == oracle and objective.quantity in label.values
-    ]
-    return sorted(known, key=lambda pair: (-objective.gain(pair[1]), pair[0]))[:n]
 
 
 def labels_left(state: CampaignState, config: CampaignConfig) -> int | None:
@@ -31,11 +24,11 @@ def labels_per_candidate(config: CampaignConfig) -> int:
 
 def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> str:
     """Why nothing more is to be selected; empty while there is no reason."""
-    budget, objective = config.budget, config.objective.objective
-    best = state.best(oracle, objective)
-    if best is not None and objective.is_reached(best.values[objective.quantity]):
-        wanted = f"{objective.value:g} within {objective.target:g}" if objective.direction == "match" else f"{objective.target:g}"
-        return f"target reached: {objective.quantity} {best.values[objective.quantity]:.6g}, wanted {wanted}"
+    budget, wanted = config.budget, ranking.wanted_of(config, oracle)
+    label = ranking.reached(state, wanted)
+    if label is not None:
+        aims = [objective for objective in wanted.objectives if objective.target is not None]
+        return f"target reached: {'; '.join(_reached(objective, label.values[objective.quantity]) for objective in aims)}"
     left = labels_left(state, config)
     is_short = left is not None and not state.pending and left < labels_per_candidate(config)
     if is_short or (budget.labels is not None and len(state.own) >= budget.labels):
@@ -49,11 +42,35 @@ def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> st
     if budget.rounds is not None and is_done and len(state.rounds) >= budget.rounds:
         return f"budget spent: {len(state.rounds)} rounds"
     if is_done and empty_rounds(state) >= config.stopping.empty_rounds:
-        return f"search space exhausted: {config.stopping.empty_rounds} rounds in a row found nothing new to label"
+        return f"search space exhausted: {config.stopping.empty_rounds} rounds in a row found nothing new to label; {refusals(state)}"
     patience = config.stopping.stagnation_rounds
-    if patience is not None and rounds_without_gain(state, objective, oracle) >= patience:
+    if patience is not None and ranking.rounds_without_gain(state, wanted) >= patience:
         return f"stagnation: {patience} rounds without a better label"
     return ""
+
+
+def refusals(state: CampaignState) -> str:
+    """Of the rounds at the end that decided on nothing: which screens refused how much and why, and who proposed nothing."""
+    records = state.rounds[len(state.rounds) - empty_rounds(state) :]
+    proposed: Counter[str] = Counter()
+    for record in records:
+        for event in record.proposed:
+            proposed[event.generator] += len(event.proposals)
+    silent = ", ".join(f"{name} proposed nothing" for name, count in proposed.items() if not count)
+    refused = [row for record in records if record.judged for row in record.judged.verdicts if not row.is_accepted]
+    if not refused:
+        return silent or "nothing was proposed, and all that was accepted is labelled or given up"
+    told = []
+    for screen, count in Counter(row.screen for row in refused).most_common():
+        reason = Counter(row.reason for row in refused if row.screen == screen).most_common(1)[0][0]
+        told.append(f"{count} by {screen} (such as: {reason})")
+    found = f"of {proposed.total()} proposals {len(refused)} were refused: {', '.join(told)}"
+    return f"{found}; {silent}" if silent else found
+
+
+def _reached(objective: Objective, value: float) -> str:
+    aim = f"{objective.value:g} within {objective.target:g}" if objective.direction == "match" else f"{objective.target:g}"
+    return f"{objective.quantity} {value:.6g}, wanted {aim}"
 
 
 def empty_rounds(state: CampaignState) -> int:
@@ -64,11 +81,3 @@ def empty_rounds(state: CampaignState) -> int:
             break
         count += 1
     return count
-
-
-def rounds_without_gain(state: CampaignState, objective: Objective, oracle: str) -> int:
-    """Finished rounds since the best label came in."""
-    best = state.best(oracle, objective)
-    if best is None:
-        return 0
-    return sum(1 for record in state.rounds if record.ended is not None and record.index > best.round)

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from campaign import __version__
 from campaign.errors import InputError, OreloopError, SurroundingsError
+from campaign.terminal import PlainConsole, PlainHandler, progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,8 +41,8 @@ class _RunsByDefault(typer.core.TyperGroup):
 
 study_app = typer.Typer(no_args_is_help=True, cls=_RunsByDefault, help="Tune settings with Optuna: `oreloop study FILE` runs a study.")
 app.add_typer(study_app, name="study")
-console = Console()
-errors = Console(stderr=True)
+console = PlainConsole()
+errors = PlainConsole(stderr=True)
 
 INTERRUPTED = 130
 ConfigOrFolder = Annotated[Path, typer.Argument(help="A campaign's YAML config or its folder.")]
@@ -58,21 +57,15 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except OreloopError as error:
-            errors.print(f"[bold red]error:[/bold red] {_escape(error.message)}")
+            errors.print(errors.styled("error:", "bold red"), error.message)
             if error.hint:
-                errors.print(f"[bold]what to do:[/bold] {_escape(error.hint)}")
+                errors.print(errors.styled("what to do:", "bold"), error.hint)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             errors.print("stopped at once; run the same command again to go on")
             raise typer.Exit(INTERRUPTED) from error
 
     return wrapped
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _campaign(path: Path, folder: Path | None = None) -> Any:
@@ -102,7 +95,7 @@ def _main(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(message)s",
-        handlers=[RichHandler(console=errors, show_path=False, show_level=True, log_time_format="%H:%M:%S")],
+        handlers=[PlainHandler(errors)],
     )
     for name in ("alembic", "matplotlib", "urllib3", "git", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -126,17 +119,44 @@ def init(
         raise InputError(f"there is no template {template!r}", hint=f"choose one of: {', '.join(known)}")
     if target.exists():
         raise InputError(f"{target} exists already", hint="name another file")
+    files_beside = _files_of(template)
+    for name in files_beside:
+        beside, data = target.parent / name, (template_folder() / name).read_bytes()
+        if beside.exists() and beside.read_bytes() != data:
+            raise InputError(f"{beside} exists already and differs from the template's", hint="write the config into another folder")
+    for name in files_beside:
+        write_whole(target.parent / name, (template_folder() / name).read_bytes())
     write_whole(target, (template_folder() / f"{template}.yaml").read_bytes())
     console.print(f"wrote {target}; next: oreloop validate {target}, then oreloop run {target}")
+
+
+def _files_of(template: str) -> list[str]:
+    """The files beside the templates that one of them names."""
+    from ruamel.yaml import YAML
+
+    folder = template_folder()
+
+    def named(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            return [name for value in node.values() for name in named(value)]
+        if isinstance(node, list):
+            return [name for value in node for name in named(value)]
+        return [node] if isinstance(node, str) and (folder / node).is_file() and not Path(node).is_absolute() else []
+
+    return list(dict.fromkeys(named(YAML(typ="safe", pure=True).load((folder / f"{template}.yaml").read_text()))))
 
 
 @app.command()
 @command
 def validate(config: Annotated[Path, typer.Argument(help="A campaign's YAML config.")]) -> None:
-    """Build every part of a config without computing anything."""
+    """Build every part of a config and read the data that it names, without computing or downloading anything."""
     from campaign import config as configs
+    from campaign.parameters import without_downloads
+    from campaign.survey import survey
 
-    loaded = configs.read(config)
+    with without_downloads():
+        loaded = configs.read(config)
+        _ = loaded.parts
     table = Table.grid(padding=(0, 2))
     table.add_row("config", f"{config} is valid")
     for name in loaded.parts.generators:
@@ -144,6 +164,10 @@ def validate(config: Annotated[Path, typer.Argument(help="A campaign's YAML conf
     for name, fidelity in loaded.parts.fidelities.items():
         measured = ", ".join(f"{q.name} ({q.unit})" for q in loaded.parts.oracles[name].quantities)
         table.add_row("oracle", f"{name} at {fidelity.key}: {measured}")
+    for found in survey(loaded):
+        table.add_row(found.purpose, f"{found.path}: {found}")
+    for part in loaded.config.screens.extra if loaded.config.candidate_pools or loaded.config.initial_data else ():
+        table.add_row("screen", f"{part.use} may compute and was not asked")
     console.print(table)
 
 
@@ -166,6 +190,13 @@ def plan(
     console.print(table)
     if found.candidates is not None and found.disk_bytes is not None:
         console.print(f"about {found.candidates} candidates of {found.atoms} atoms, {found.disk_bytes / 1e6:.0f} MB of disk")
+    if found.deciding is not None and found.rounds is not None:
+        parts = (
+            f"{duration(found.start_seconds)} for workers to start, {found.rounds} rounds that decide in {found.deciding.later:.1f} s each"
+        )
+        console.print(f"about {duration(found.wall_seconds)} in all: {parts} as rehearsed without training, and the labels")
+    elif found.note:
+        console.print(f"deciding could not be rehearsed, so the time in all is not known: {found.note}")
     console.print("labels are the most that the budget allows; nothing was recorded")
 
 
@@ -195,16 +226,20 @@ def run(
 
 
 def _print_results(campaign: Any, oracle: str, unit: str) -> None:
-    from campaign.budget import best_labels
+    from campaign import ranking
     from campaign.report import write_report
 
     loaded, reader = campaign.loaded, campaign.reader()
     state = reader.fold()
-    objective = loaded.config.objective.objective
-    table = Table("rank", "formula", f"{objective.quantity} ({unit})", "candidate")
-    for rank, (candidate, value) in enumerate(best_labels(state, objective, oracle, 5), start=1):
-        formula = state.candidates[candidate].equivalence.partition(":")[0]
-        table.add_row(str(rank), formula, f"{value:.6g}", candidate)
+    wanted = ranking.wanted_of(loaded.config, oracle)
+    shown = dict.fromkeys([objective.quantity for objective in wanted.objectives] + [bound.quantity for bound in wanted.bounds])
+    units = loaded.parts.quantities()
+    has_standing = bool(wanted.bounds) or len(wanted.objectives) > 1
+    table = Table("rank", "formula", *(f"{name} ({units[name].unit})" for name in shown), "candidate", *([""] if has_standing else []))
+    for item in ranking.ranked(state, wanted, 5):
+        values = [f"{item.label.values[name]:.6g}" if name in item.label.values else "" for name in shown]
+        row = [str(item.rank), state.formula(item.label.candidate), *values, item.label.candidate]
+        table.add_row(*row, *([ranking.standing(item, wanted)] if has_standing else []))
     console.print(table)
     page = write_report(loaded, state, reader, campaign.folder)
     reader.close()
@@ -266,8 +301,8 @@ def retry(
     """Give candidates that were given up another chance at the next run."""
     rows = _campaign(source).retry(candidates or (), kind)
     for row in rows:
-        console.print(f"{row.candidate} at {_escape(row.oracle)}")
-    console.print(f"{len(rows)} will be tried again: oreloop run {_escape(str(source))}" if rows else "nothing was given up")
+        console.print(f"{row.candidate} at {row.oracle}")
+    console.print(f"{len(rows)} will be tried again: oreloop run {source}" if rows else "nothing was given up")
 
 
 @app.command(name="list")
@@ -283,7 +318,7 @@ def list_(root: Annotated[Path, typer.Argument(help="Folder that holds campaigns
         try:
             state = Campaign.open(path.parent).state()
         except OreloopError as error:
-            table.add_row(str(path.parent), "", "", "", "", _escape(error.message))
+            table.add_row(str(path.parent), "", "", "", "", error.message)
             continue
         ended = state.session_ended.reason if state.session_ended else ""
         running = "running" if is_held(path.parent) else ""
@@ -326,7 +361,7 @@ def explain(source: ConfigOrFolder, candidate: Annotated[str, typer.Argument(hel
     state = reader.fold()
     table = Table.grid(padding=(0, 2))
     for heading, line in story(state, reader, resolve(state, candidate)):
-        table.add_row(f"[bold]{heading}[/bold]", _escape(line))
+        table.add_row(console.styled(heading, "bold"), line)
     console.print(table)
     reader.close()
 
@@ -344,7 +379,7 @@ def export(
     campaign = _view(source)
     reader = campaign.reader()
     wanted = tuple(name.strip() for name in formats.split(",") if name.strip())
-    for path in write_export(reader.fold(), reader, target or campaign.folder / "export", wanted):
+    for path in write_export(reader.fold(), reader, target or campaign.folder / "export", wanted, campaign.wanted):
         console.print(str(path))
     reader.close()
 
@@ -361,7 +396,7 @@ def recover(source: ConfigOrFolder) -> None:
         campaign = _campaign(source)
         found = recovering.rebuild(campaign.folder, campaign.loaded.config.ledger.url)
     for line in found.lines():
-        console.print(_escape(line))
+        console.print(line)
     for path in found.set_aside:
         console.print(f"the old file is kept as {path}")
 
@@ -395,8 +430,6 @@ def backtest(
     tracking: Annotated[str | None, typer.Option(help="MLflow tracking URI; a SQLite file in the folder by default; `none`.")] = None,
 ) -> None:
     """Replay strategies on a table of labels or a cheap oracle, in virtual time; again after an interruption: it goes on."""
-    from rich.progress import Progress
-
     from campaign.backtest import config as backtests
     from campaign.backtest import replay, show
     from campaign.tracking import backtest as tracker
@@ -404,11 +437,11 @@ def backtest(
 
     found = backtests.read(config)
     place = folder or Path("backtests") / found.config.name
-    with Progress(console=errors, transient=True) as progress:
-        task = progress.add_task(found.config.name, total=len(found.runs))
+    with progress(errors) as bar:
+        task = bar.add_task(found.config.name, total=len(found.runs))
 
         def on_done(strategy: str, seed: int) -> None:
-            progress.update(task, advance=1, description=f"{strategy}, seed {seed}")
+            bar.update(task, advance=1, description=f"{strategy}, seed {seed}")
 
         outcome = replay.run_all(found, place, on_done)
     console.print(show.table(found, outcome))
@@ -431,8 +464,6 @@ def study_run(
     tracking: Annotated[str | None, typer.Option(help="MLflow tracking URI; a SQLite file in the folder by default; `none`.")] = None,
 ) -> None:
     """Run the trials of a study that are left; again after an interruption: it goes on."""
-    from rich.progress import Progress
-
     from campaign.study import config as studies
     from campaign.study import run, show
     from campaign.study.trials import n_steps
@@ -441,12 +472,12 @@ def study_run(
 
     found = studies.read(config)
     place = folder or Path("studies") / found.config.name
-    with Progress(console=errors, transient=True) as progress:
-        task = progress.add_task(found.config.name, total=found.config.trials)
+    with progress(errors) as bar:
+        task = bar.add_task(found.config.name, total=found.config.trials)
 
         def on_step(trials: Any) -> None:
             ended, told = run.standing(trials)
-            progress.update(task, completed=ended, description=told or found.config.name)
+            bar.update(task, completed=ended, description=told or found.config.name)
 
         done = run.run(found, place, on_step)
     console.print(show.table(done))
@@ -506,7 +537,7 @@ def doctor() -> None:
 
     table = Table("", "part", "state")
     for finding in examine():
-        table.add_row("ok" if finding.is_fine else "-", finding.name, _escape(finding.detail))
+        table.add_row("ok" if finding.is_fine else "-", finding.name, finding.detail)
     console.print(table)
 
 
@@ -526,11 +557,11 @@ def oracle_check(
     has_failed = False
     for spec in specs:
         table = Table("check", "result", "what was found", title=f"oracle {spec.name}")
-        with console.status(f"checking {spec.name}") as status_line:
+        with console.status(console.styled(f"checking {spec.name}", "")) as status_line:
             for finding in examine(spec, symbols, tolerance=tolerance):
                 colour = {"passed": "green", "failed": "bold red", "skipped": "yellow"}[finding.status]
-                table.add_row(finding.check, f"[{colour}]{finding.status}[/{colour}]", _escape(finding.detail))
-                status_line.update(f"checking {spec.name}: {finding.check} {finding.status}")
+                table.add_row(finding.check, console.styled(finding.status, colour), finding.detail)
+                status_line.update(console.styled(f"checking {spec.name}: {finding.check} {finding.status}", ""))
                 has_failed |= finding.status == "failed"
         console.print(table)
     if has_failed:

@@ -35,9 +35,9 @@ from campaign.protocols import (
     Surrogate,
     asks_committee,
 )
+from campaign.reading.settings import text_of
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
-from campaign.text import text_of
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, PROPOSED_ENERGY, Fidelity, Quantity
 
 

@@ -118,7 +118,7 @@ class Dispatcher:
         for pair, purpose in self.state.requested.items():
             failed = self.state.quarantined.get(pair)
             if purpose == _REFERENCE and failed is not None and pair[1] in self.oracle_configs:
-                formula = self.state.candidates[pair[0]].equivalence.partition(":")[0]
+                formula = self.state.formula(pair[0])
                 raise StoppedByFailuresError(
                     f"oracle {pair[1]} failed on the elements' reference {formula}: {failed.message}",
                     hint="formation energies refer to it: mend the oracle, or give another structure under references.structures",

@@ -14,6 +14,7 @@ from statistics import median
 
 import numpy as np
 
+from campaign import ranking
 from campaign.ledger import CampaignState
 from campaign.ledger import events as ev
 from campaign.schema import CampaignConfig, GateConfig, LevelConfig
@@ -38,12 +39,12 @@ def climbers(state: CampaignState, config: CampaignConfig, *, before: int, strea
     found: list[ev.ChoiceRow] = []
     for lower, level in itertools.pairwise(config.fidelities.levels):
         assert level.gate is not None
-        ranked = ranking(state, lower.oracle, level.gate, config.objective.objective, before)
+        ranked = ranking.at_level(state, config, lower.oracle, level.gate.quantity or config.objective.quantity, before)
         passed = _passing(ranked, level.gate, config.objective.objective)
         chosen = [row for row in passed if _is_new(state, row[0], level.oracle)]
         gated = [ev.ChoiceRow(candidate, level.oracle, value, reason="gate") for candidate, value in chosen]
         climbing = {row.candidate for row in gated}
-        rows = _audited(state, config, level, [name for name, _ in ranked if name not in climbing], stream) + gated
+        rows = _audited(state, config, level, [name for name, *_ in ranked if name not in climbing], stream) + gated
         found += rows[: room_at(state, level, closed)]
     return found
 
@@ -84,22 +85,14 @@ def _audited(state: CampaignState, config: CampaignConfig, level: LevelConfig, b
     ]
 
 
-def ranking(state: CampaignState, oracle: str, gate: GateConfig, objective: Objective, before: int) -> list[tuple[str, float]]:
-    """Candidates with their labels at a level that stand before an event, the best first."""
-    quantity = gate.quantity or objective.quantity
-    known = [
-        (label.candidate, label.values[quantity])
-        for label in state.labels.values()
-        if label.oracle == oracle and label.sequence < before and quantity in label.values and label.purpose != "reference"
-    ]
-    return sorted(known, key=lambda pair: (-objective.gain(pair[1]), pair[0]))
-
-
-def _passing(ranked: Sequence[tuple[str, float]], gate: GateConfig, objective: Objective) -> list[tuple[str, float]]:
+def _passing(ranked: Sequence[tuple[str, float, bool]], gate: GateConfig, objective: Objective) -> list[tuple[str, float]]:
+    """Candidates with their values that pass: of all labels the best share, of these those that may be wanted and reach the threshold."""
     n = math.ceil(gate.best_fraction * len(ranked)) if gate.best_fraction is not None else len(ranked)
-    if gate.threshold is None:
-        return list(ranked[:n])
-    return [pair for pair in ranked[:n] if objective.gain(pair[1]) >= objective.gain(gate.threshold)]
+    return [
+        (candidate, value)
+        for candidate, value, may_be_wanted in ranked[:n]
+        if may_be_wanted and (gate.threshold is None or objective.gain(value) >= objective.gain(gate.threshold))
+    ]
 
 
 def _is_new(state: CampaignState, candidate: str, oracle: str) -> bool:

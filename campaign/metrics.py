@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from campaign.calibration import calibration, predictions
 from campaign.ledger import CampaignState
 from campaign.ledger import events as ev
+from campaign.ledger.leaders import Wanted
 from campaign.ledger.state import LabelRecord, RoundRecord
-from campaign.types import Objective
-
-
-def best_so_far(state: CampaignState, objective: Objective, oracle: str) -> list[tuple[LabelRecord, float]]:
-    """Each label of the objective's oracle, in the order in which they came, with the best value up to it."""
-    found: list[tuple[LabelRecord, float]] = []
-    best: float | None = None
-    for label in state.labels.values():
-        value = label.values.get(objective.quantity)
-        if label.oracle != oracle or value is None:
-            continue
-        if best is None or objective.is_better(value, best):
-            best = value
-        found.append((label, best))
-    return found
 
 
 def busy_fraction(state: CampaignState, oracle: str, workers: int, *, start: float = 0.0, end: float = math.inf) -> float:
@@ -40,8 +27,12 @@ def busy_fraction(state: CampaignState, oracle: str, workers: int, *, start: flo
     return sum(b - a for a, b in spans) / (workers * duration) if duration > 0 else 0.0
 
 
-def round_figures(state: CampaignState, record: RoundRecord, objective: Objective, oracle: str) -> dict[str, float]:
-    """Of one round: counts from proposed to labelled, times, the model on labels that it had not seen, and the best so far."""
+def round_figures(state: CampaignState, record: RoundRecord, wanted: Wanted) -> dict[str, float]:
+    """Of one round: counts from proposed to labelled, times, the model on labels that it had not seen, and the best so far.
+
+    Best are labels that hold the constraints; without one there is no such figure.
+    """
+    objective, oracle = wanted.objective, wanted.oracle
     judged = record.judged.verdicts if record.judged else ()
     chosen = {(choice.candidate, choice.oracle) for choice in (record.decided.choices if record.decided else ())}
     own = [label for pair in chosen if (label := state.labels.get(pair)) is not None]
@@ -66,7 +57,7 @@ def round_figures(state: CampaignState, record: RoundRecord, objective: Objectiv
     attempts += [(item.oracle, item.wall_seconds) for item in failures]
     for name in sorted({oracle for oracle, _ in attempts}):
         figures[f"worker_seconds/{name}"] = sum(seconds for oracle, seconds in attempts if oracle == name)
-    values = [label.values[objective.quantity] for label in own if label.oracle == oracle and objective.quantity in label.values]
+    values = _held(state, wanted, own)
     if values:
         figures["best_of_round"] = max(values, key=objective.gain)
     if record.decided is not None:
@@ -81,18 +72,32 @@ def round_figures(state: CampaignState, record: RoundRecord, objective: Objectiv
     figures |= {f"model/{name}": value for name, value in calibration(predictions(record, state, objective, oracle)).items()}
     ended = record.ended or math.inf
     so_far = [label for label in state.labels.values() if label.oracle == oracle and label.finished <= ended]
-    known = [label.values[objective.quantity] for label in so_far if objective.quantity in label.values]
+    known = _held(state, wanted, so_far)
     if known:
         figures["best_so_far"] = max(known, key=objective.gain)
+    if wanted.bounds:
+        figures["labels_holding_constraints"] = len(known)
     figures["labels_so_far"] = sum(1 for label in so_far if not label.source)
     return figures
+
+
+def _held(state: CampaignState, wanted: Wanted, labels: Iterable[LabelRecord]) -> list[float]:
+    """Values of the first objective of the labels that are wanted."""
+    return [
+        label.values[wanted.objective.quantity]
+        for label in labels
+        if label.oracle == wanted.oracle
+        and wanted.gains(label.values) is not None
+        and wanted.holds(label.values, state.counts(label.candidate))
+    ]
 
 
 @dataclass(frozen=True)
 class Contribution:
     """What one oracle's labels of one generator's crystals brought.
 
-    seconds: of worker time, failed attempts with them. best: of the objective's quantity; None where no label has it.
+    seconds: of worker time, failed attempts with them. best, mean: of the objective's quantity, best of the labels that
+    hold the constraints; None where there is none.
     """
 
     generator: str
@@ -104,8 +109,9 @@ class Contribution:
     mean: float | None
 
 
-def contributions(state: CampaignState, objective: Objective) -> list[Contribution]:
+def contributions(state: CampaignState, wanted: Wanted) -> list[Contribution]:
     """By generator and oracle, references left out; generators in alphabetical order, oracles as they first labelled."""
+    objective = wanted.objective
     labels: dict[tuple[str, str], list[LabelRecord]] = defaultdict(list)
     failures: Counter[tuple[str, str]] = Counter()
     seconds: dict[tuple[str, str], float] = defaultdict(float)
@@ -123,6 +129,7 @@ def contributions(state: CampaignState, objective: Objective) -> list[Contributi
     for generator, oracle in sorted({*labels, *failures}, key=lambda pair: (pair[0], order.get(pair[1], len(order)))):
         mine = labels[generator, oracle]
         values = [label.values[objective.quantity] for label in mine if objective.quantity in label.values]
+        held = _held(state, replace(wanted, oracle=oracle), mine)
         found.append(
             Contribution(
                 generator,
@@ -130,7 +137,7 @@ def contributions(state: CampaignState, objective: Objective) -> list[Contributi
                 len(mine),
                 failures[generator, oracle],
                 seconds[generator, oracle],
-                max(values, key=objective.gain) if values else None,
+                max(held, key=objective.gain) if held else None,
                 float(np.mean(values)) if values else None,
             )
         )

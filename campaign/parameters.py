@@ -1,7 +1,10 @@
-"""Types of plug-in parameters that need to know where the config lies."""
+"""What plug-ins' parameters need to know: where the config lies, and whether what they lack may be downloaded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,3 +52,21 @@ class PluginParameter(BaseModel):
 
     def spec(self, group: str) -> PluginSpec:
         return PluginSpec(group=group, use=self.use, params=self.params, module_folder=self._folder)
+
+
+_may_download: ContextVar[bool] = ContextVar("may_download", default=True)
+
+
+def may_download() -> bool:
+    """Whether a component may fetch what it lacks, such as a model's weights, when it is built."""
+    return _may_download.get()
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Components that are built in this block fetch nothing; what they lack is told and counts as unknown."""
+    token = _may_download.set(False)
+    try:
+        yield
+    finally:
+        _may_download.reset(token)

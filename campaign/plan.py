@@ -1,16 +1,25 @@
-"""What a campaign will take, from timings measured on a handful of structures."""
+"""What a campaign will take: timings measured on a handful of structures, and a short rehearsal of its decisions."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from statistics import median
 
+from campaign import budget
 from campaign.config import LoadedConfig
 from campaign.dataset import Dataset
-from campaign.executors.worker import OracleWorker
+from campaign.errors import OreloopError
+from campaign.executors import make_executor
 from campaign.propose import propose
 from campaign.protocols import EvaluationJob
+from campaign.rehearsal import Deciding, deciding
+from campaign.roles import asking_committee
+from campaign.schema import CampaignConfig
 from campaign.seeds import stream_key
+from campaign.survey import Survey, survey
 from campaign.types import Candidate, Crystal
 
 _ROWS_PER_CANDIDATE = 250
@@ -31,51 +40,151 @@ class OraclePlan:
 
 @dataclass(frozen=True)
 class Plan:
+    """``wall_seconds``: from the start of the workers to the last label, deciding included; None where the budget has no such limit.
+
+    ``deciding``: None where it could not be rehearsed, for the reason in ``note``.
+    """
+
     atoms: int
     oracles: tuple[OraclePlan, ...]
+    rounds: int | None
     candidates: int | None
     disk_bytes: int | None
+    start_seconds: float
+    deciding: Deciding | None
+    wall_seconds: float | None
+    note: str = ""
 
 
-def expected_labels(loaded: LoadedConfig) -> int | None:
-    """Labels at most, by the budget of labels or of rounds; None where neither is set."""
-    config = loaded.config
+def expected_candidates(config: CampaignConfig, pools: list[Survey]) -> int | None:
+    """Candidates selected at most, by the budget of labels or of rounds or what pools hold; None where nothing limits them."""
     acquisition = config.acquisition
-    by_rounds = None
+    limits = []
+    if config.budget.labels is not None:
+        limits.append(config.budget.labels // budget.labels_per_candidate(config))
     if config.budget.rounds is not None:
-        by_rounds = acquisition.initial_labels + (config.budget.rounds - 1) * acquisition.batch_size
-    limits = [limit for limit in (config.budget.labels, by_rounds) if limit is not None]
+        limits.append(acquisition.initial_labels + (config.budget.rounds - 1) * acquisition.batch_size)
+    if not config.generators:
+        limits.append(sum(pool.n_passing for pool in pools))
     return min(limits) if limits else None
 
 
+def expected_labels(config: CampaignConfig, candidates: int | None) -> dict[str, int | None]:
+    """Labels at most by oracle: one of each candidate, on a ladder as many as the gates and limits of the levels let pass."""
+    if config.fidelities is None:
+        return {oracle.label: candidates for oracle in config.oracles}
+    found: dict[str, int | None] = {}
+    below = candidates
+    for level in config.fidelities.levels:
+        if below is not None and level.gate is not None and level.gate.best_fraction is not None:
+            below = math.ceil(level.gate.best_fraction * below)
+        below = min((limit for limit in (below, level.labels) if limit is not None), default=None)
+        found[level.oracle] = below
+    return found
+
+
 def measure(loaded: LoadedConfig, n: int = 3) -> Plan:
-    """Label n proposed structures for real, outside the ledger, and extrapolate."""
+    """Label n structures of pools and generators for real, outside the ledger, rehearse some decisions, and extrapolate."""
     config = loaded.config
-    crystals: list[Crystal] = []
-    for generator in config.generators:
-        stream = stream_key(config.seed, f"plan:{generator.label}", 0)
-        found = propose(loaded.spec("generators", generator), n, stream, config, 1, None, (), Dataset(()), None)
-        crystals += [Crystal.from_bytes(data) for data in found.blobs.values()]
-    crystals = crystals[:n]
-    labels = expected_labels(loaded)
-    level_labels = {level.oracle: level.labels for level in config.fidelities.levels if level.labels} if config.fidelities else {}
+    found = survey(loaded)
+    pools = [item for item in found if item.purpose == "candidate_pools"]
+    crystals = _structures(loaded, pools, n)
+    candidates = expected_candidates(config, pools)
+    labels = expected_labels(config, candidates)
+    seconds, failed, start = _timed(loaded, crystals)
     plans = []
     for oracle in config.oracles:
-        worker = OracleWorker(loaded.oracle_spec(oracle), "plan", config.executor.threads)
-        seconds, failed = [], 0
-        for crystal in crystals:
-            job = EvaluationJob(key="plan", oracle=oracle.label, candidate=Candidate(crystal))
-            evaluation = worker.evaluate(job)
-            seconds.append(evaluation.cost.wall_seconds)
-            failed += evaluation.failure is not None
-        typical = median(seconds) if seconds else 0.0
-        most = level_labels.get(oracle.label, labels)
-        wall = most * typical / oracle.workers if most is not None else None
-        plans.append(OraclePlan(oracle.label, len(seconds), failed, typical, most, wall))
-    candidates = disk = None
-    if labels is not None:
-        rounds = 1 + max(0, labels - config.acquisition.initial_labels) / config.acquisition.batch_size
-        candidates = round(rounds * sum(generator.count for generator in config.generators))
+        spent = seconds[oracle.label]
+        typical, most = median(spent) if spent else 0.0, labels[oracle.label]
+        wall = most * typical / oracle.workers if most is not None and spent else None
+        plans.append(OraclePlan(oracle.label, len(spent), failed[oracle.label], typical, most, wall))
+    note = ""
+    try:
+        rehearsed: Deciding | None = deciding(loaded)
+    except OreloopError as error:
+        rehearsed, note = None, error.message
+    rounds = proposed = disk = None
+    if candidates is not None:
+        rounds = 1 + math.ceil(max(0, candidates - config.acquisition.initial_labels) / config.acquisition.batch_size)
+        proposed = rounds * sum(generator.count for generator in config.generators) + sum(len(pool.crystals) for pool in pools)
         blob = len(crystals[0].to_bytes()) if crystals else 0
-        disk = 3 * round(candidates * (blob + _ROWS_PER_CANDIDATE) + labels * len(config.oracles) * _BYTES_PER_LABEL)
-    return Plan(len(crystals[0]) if crystals else 0, tuple(plans), candidates, disk)
+        n_labels = sum(count or 0 for count in labels.values())
+        disk = 3 * round(proposed * (blob + _ROWS_PER_CANDIDATE) + n_labels * _BYTES_PER_LABEL)
+    wall_seconds = _wall_seconds(config, tuple(plans), rounds, start, rehearsed)
+    atoms = len(crystals[0]) if crystals else 0
+    return Plan(atoms, tuple(plans), rounds, proposed, disk, start, rehearsed, wall_seconds, note)
+
+
+def _structures(loaded: LoadedConfig, pools: list[Survey], n: int) -> list[Crystal]:
+    """The first n, of pools and generators in turn."""
+    config = loaded.config
+    sources = [deque(pool.crystals[:n]) for pool in pools]
+    for generator in config.generators:
+        stream = stream_key(config.seed, f"plan:{generator.label}", 0)
+        made = propose(loaded.spec("generators", generator), n, stream, config, 1, None, (), Dataset(()), None)
+        sources.append(deque(Crystal.from_bytes(data) for data in made.blobs.values()))
+    crystals: dict[str, Crystal] = {}
+    while len(crystals) < n and any(sources):
+        for source in sources:
+            if source and len(crystals) < n:
+                crystal = source.popleft()
+                crystals[crystal.id] = crystal
+    return list(crystals.values())
+
+
+def _timed(loaded: LoadedConfig, crystals: list[Crystal]) -> tuple[dict[str, list[float]], dict[str, int], float]:
+    """By oracle the seconds of its evaluations and how many failed, and the seconds until the workers had started."""
+    config, without = loaded.config, asking_committee(loaded)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    failed: dict[str, int] = defaultdict(int)
+    names = [oracle.label for oracle in config.oracles if oracle.label not in without]
+    waiting = deque((name, crystal) for crystal in crystals for name in names)
+    if not waiting:
+        return seconds, failed, 0.0
+    executor = make_executor(config.executor, module_folder=loaded.folder if loaded.has_user_modules else None)
+    began, start, n_running = time.monotonic(), math.inf, 0
+    try:
+        executor.start([loaded.oracle_spec(oracle) for oracle in config.oracles])
+        while waiting or n_running:
+            for _ in range(len(waiting)):
+                name, crystal = waiting.popleft()
+                if executor.free_workers(name):
+                    key = f"plan/{name}/{crystal.id}"
+                    executor.submit(EvaluationJob(key=key, oracle=name, candidate=Candidate(crystal)))
+                    n_running += 1
+                else:
+                    waiting.append((name, crystal))
+            for item in executor.wait(0.2):
+                n_running -= 1
+                cost = item.evaluation.cost.wall_seconds
+                seconds[item.job.oracle].append(cost)
+                failed[item.job.oracle] += item.evaluation.failure is not None
+                start = min(start, max(0.0, time.monotonic() - began - cost))
+    finally:
+        executor.shutdown()
+    return seconds, failed, start
+
+
+def _wall_seconds(
+    config: CampaignConfig, plans: tuple[OraclePlan, ...], rounds: int | None, start: float, rehearsed: Deciding | None
+) -> float | None:
+    """Rounds that wait for their labels: deciding and labelling one after the other; streaming: side by side, after the first decision."""
+    if rounds is None or rehearsed is None:
+        return config.budget.wall_time
+    labelling = [plan.wall_seconds or 0.0 for plan in plans]
+    decisions = (rounds - 1) * rehearsed.later
+    if config.mode == "streaming":
+        found = start + rehearsed.first + max(decisions, *labelling)
+    else:
+        found = start + rehearsed.first + decisions + sum(_in_batches(config, plan, rounds) for plan in plans)
+    return min(found, config.budget.wall_time or math.inf)
+
+
+def _in_batches(config: CampaignConfig, plan: OraclePlan, rounds: int) -> float:
+    """Seconds that an oracle's workers take for the batches of all rounds, each waited for."""
+    if plan.labels is None:
+        return 0.0
+    workers = next(oracle.workers for oracle in config.oracles if oracle.label == plan.oracle)
+    first = min(plan.labels, config.acquisition.initial_labels)
+    turns = math.ceil(first / workers) + (rounds - 1) * math.ceil((plan.labels - first) / max(1, rounds - 1) / workers)
+    return turns * plan.seconds

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from campaign import ranking
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
+from campaign.terminal import PlainConsole
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,9 @@ def duration(seconds: float | None) -> str:
 def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) -> dict[str, str]:
     """The lines of a status: what stands where."""
     objective = config.objective.objective
-    best = state.best(oracle, objective)
+    wanted = ranking.wanted_of(config, oracle)
+    leaders = state.leaders(wanted)
+    best = leaders.best
     limit = f" of {config.budget.labels}" if config.budget.labels is not None else ""
     rounds = f" of {config.budget.rounds}" if config.budget.rounds is not None else ""
     kinds: dict[str, int] = {}
@@ -73,16 +77,40 @@ def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) 
         "running time": f"{duration(state.active_seconds)}, {duration(seconds_left(state, config))} left",
     }
     if best is not None:
-        formula = state.candidates[best.candidate].equivalence.partition(":")[0]
-        found["best"] = f"{objective.quantity} {best.values[objective.quantity]:.5g} {unit}  {formula}  ({best.candidate})"
+        value = f"{objective.quantity} {best.values[objective.quantity]:.5g} {unit}"
+        found["best"] = f"{value}  {state.formula(best.candidate)}  ({best.candidate})"
+    elif leaders.n_known:
+        found["best"] = f"none yet: none of {leaders.n_known} labels holds the constraints"
+    if wanted.bounds:
+        found["constraints"] = f"{leaders.n_holding} of {leaders.n_known} labels hold {constraints(config)}"
+    if len(wanted.objectives) > 1:
+        found["Pareto front"] = f"{len(leaders.front)} labels, best is the one with the best {objective.quantity}"
+    refused = Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted)
+    if refused:
+        found["refused"] = ", ".join(f"{count} by {screen}" for screen, count in refused.most_common())
     for name, reason in state.paused.items():
-        found[f"oracle {name}"] = f"paused: {reason}"
+        found[f"oracle {name}"] = f"paused: {reason}; {common_failure(state, name)}"
     return found
 
 
+def common_failure(state: CampaignState, oracle: str) -> str:
+    """The most common kind of an oracle's failures with its last message."""
+    events = [event for _, _, event in state.failures if event.oracle == oracle]
+    if not events:
+        return "no attempt failed"
+    kind, count = Counter(event.kind for event in events).most_common(1)[0]
+    last = next(event for event in reversed(events) if event.kind == kind)
+    return f"most often {kind} ({count} of {len(events)}), such as: {last.message}"
+
+
+def constraints(config: CampaignConfig) -> str:
+    """The bounds in words."""
+    return ", ".join(f"{item.quantity} {'at least' if item.bound[0] > 0 else 'at most'} {item.bound[1]:g}" for item in config.constraints)
+
+
 class _LiveDisplay:
-    def __init__(self, live: Live, config: CampaignConfig, oracle: str, unit: str) -> None:
-        self._live, self._config, self._oracle, self._unit = live, config, oracle, unit
+    def __init__(self, live: Live, console: PlainConsole, config: CampaignConfig, oracle: str, unit: str) -> None:
+        self._live, self._console, self._config, self._oracle, self._unit = live, console, config, oracle, unit
         self._drawn = 0.0
 
     def __call__(self, state: CampaignState) -> None:
@@ -91,10 +119,10 @@ class _LiveDisplay:
         self._drawn = time.monotonic()
         table = Table.grid(padding=(0, 2))
         for name, text in facts(state, self._config, self._oracle, self._unit).items():
-            table.add_row(f"[bold]{name}[/bold]", text)
+            table.add_row(self._console.styled(name, "bold"), text)
         share = share_done(state, self._config)
         if share is not None:
-            table.add_row("[bold]done[/bold]", ProgressBar(total=1.0, completed=share, width=50))
+            table.add_row(self._console.styled("done", "bold"), ProgressBar(total=1.0, completed=share, width=50))
         self._live.update(table, refresh=True)
 
 
@@ -111,10 +139,10 @@ class _LogDisplay:
 
 
 @contextmanager
-def display(console: Console, config: CampaignConfig, oracle: str, unit: str) -> Iterator[Display]:
+def display(console: PlainConsole, config: CampaignConfig, oracle: str, unit: str) -> Iterator[Display]:
     """The display that suits the console, for the time of a block."""
     if not console.is_terminal:
         yield _LogDisplay(config, oracle, unit)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield _LiveDisplay(live, config, oracle, unit)
+        yield _LiveDisplay(live, console, config, oracle, unit)

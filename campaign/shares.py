@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from campaign import ranking
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
 from campaign.units import Standard
@@ -31,14 +32,18 @@ class Yield:
 def yields(state: CampaignState, config: CampaignConfig, oracle: str, before: int) -> dict[str, Yield]:
     """By generator, from the labels of an oracle that stand before an event.
 
-    A label brings how far it lies above the 80 % quantile of all labels, in their standard deviation; a candidate of several generators
-    counts for the first. Seconds are those of proposing and of labelling.
+    A label that holds the constraints brings how far it lies above the 80 % quantile of all such labels, in their standard deviation; a
+    candidate of several generators counts for the first. Seconds are those of proposing and of labelling.
     """
     objective, memory = config.objective.objective, config.generator_shares.memory if config.generator_shares else 1.0
+    wanted = ranking.wanted_of(config, oracle)
     known = [
         (label, objective.gain(label.values[objective.quantity]))
         for label in state.own_labels
-        if label.oracle == oracle and label.sequence < before and objective.quantity in label.values
+        if label.oracle == oracle
+        and label.sequence < before
+        and objective.quantity in label.values
+        and wanted.holds(label.values, state.counts(label.candidate))
     ]
     now = len(state.rounds)
     gain, labels, seconds = defaultdict[str, float](float), defaultdict[str, float](float), defaultdict[str, float](float)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from campaign import metrics
+from campaign import metrics, ranking
 from campaign.ledger import CampaignState
-from campaign.types import Objective
+from campaign.ledger.leaders import Wanted
+from campaign.types import FORMATION_ENERGY
 
 
 def labels(state: CampaignState) -> pd.DataFrame:
@@ -17,7 +18,7 @@ def labels(state: CampaignState) -> pd.DataFrame:
     for label in state.labels.values():
         row: dict[str, Any] = {
             "candidate": label.candidate,
-            "formula": state.candidates[label.candidate].equivalence.partition(":")[0],
+            "formula": state.formula(label.candidate),
             "oracle": label.oracle,
             "fidelity": label.fidelity,
             "round": label.round,
@@ -67,7 +68,7 @@ def candidates(state: CampaignState) -> pd.DataFrame:
         rows.append(
             {
                 "candidate": identity,
-                "formula": record.equivalence.partition(":")[0],
+                "formula": state.formula(identity),
                 "generator": first[0].generator if first else record.source,
                 "round": first[0].round if first else 0,
                 "parents": ",".join(first[1].parents) if first else "",
@@ -118,6 +119,27 @@ def decisions(state: CampaignState) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rounds(state: CampaignState, objective: Objective, oracle: str) -> pd.DataFrame:
+def rounds(state: CampaignState, wanted: Wanted) -> pd.DataFrame:
     """One row per round with its figures; times in s, the objective in its quantity's unit."""
-    return pd.DataFrame([{"round": record.index, **metrics.round_figures(state, record, objective, oracle)} for record in state.rounds])
+    return pd.DataFrame([{"round": record.index, **metrics.round_figures(state, record, wanted)} for record in state.rounds])
+
+
+def best(state: CampaignState, wanted: Wanted, n: int | None = None) -> pd.DataFrame:
+    """One row per label of the objective's oracle, or the n best, in the order of the ranking; quantities as ``name (unit)``.
+
+    ``front``: 1 for the Pareto front of several objectives; ``holds constraints``: those that do not come last.
+    """
+    rows = []
+    for item in ranking.ranked(state, wanted, n):
+        row: dict[str, Any] = {
+            "rank": item.rank,
+            "front": item.front,
+            "holds constraints": item.holds,
+            "candidate": item.label.candidate,
+            "formula": state.formula(item.label.candidate),
+        }
+        units = {observation.quantity: observation.unit for observation in item.label.observations}
+        for name, value in item.label.values.items():
+            row[f"{name} ({units.get(name, FORMATION_ENERGY.unit)})"] = value
+        rows.append({**row, "source": state.source_of(item.label.candidate), "round": item.label.round})
+    return pd.DataFrame(rows)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from campaign.errors import InputError
+from campaign.text import storable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -352,6 +353,9 @@ class Failure:
     kind: FailureKind
     message: str
     retryable: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", storable(str(self.message)))
 
 
 @dataclass(frozen=True, kw_only=True)

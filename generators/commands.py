@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from campaign.errors import InputError
+from campaign.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from campaign.api import Campaign
@@ -44,7 +44,7 @@ def evaluate(
     for name, value in rows.items():
         if value == value:
             table.add_row(name.replace("_", " "), f"{value:.4g}")
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 def _read(path: Path) -> list[Crystal]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from campaign.errors import InputError
+from campaign.terminal import PlainConsole
 from campaign.types import ENERGY_PER_ATOM
 from oracles.hull import Hull, Phase, Stability, read_phases
 
@@ -33,7 +33,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 def phases_of(state: Any, oracle: str) -> list[Phase]:
     """The labelled crystals of one oracle as phases."""
     return [
-        Phase(label.candidate, state.composition(label.candidate), label.values[ENERGY_PER_ATOM.name], label.fidelity)
+        Phase(label.candidate, state.counts(label.candidate), label.values[ENERGY_PER_ATOM.name], label.fidelity)
         for label in state.labels.values()
         if label.oracle == oracle and ENERGY_PER_ATOM.name in label.values and state.is_of_its_level(label)
     ]
@@ -70,7 +70,7 @@ def binary_figure(system: tuple[str, ...], members: list[tuple[Phase, Stability]
     import plotly.graph_objects as go
 
     element = system[1]
-    points = sorted((100 * phase.composition.get(element, 0.0), of.formation_energy, of.above_hull, phase.id) for phase, of in members)
+    points = sorted((_percent(phase, element), of.formation_energy, of.above_hull, phase.id) for phase, of in members)
     on_hull = [point for point in points if point[3] in stable]
     figure = go.Figure(layout=_LAYOUT)
     for name, some, symbol in (
@@ -96,7 +96,7 @@ def many_figure(system: tuple[str, ...], members: list[tuple[Phase, Stability]],
     figure = go.Figure(layout=_LAYOUT)
     for element, symbol in zip(system, _SYMBOLS, strict=False):
         figure.add_scatter(
-            x=[100 * phase.composition.get(element, 0.0) for phase, _ in members],
+            x=[_percent(phase, element) for phase, _ in members],
             y=[of.formation_energy for _, of in members],
             text=[f"{phase.id}{' (stable)' if phase.id in stable else ''}" for phase, _ in members],
             mode="markers",
@@ -123,7 +123,7 @@ def hull(
             f"{folder} holds no level with an energy of every element",
             hint="set references: in the config, so that the elements are labelled",
         )
-    console = Console()
+    console = PlainConsole()
     for name in names:
         found = Hull([*phases_of(state, name), *(read_phases(phases) if phases else [])])
         table = Table(
@@ -144,7 +144,20 @@ def hull(
         console.print(table)
 
 
+def _percent(phase: Phase, element: str) -> float:
+    """Atomic percent."""
+    return 100 * phase.composition.get(element, 0.0) / sum(phase.composition.values())
+
+
 def _formula(phase: Phase) -> str:
+    """The least whole numbers of atoms, elements in alphabetical order, such as ``Cu9Zr7``."""
+    from math import gcd
+
     from pymatgen.core import Composition
 
-    return str(Composition({element: round(1000 * share) for element, share in phase.composition.items()}).reduced_formula)
+    counts = Composition(dict(phase.composition))
+    if any(amount != round(amount) for amount in counts.values()):
+        counts = Composition(counts.get_integer_formula_and_factor(max_denominator=10_000)[0])
+    whole = {element.symbol: round(amount) for element, amount in counts.items()}
+    least = gcd(*whole.values())
+    return "".join(f"{symbol}{n // least if n > least else ''}" for symbol, n in sorted(whole.items()))

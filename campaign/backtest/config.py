@@ -17,8 +17,8 @@ from campaign import config as configs
 from campaign.config import LoadedConfig
 from campaign.errors import InputError
 from campaign.ledger.engines import JOURNAL
+from campaign.reading.settings import text_of
 from campaign.schema import Frame, VirtualConfig
-from campaign.text import text_of
 
 
 class BacktestConfig(Frame):

@@ -19,7 +19,7 @@ class Run:
     """One strategy with one seed: the oracle calls in the order in which they ended.
 
     ``values``: labels, NaN for a failure or another oracle's; ``ends``: virtual s; ``costs``: worker s; ``further``: labels of more
-    quantities by name.
+    quantities by name; ``broken``: which calls gave a label that breaks a constraint, which is never the best; none where empty.
     """
 
     strategy: str
@@ -28,6 +28,14 @@ class Run:
     ends: FloatArray
     costs: FloatArray
     further: Mapping[str, FloatArray] = field(default_factory=dict)
+    broken: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> FloatArray:
+        """(n,) the labels that hold the constraints; NaN elsewhere."""
+        found = self.values.copy()
+        found[list(self.broken)] = np.nan
+        return found
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Summary:
 
 def best_so_far(run: Run, objective: Objective) -> FloatArray:
     """(n,) the best gain after each call; minus infinity before the first label."""
-    gains = np.where(np.isnan(run.values), -np.inf, objective.gain(run.values))
+    gains = np.where(np.isnan(run.wanted), -np.inf, objective.gain(run.wanted))
     found: FloatArray = np.maximum.accumulate(gains)
     return found
 
@@ -75,7 +83,7 @@ def cost_to(run: Run, objective: Objective, target: float) -> float:
 
 def discovered(run: Run, objective: Objective, target: float, n_best: int) -> FloatArray:
     """(n,) the share of the best rows that were found after each call."""
-    hits = np.where(np.isnan(run.values), False, objective.gain(run.values) >= objective.gain(target))
+    hits = np.where(np.isnan(run.wanted), False, objective.gain(run.wanted) >= objective.gain(target))
     return np.cumsum(hits) / max(1, n_best)
 
 

@@ -6,22 +6,29 @@ import json
 import logging
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from campaign import ranking
 from campaign.artifacts import write_whole
 from campaign.backtest.config import Backtest
 from campaign.backtest.figures import Run, Summary, summarise
 from campaign.backtest.table import Table, rows_of
+from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState
-from campaign.protocols import Oracle
+from campaign.ledger.leaders import Wanted
+from campaign.ledger.state import LabelRecord
 from campaign.roles import objective_oracle
 from campaign.seeds import content_hash
 from campaign.types import FloatArray, Objective
+
+_FORM = 2
+"""Of saved runs; those in another form are replayed again."""
 
 
 @dataclass(frozen=True)
@@ -68,32 +75,36 @@ def replay(backtest: Backtest, strategy: str, seed: int) -> Run:
     with tempfile.TemporaryDirectory(prefix="oreloop-backtest-") as name:
         campaign = Campaign(Path(name) / "campaign", loaded)
         campaign.run()
-        quantities = [item.quantity for item in loaded.config.objectives]
-        return run_of(campaign.state(), strategy, seed, objective_oracle(loaded), quantities, backtest.config.labels)
+        return run_of(campaign.state(), strategy, seed, campaign.wanted, backtest.config.labels)
 
 
-def run_of(state: CampaignState, strategy: str, seed: int, oracle: str, quantities: Sequence[str], limit: int) -> Run:
+def run_of(state: CampaignState, strategy: str, seed: int, wanted: Wanted, limit: int) -> Run:
     """The oracle calls of a campaign in the order in which they ended; labels of the objective's oracle alone."""
-    calls: list[tuple[int, Mapping[str, float], float, float]] = [
-        (label.sequence, label.values if label.oracle == oracle else {}, label.started + label.wall_seconds, label.wall_seconds)
+    calls: list[tuple[int, LabelRecord | None, float, float]] = [
+        (label.sequence, label if label.oracle == wanted.oracle else None, label.started + label.wall_seconds, label.wall_seconds)
         for label in state.own_labels
     ]
-    calls += [(sequence, {}, event.started + event.wall_seconds, event.wall_seconds) for sequence, _, event in state.failures]
+    calls += [(sequence, None, event.started + event.wall_seconds, event.wall_seconds) for sequence, _, event in state.failures]
     calls = sorted(calls, key=lambda call: call[0])[:limit]
-    found = {name: np.array([values.get(name, np.nan) for _, values, _, _ in calls]) for name in quantities}
-    main, *further = quantities
+    labels = [label for _, label, _, _ in calls]
+    names = [objective.quantity for objective in wanted.objectives]
+    found = {name: np.array([label.values.get(name, np.nan) if label is not None else np.nan for label in labels]) for name in names}
+    broken = tuple(
+        i for i, label in enumerate(labels) if label is not None and not wanted.holds(label.values, state.counts(label.candidate))
+    )
+    main, *further = names
     ends, costs = np.array([call[2] for call in calls]), np.array([call[3] for call in calls])
-    return Run(strategy, seed, found[main], ends, costs, {name: found[name] for name in further})
+    return Run(strategy, seed, found[main], ends, costs, {name: found[name] for name in further}, broken)
 
 
 def conclude(backtest: Backtest, runs: list[Run]) -> Outcome:
     """Target and best from the table where there is one, else from the best of all runs."""
     loaded = backtest.campaign(backtest.config.baseline, backtest.config.first_seed)
     objective = loaded.config.objective.objective
-    known = np.array(_values(loaded.parts.oracles[objective_oracle(loaded)], objective.quantity))
+    known = np.array(_values(loaded))
     n_best = max(1, round(backtest.config.top * len(known)))
     if not len(known):
-        known, n_best = np.concatenate([run.values[~np.isnan(run.values)] for run in runs]), 1
+        known, n_best = np.concatenate([run.wanted[~np.isnan(run.wanted)] for run in runs]), 1
     known = known[np.argsort(-objective.gain(known))]
     target = backtest.config.target if backtest.config.target is not None else float(known[n_best - 1])
     n_best = int((objective.gain(known) >= objective.gain(target)).sum())
@@ -109,22 +120,24 @@ def known_best(backtest: Backtest) -> float | None:
     """The best value of the table; the target where there is no table; None where there is neither."""
     loaded = backtest.campaign(backtest.config.baseline, backtest.config.first_seed)
     objective = loaded.config.objective.objective
-    values = _values(loaded.parts.oracles[objective_oracle(loaded)], objective.quantity)
+    values = _values(loaded)
     return max(values, key=objective.gain) if values else backtest.config.target
 
 
-def _values(oracle: Oracle, quantity: str) -> list[float]:
-    """All values of a table; none where the oracle is no table."""
+def _values(loaded: LoadedConfig) -> list[float]:
+    """All values of a table that hold the constraints; none where the oracle is no table."""
+    oracle = loaded.parts.oracles[objective_oracle(loaded)]
     if not isinstance(oracle, Table):
         return []
+    wanted, quantity = ranking.wanted_of(loaded.config, objective_oracle(loaded)), loaded.config.objective.quantity
     rows = rows_of(oracle.config).values()
-    return [values[quantity] for _, values in rows if quantity in values]
+    return [values[quantity] for crystal, values in rows if quantity in values and wanted.holds(values, Counter(crystal.symbols))]
 
 
 def _path(backtest: Backtest, folder: Path, strategy: str, seed: int) -> Path:
     """Named by settings and by what labels mean, a table's content included."""
     loaded = backtest.campaign(strategy, seed)
-    digest = content_hash([loaded.resolved(), *backtest.meaning(loaded)])[:12]
+    digest = content_hash([loaded.resolved(), *backtest.meaning(loaded), _FORM])[:12]
     return folder / "runs" / f"{strategy.replace(' ', '_')}-{seed}-{digest}.json"
 
 
@@ -134,7 +147,7 @@ def _to_bytes(run: Run) -> bytes:
 
     arrays = {"values": plain(run.values), "ends": plain(run.ends), "costs": plain(run.costs)}
     further = {name: plain(values) for name, values in run.further.items()}
-    return json.dumps({"strategy": run.strategy, "seed": run.seed, **arrays, "further": further}).encode()
+    return json.dumps({"strategy": run.strategy, "seed": run.seed, **arrays, "further": further, "broken": run.broken}).encode()
 
 
 def _from_bytes(data: bytes) -> Run:
@@ -144,4 +157,5 @@ def _from_bytes(data: bytes) -> Run:
         return np.array([np.nan if value is None else value for value in values], dtype=float)
 
     further = {name: array(values) for name, values in found["further"].items()}
-    return Run(found["strategy"], found["seed"], array(found["values"]), array(found["ends"]), array(found["costs"]), further)
+    values, ends, costs = (array(found[name]) for name in ("values", "ends", "costs"))
+    return Run(found["strategy"], found["seed"], values, ends, costs, further, tuple(found["broken"]))

@@ -16,6 +16,8 @@ from campaign.artifacts import write_whole
 from campaign.backtest.config import Backtest
 from campaign.backtest.figures import Summary, curve, discovered
 from campaign.backtest.replay import Outcome
+from campaign.report.plotted import html
+from campaign.text import cell, drawn
 
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#eeca3b")
 
@@ -50,7 +52,7 @@ def write(backtest: Backtest, outcome: Outcome, folder: Path) -> list[Path]:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows)
     facts = {"target": outcome.target, "best": outcome.best, "n_best": outcome.n_best, "strategies": rows}
     files = {
         "summary.csv": text.getvalue().encode(),
@@ -94,8 +96,7 @@ def _page(backtest: Backtest, outcome: Outcome) -> str:
     figure.update_xaxes(title_text="oracle calls")
     figure.update_yaxes(title_text=outcome.objective.quantity, row=1, col=1)
     figure.update_layout(title=backtest.config.name, template="plotly_white")
-    page: str = figure.to_html(include_plotlyjs=True)
-    return page
+    return html(figure, whole=True)
 
 
 def _picture(backtest: Backtest, outcome: Outcome) -> bytes:
@@ -106,9 +107,9 @@ def _picture(backtest: Backtest, outcome: Outcome) -> bytes:
     for i, name in enumerate(backtest.config.strategies):
         middle, low, high = curve(outcome.of(name), outcome.objective)
         calls = np.arange(1, len(middle) + 1)
-        axis.plot(calls, middle, color=_COLOURS[i % len(_COLOURS)], label=name)
+        axis.plot(calls, middle, color=_COLOURS[i % len(_COLOURS)], label=drawn(name))
         axis.fill_between(calls, low, high, color=_COLOURS[i % len(_COLOURS)], alpha=0.2, linewidth=0, where=np.isfinite(low))
-    axis.set(xlabel="oracle calls", ylabel=f"best {outcome.objective.quantity}", title=backtest.config.name)
+    axis.set(xlabel="oracle calls", ylabel=drawn(f"best {outcome.objective.quantity}"), title=backtest.config.name)
     axis.legend()
     figure.tight_layout()
     data = io.BytesIO()

@@ -9,9 +9,11 @@ that holds the text of Python's own JSON, so that whatever an oracle answers is 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+
+from campaign import text
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
@@ -360,3 +362,15 @@ def decode(text: bytes) -> Event:
 
 def _plain(event: Event) -> str:
     return json.dumps(msgspec.to_builtins(event))
+
+
+_Kind = TypeVar("_Kind", bound=Event)
+
+
+def storable(event: _Kind) -> _Kind:
+    """The event itself, or where a text in it cannot be encoded (a lone surrogate) the same with that text's escape."""
+    try:
+        _encode(event)
+    except UnicodeEncodeError:
+        return msgspec.convert(text.storable(msgspec.to_builtins(event)), type(event))
+    return event

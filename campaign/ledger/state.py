@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import singledispatchmethod
+from functools import lru_cache, singledispatchmethod
 from typing import Any
 
 from campaign.ledger import events as ev
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, Objective, counts_of, reduced_formula
+from campaign.ledger.leaders import Leaders, Wanted
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, counts_of, reduced_formula
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class CampaignState:
         self.by_formula: dict[str, list[str]] = {}
         self.labels: dict[Pair, LabelRecord] = {}
         self.failures: list[tuple[int, float, ev.Failed]] = []
-        self.extremes: dict[Pair, tuple[LabelRecord, LabelRecord]] = {}
+        self._leaders: dict[Wanted, Leaders] = {}
         self.last_failure: dict[Pair, ev.Failed] = {}
         self.tries: dict[Pair, list[str]] = defaultdict(list)
         """Kinds of the failures that count against a pair's further attempts; the surroundings' for one session."""
@@ -370,31 +371,19 @@ class CampaignState:
             self._derive_anew(oracle)
             return record
         self._derive(record)
-        for quantity in values:
-            self._note_extremes(record, quantity)
+        for leaders in self._leaders.values():
+            leaders.add(record, self.counts(candidate))
         return record
 
-    def _note_extremes(self, record: LabelRecord, quantity: str) -> None:
-        value, candidate = record.values[quantity], record.candidate
-        low, high = self.extremes.get((record.oracle, quantity), (record, record))
-        self.extremes[record.oracle, quantity] = (
-            record if (value, candidate) < (low.values[quantity], low.candidate) else low,
-            record if (-value, candidate) < (-high.values[quantity], high.candidate) else high,
-        )
-
     def _derive_anew(self, oracle: str) -> None:
-        """References, formation energies and extremes of an oracle from its labels as they stand."""
+        """References, formation energies and leaders of an oracle from its labels as they stand."""
         self.elemental.pop(oracle, None)
         labels = [label for label in self.labels.values() if label.oracle == oracle]
         for label in labels:
             label.values = _scalars(label.observations)
         for label in labels:
             self._derive(label)
-        for pair in [pair for pair in self.extremes if pair[0] == oracle]:
-            del self.extremes[pair]
-        for label in labels:
-            for quantity in label.values:
-                self._note_extremes(label, quantity)
+        self._leaders.clear()
 
     def _derive(self, record: LabelRecord) -> None:
         """Formation energies are functions of the labels: of this one, and of all where it lowers an element's reference.
@@ -412,13 +401,11 @@ class CampaignState:
             if element not in known or (energy, record.candidate) < known[element]:
                 known[element] = (energy, record.candidate)
                 affected = [label for label in self.labels.values() if label.oracle == record.oracle]
-                self.extremes.pop((record.oracle, FORMATION_ENERGY.name), None)
+                self._leaders.clear()
         for label in affected:
             value = formation_energy(label.values.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
             if value is not None and self.is_of_its_level(label):
                 label.values[FORMATION_ENERGY.name] = value
-                if label is not record:
-                    self._note_extremes(label, FORMATION_ENERGY.name)
 
     def is_of_its_level(self, label: LabelRecord) -> bool:
         """Whether a label was made with its oracle's own settings."""
@@ -440,10 +427,17 @@ class CampaignState:
                     found.append(candidate)
         return found
 
+    def formula(self, candidate: str) -> str:
+        """Elements in alphabetical order with their numbers of atoms in the cell; empty where the cell was too broken to be described."""
+        return self.candidates[candidate].equivalence.partition(":")[0]
+
+    def counts(self, candidate: str) -> Mapping[str, int]:
+        """Atoms in the cell by element; empty where the candidate's cell was too broken to be described."""
+        return _counts(self.formula(candidate))
+
     def composition(self, candidate: str) -> dict[str, float]:
         """Atomic fraction by element; empty where the candidate's cell was too broken to be described."""
-        formula = self.candidates[candidate].equivalence.partition(":")[0]
-        counts = counts_of(formula)
+        counts = self.counts(candidate)
         total = sum(counts.values())
         return {symbol: count / total for symbol, count in counts.items()}
 
@@ -470,14 +464,14 @@ class CampaignState:
         """What rounds selected and is not labelled yet."""
         return [pair for pair, index in self.pending.items() if index != _OUTSIDE]
 
-    def best(self, oracle: str, objective: Objective) -> LabelRecord | None:
-        """The best label of an oracle."""
-        quantity = objective.quantity
-        if objective.direction == "match":
-            known = [label for label in self.labels.values() if label.oracle == oracle and quantity in label.values]
-            return min(known, key=lambda label: (-objective.gain(label.values[quantity]), label.candidate), default=None)
-        pair = self.extremes.get((oracle, quantity))
-        return None if pair is None else pair[1 if objective.sign > 0 else 0]
+    def leaders(self, wanted: Wanted) -> Leaders:
+        """The labels that lead; found once from all labels, kept from then on."""
+        found = self._leaders.get(wanted)
+        if found is None:
+            found = self._leaders[wanted] = Leaders(wanted)
+            for label in self.labels.values():
+                found.add(label, self.counts(label.candidate))
+        return found
 
     def pool(self, size: int) -> list[str]:
         """Accepted candidates that nobody selected yet: all that came from files, and the latest ``size`` that generators proposed."""
@@ -514,6 +508,9 @@ def import_key(event: ev.Imported) -> ImportKey:
 
 def _scalars(observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
     return {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float)}
+
+
+_counts = lru_cache(maxsize=4096)(counts_of)
 
 
 def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]) -> float | None:

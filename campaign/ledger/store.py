@@ -332,7 +332,7 @@ class Ledger(LedgerReader):
         """
         seen: set[str] = set()
         new: list[ev.Event] = []
-        for event in events:
+        for event in map(ev.storable, events):
             if event.key is not None and (event.key in self.state.keys or event.key in seen):
                 continue
             seen.add(event.key or "")

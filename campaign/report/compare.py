@@ -9,14 +9,16 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from campaign import metrics
+from campaign import metrics, ranking
 from campaign.api import Campaign
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
 from campaign.errors import InputError
 from campaign.ledger import CampaignState
+from campaign.ledger.leaders import Wanted
 from campaign.report.figures import LAYOUT
-from campaign.report.page import html, render, summary
+from campaign.report.page import render, summary
+from campaign.report.plotted import html
 from campaign.roles import objective_oracle
 from campaign.types import Objective
 
@@ -38,6 +40,10 @@ class _Side:
     @property
     def unit(self) -> str:
         return self.loaded.quantities()[self.objective.quantity].unit
+
+    @property
+    def wanted(self) -> Wanted:
+        return ranking.wanted_of(self.loaded.config, self.oracle)
 
     @property
     def objective(self) -> Objective:
@@ -70,7 +76,7 @@ def write_comparison(campaigns: Sequence[Campaign], path: Path) -> Path:
             ("Best so far by labels", html(_best(sides, axis, over="labels"))),
             ("Best so far by worker time", html(_best(sides, axis, over="seconds"))),
         ],
-        contributions=[(side.name, metrics.contributions(side.state, side.objective)) for side in sides],
+        contributions=[(side.name, metrics.contributions(side.state, side.wanted)) for side in sides],
     )
     write_whole(path, page.encode())
     return path
@@ -86,7 +92,7 @@ def _best(sides: Sequence[_Side], axis: str, *, over: str) -> go.Figure:
     """Over the labels of the objective's oracle, or over the worker time of all labels until then."""
     figure = go.Figure(layout=LAYOUT)
     for dash, side in zip(itertools.cycle(_DASHES), sides, strict=False):
-        series = metrics.best_so_far(side.state, side.objective, side.oracle)
+        series = ranking.best_so_far(side.state, side.wanted)
         if over == "labels":
             x: list[float] = list(range(1, len(series) + 1))
         else:

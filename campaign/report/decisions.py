@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
-from campaign import calibration
+from campaign import calibration, ranking
 from campaign.ledger import CampaignState
+from campaign.ledger.leaders import Wanted
 from campaign.report.figures import LAYOUT, SYMBOLS
-from campaign.types import FloatArray, Objective
+from campaign.types import Objective
 
 
 def shares(state: CampaignState) -> go.Figure | None:
@@ -60,24 +59,22 @@ def coverage(state: CampaignState, objective: Objective, oracle: str) -> go.Figu
     return figure
 
 
-def is_on_front(gains: FloatArray) -> NDArray[np.bool_]:
-    """(n,) which of n points (n, k), larger is better in each, no other point beats in all."""
-    as_good = np.all(gains[None] >= gains[:, None], axis=-1)
-    better = np.any(gains[None] > gains[:, None], axis=-1)
-    return np.asarray(np.logical_not(np.any(as_good & better, axis=1)))
-
-
-def front(state: CampaignState, objectives: tuple[Objective, ...], oracle: str) -> go.Figure | None:
-    """The first two objectives of all labels, and which of them are on the Pareto front of all objectives."""
-    names = [objective.quantity for objective in objectives]
-    found = [label for label in state.labels.values() if label.oracle == oracle and all(name in label.values for name in names)]
-    if len(objectives) < 2 or not found:
+def front(state: CampaignState, wanted: Wanted) -> go.Figure | None:
+    """The first two objectives of all labels, which of them are on the Pareto front, and which break a constraint."""
+    ranked = ranking.ranked(state, wanted)
+    if len(wanted.objectives) < 2 or not ranked:
         return None
-    values = np.array([[label.values[name] for name in names] for label in found])
-    best = is_on_front(np.stack([objective.gain(values[:, i]) for i, objective in enumerate(objectives)], axis=1))
+    names = [objective.quantity for objective in wanted.objectives]
     figure = go.Figure(layout=LAYOUT)
-    for mask, name, symbol in ((~best, "other labels", "circle-open"), (best, "Pareto front", "diamond")):
-        text = [label.candidate for label, is_in in zip(found, mask, strict=True) if is_in]
-        figure.add_scatter(x=values[mask, 0], y=values[mask, 1], text=text, mode="markers", name=name, marker={"symbol": symbol, "size": 7})
+    groups = (
+        ("break a constraint", "x-thin-open", [item for item in ranked if not item.holds]),
+        ("other labels", "circle-open", [item for item in ranked if item.holds and item.front > 1]),
+        ("Pareto front", "diamond", [item for item in ranked if item.holds and item.front == 1]),
+    )
+    for name, symbol, items in groups:
+        if items or symbol == "diamond":
+            x, y = ([item.label.values[quantity] for item in items] for quantity in names[:2])
+            text = [item.label.candidate for item in items]
+            figure.add_scatter(x=x, y=y, text=text, mode="markers", name=name, marker={"symbol": symbol, "size": 7})
     figure.update_xaxes(title=names[0]).update_yaxes(title=names[1])
     return figure

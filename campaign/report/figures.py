@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from campaign import calibration, metrics
+from campaign import calibration, metrics, ranking
 from campaign.ledger import CampaignState
+from campaign.ledger.leaders import Wanted
 from campaign.types import Objective
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagram")
@@ -24,15 +25,18 @@ LAYOUT = {
 }
 
 
-def best_so_far(state: CampaignState, objective: Objective, oracle: str, axis: str) -> go.Figure:
-    series = metrics.best_so_far(state, objective, oracle)
-    groups: dict[str, list[tuple[int, float, str]]] = defaultdict(list)
+def best_so_far(state: CampaignState, wanted: Wanted, axis: str) -> go.Figure:
+    """The labels as they came, open marks where they break a constraint, and the best that holds them."""
+    series, objective = ranking.best_so_far(state, wanted), wanted.objective
+    groups: dict[str, list[tuple[int, float, str, bool]]] = defaultdict(list)
     for i, (label, _) in enumerate(series, start=1):
-        groups[state.source_of(label.candidate)].append((i, label.values[objective.quantity], label.candidate))
+        is_held = wanted.holds(label.values, state.counts(label.candidate))
+        groups[state.source_of(label.candidate)].append((i, label.values[objective.quantity], label.candidate, is_held))
     figure = go.Figure(layout=LAYOUT)
     for symbol, (name, points) in zip(SYMBOLS * 9, sorted(groups.items()), strict=False):
-        x, y, text = zip(*points, strict=True)
-        figure.add_scatter(x=x, y=y, text=text, mode="markers", name=name, marker={"symbol": symbol, "size": 5, "opacity": 0.6})
+        x, y, text, holds = zip(*points, strict=True)
+        symbols = [symbol if held else f"{symbol}-open" for held in holds]
+        figure.add_scatter(x=x, y=y, text=text, mode="markers", name=name, marker={"symbol": symbols, "size": 5, "opacity": 0.6})
     count = list(range(1, len(series) + 1))
     figure.add_scatter(x=count, y=[best for _, best in series], mode="lines", name="best so far", line={"shape": "hv", "color": "black"})
     figure.update_xaxes(title="labels").update_yaxes(title=axis)

@@ -11,14 +11,15 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from campaign import __version__, ladder, metrics, shares
+from campaign import __version__, ladder, metrics, ranking, shares
 from campaign.artifacts import write_whole
-from campaign.budget import best_labels
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState, LedgerReader
-from campaign.progress import duration
+from campaign.progress import constraints, duration
 from campaign.report import decisions, figures, structures
+from campaign.report.plotted import html
 from campaign.roles import objective_oracle
+from campaign.text import file_name, shown
 from campaign.tracking.pictures import cif
 
 _BEST = 20
@@ -29,26 +30,28 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     objective, oracle = loaded.config.objective.objective, objective_oracle(loaded)
     unit = loaded.quantities()[objective.quantity].unit
     axis = f"{objective.quantity} ({unit})"
-    best = best_labels(state, objective, oracle, _BEST)
-    relaxed = reader.crystals([state.labels[candidate, oracle].crystal or candidate for candidate, _ in best])
+    wanted = ranking.wanted_of(loaded.config, oracle)
+    best = ranking.ranked(state, wanted, _BEST)
+    relaxed = reader.crystals([item.label.crystal or item.label.candidate for item in best])
     before = set((folder / "best").glob("[0-9][0-9]-*.cif"))
     rows = []
     shown = []
-    for rank, ((candidate, value), crystal) in enumerate(zip(best, relaxed, strict=True), start=1):
-        label = state.labels[candidate, oracle]
-        path = folder / "best" / f"{rank:02d}-{crystal.formula}-{candidate[:8]}.cif"
+    for item, crystal in zip(best, relaxed, strict=True):
+        label = item.label
+        path = folder / "best" / file_name(f"{item.rank:02d}-{crystal.formula}-{label.candidate[:8]}.cif")
         write_whole(path, cif(crystal).encode())
         before.discard(path)
-        shown.append((f"{rank}. {crystal.formula}", crystal))
+        shown.append((f"{item.rank}. {crystal.formula}", crystal))
         others = {f"{row.quantity} ({row.unit})": row.value for row in label.observations if row.quantity != objective.quantity}
         rows.append(
             {
-                "rank": rank,
-                "candidate": candidate,
+                "rank": item.rank,
+                "standing": ranking.standing(item, wanted),
+                "candidate": label.candidate,
                 "formula": crystal.formula,
-                "value": value,
+                "value": label.values[objective.quantity],
                 "others": others,
-                "source": ": ".join(text for text in (state.source_of(candidate), state.called(candidate)) if text),
+                "source": ": ".join(text for text in (state.source_of(label.candidate), state.called(label.candidate)) if text),
                 "round": label.round,
                 "file": f"best/{path.name}",
             }
@@ -61,7 +64,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         symbols = Counter(crystal.symbols)
         total = sum(symbols.values())
         compositions.append(({symbol: n / total for symbol, n in symbols.items()}, label.values[objective.quantity], label.candidate))
-    brought = metrics.contributions(state, objective)
+    brought = metrics.contributions(state, wanted)
     pictures: list[tuple[str, str]] = []
 
     def add(title: str, figure: go.Figure | None) -> None:
@@ -69,9 +72,9 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
             pictures.append((title, html(figure)))
 
     if found:
-        add("Best so far", figures.best_so_far(state, objective, oracle, axis))
+        add("Best so far", figures.best_so_far(state, wanted, axis))
         add("Predicted before labelling, against found", figures.parity(state, objective, oracle, axis))
-        add("Pareto front", decisions.front(state, loaded.config.objectives, oracle))
+        add("Pareto front", decisions.front(state, wanted))
         add("Labels inside the predicted intervals", decisions.coverage(state, objective, oracle))
         add("Composition", figures.composition(compositions, loaded.config.space.elements, axis))
     for entry in sorted(entry_points(group="oreloop.figures"), key=lambda entry: entry.name):
@@ -103,28 +106,40 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
 
 def render(template: str, **values: Any) -> str:
     """A template with the plots' library in the page itself."""
-    environment = Environment(loader=PackageLoader("campaign.report"), autoescape=select_autoescape(default=True))
+    environment = Environment(loader=PackageLoader("campaign.report"), autoescape=select_autoescape(default=True), finalize=_plain)
     return environment.get_template(template).render(version=__version__, plotly=get_plotlyjs(), **values)
 
 
-def html(figure: go.Figure | None) -> str:
-    """A figure as a part of a page that has the plots' library; empty without one."""
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"responsive": True}) if figure is not None else ""
+def _plain(value: Any) -> Any:
+    return shown(value) if type(value) is str else value
 
 
 def summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) -> dict[str, str]:
     """The campaign in words and numbers, by heading."""
     objective = loaded.config.objective.objective
-    best = state.best(oracle, objective)
+    wanted = ranking.wanted_of(loaded.config, oracle)
+    leaders = state.leaders(wanted)
+    best = leaders.best
     first = [label for label in state.labels.values() if label.oracle == oracle and (label.source or label.round == 0)]
     found: dict[str, str] = {"objective": f"{objective.direction} {objective.quantity} ({unit})"}
+    for further in loaded.config.objectives[1:]:
+        found["objective"] += f", {further.direction} {further.quantity}"
+    if wanted.bounds:
+        found["constraints"] = f"{constraints(loaded.config)}: {leaders.n_holding} of {leaders.n_known} labels hold"
+    if best is None and leaders.n_known:
+        found["best"] = f"none of {leaders.n_known} labels holds the constraints"
     if best is not None:
         value = best.values[objective.quantity]
         found["best"] = f"{value:.6g} {unit}, candidate {best.candidate}"
-        starts = [label.values[objective.quantity] for label in first if objective.quantity in label.values]
+        starts = [
+            label.values[objective.quantity]
+            for label in first
+            if wanted.gains(label.values) is not None and wanted.holds(label.values, state.counts(label.candidate))
+        ]
         if starts:
             start = max(starts, key=objective.gain)
-            found["gain over the start"] = f"{value - start:+.4g} {unit} (best of the first {len(starts)} labels: {start:.6g})"
+            held = " that hold the constraints" if wanted.bounds else ""
+            found["gain over the start"] = f"{value - start:+.4g} {unit} (best of the first {len(starts)} labels{held}: {start:.6g})"
     cost = sum(label.wall_seconds for label in state.own_labels)
     taken_over = sum(bool(label.source) for label in state.labels.values())
     references = len(state.labels) - len(state.own_labels) - taken_over

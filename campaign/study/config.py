@@ -65,7 +65,10 @@ Dimension = Annotated[FloatRange | IntegerRange | Choice, Field(discriminator="u
 
 class BacktestValue(Frame):
     """``regret``: how far the best so far stays below the best there is, in the mean over the calls, in the objective's unit;
-    ``virtual_seconds``: end of the last call."""
+    ``virtual_seconds``: end of the last call.
+
+    The best there is: of the backtest's table; without one its ``target``, or what its baseline finds with the same seed.
+    """
 
     measures: ClassVar[Mapping[str, Direction]] = {"regret": "minimize"}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +72,7 @@ def _means(found: Sequence[Measured]) -> Step:
 
 
 def _replay(study: Study, value: BacktestValue, settings: Mapping[str, Any], step: int, earlier: Sequence[Measured]) -> Step:
-    """The regret refers to the table's best, or the target, or 0."""
+    """The regret refers to the table's best, or the target, or what the baseline finds with the same seed; what lies above counts as 0."""
     from campaign.backtest.figures import best_so_far
     from campaign.backtest.replay import known_best, replay
 
@@ -83,13 +86,28 @@ def _replay(study: Study, value: BacktestValue, settings: Mapping[str, Any], ste
     finally:
         log.setLevel(level)
     objective = backtest.campaign(value.strategy, backtest.config.first_seed).config.objective.objective
-    best = known_best(backtest)
     gains = best_so_far(run, objective)
     if not np.isfinite(gains).any():
-        raise InputError("no oracle call of the replay gave a label")
+        raise InputError("no oracle call of the replay gave a label that holds the constraints")
     gains = np.where(np.isfinite(gains), gains, np.nanmin(gains[np.isfinite(gains)]))
-    regret = float((objective.gain(best) if best is not None else 0.0) - gains.mean())
+    there_is = known_best(study.backtest)
+    reference = (study.backtest.config.model_dump_json(), study.backtest.folder, run.seed)
+    bar = objective.gain(there_is) if there_is is not None else _baseline_best(*reference)
+    regret = float(np.maximum(0.0, bar - gains).mean())
     return _means((*earlier, {"regret": regret, "virtual_seconds": float(run.ends[-1])}))
+
+
+@cache
+def _baseline_best(document: str, folder: Path, seed: int) -> float:
+    """The best gain of a backtest's baseline with a seed; ``document`` is the backtest as JSON."""
+    from campaign.backtest import config as backtests
+    from campaign.backtest.figures import best_so_far
+    from campaign.backtest.replay import replay
+
+    backtest = backtests.validate(json.loads(document), folder=folder, source=folder)
+    baseline = backtest.config.baseline
+    objective = backtest.campaign(baseline, seed).config.objective.objective
+    return float(best_so_far(replay(backtest, baseline, seed), objective)[-1])
 
 
 def _train(study: Study, value: TrainingValue, settings: Mapping[str, Any], state: tuple[bytes, float] | None) -> Step:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from campaign.backtest.figures import Run, best_so_far
+from campaign.tracking import border
 from campaign.types import Objective
 
 _STEPS = 200
@@ -34,7 +35,7 @@ def log(
     for old in client.search_runs([number]):
         client.delete_run(old.info.run_id)
     for run in runs:
-        made = client.create_run(number, tags={"strategy": run.strategy, "seed": str(run.seed)}, run_name=f"{run.strategy} {run.seed}")
+        made = border.begin(client, number, f"{run.strategy} {run.seed}", {"strategy": run.strategy, "seed": run.seed})
         best = best_so_far(run, objective)
         every = max(1, math.ceil(len(best) / _STEPS))
         metrics = [
@@ -43,11 +44,11 @@ def log(
             for name, value in (("best_gain", best), ("virtual_seconds", run.ends))
             if math.isfinite(value[i])
         ]
-        client.log_batch(made.info.run_id, metrics=metrics)
-        client.set_terminated(made.info.run_id)
+        client.log_batch(made, metrics=metrics)
+        client.set_terminated(made)
     for strategy, figures in summaries.items():
-        made = client.create_run(number, tags={"strategy": strategy, "kind": "summary"}, run_name=f"{strategy}: summary")
-        client.log_batch(made.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in figures.items() if math.isfinite(value)])
+        made = border.begin(client, number, f"{strategy}: summary", {"strategy": strategy, "kind": "summary"})
+        border.log_values(client, made, figures, time=0, step=0)
         for path in files:
-            client.log_artifact(made.info.run_id, str(path))
-        client.set_terminated(made.info.run_id)
+            client.log_artifact(made, str(path))
+        client.set_terminated(made)

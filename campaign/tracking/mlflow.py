@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -18,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from campaign import calibration, ladder, metrics, tables, versions
+from campaign import calibration, ladder, metrics, ranking, tables, versions
 from campaign.artifacts import ArtifactStore
-from campaign.budget import best_labels
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.passwords import without_password
 from campaign.schema import CampaignConfig
-from campaign.tracking import trainings
+from campaign.tracking import border, trainings
 from campaign.tracking.trainings import TrainingLog
 from campaign.types import Crystal
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 10.0
 _FINISH_SECONDS = 60.0
-_BEST = 5
+_BEST, _ROWS_OF_BEST = 5, 100
 _LOGGED = "oreloop.rounds_logged"
 
 
@@ -78,7 +78,7 @@ class MlflowTracker:
         self._config, self._ledger, self._oracle = config, ledger, oracle
         self.uri = config.tracking.uri or default_uri(ledger.folder)
         self._artifacts = ArtifactStore(ledger.folder).folder
-        self._objective = config.objective.objective
+        self._objective, self._wanted = config.objective.objective, ranking.wanted_of(config, oracle)
         self._seen_rounds: set[int] = set()
         self._rounds: deque[_RoundLog] = deque()
         self._drawing: _Drawing | None = None
@@ -106,7 +106,7 @@ class MlflowTracker:
         ended = [record for record in state.rounds if record.ended is not None and record.index not in self._seen_rounds]
         for record in ended:
             self._seen_rounds.add(record.index)
-            figures = metrics.round_figures(state, record, self._objective, self._oracle) | ladder.figures(state, self._config)
+            figures = metrics.round_figures(state, record, self._wanted) | ladder.figures(state, self._config)
             workers = next(oracle.workers for oracle in self._config.oracles if oracle.label == self._oracle)
             figures["busy_fraction"] = metrics.busy_fraction(state, self._oracle, workers, start=record.started, end=record.ended or 0.0)
             self._rounds.append(_RoundLog(record.index, record.ended or 0.0, figures, trainings.of_round(record, self._artifacts)))
@@ -137,20 +137,20 @@ class MlflowTracker:
 
     def _draw(self) -> _Drawing:
         state, objective, oracle = self._ledger.state, self._objective, self._oracle
-        series = metrics.best_so_far(state, objective, oracle)
+        series = ranking.best_so_far(state, self._wanted)
         unit = next((o.unit for label, _ in series[:1] for o in label.observations if o.quantity == objective.quantity), "")
         found = [item for record in state.rounds for item in calibration.predictions(record, state, objective, oracle)]
-        best = best_labels(state, objective, oracle, _BEST)
-        relaxed = [state.labels[candidate, oracle].crystal or candidate for candidate, _ in best]
-        crystals = self._ledger.crystals(relaxed)
+        best = [item.label for item in ranking.ranked(state, self._wanted, _BEST)]
+        crystals = self._ledger.crystals([label.crystal or label.candidate for label in best])
         return _Drawing(
             objective.quantity,
             unit,
             [label.values[objective.quantity] for label, _ in series],
-            [value for _, value in series],
+            [math.nan if value is None else value for _, value in series],
             [(item.mean, item.deviation, item.value) for item in found],
-            [(candidate, value, crystal) for (candidate, value), crystal in zip(best, crystals, strict=True)],
+            [(label.candidate, label.values[objective.quantity], crystal) for label, crystal in zip(best, crystals, strict=True)],
             {
+                "best": tables.best(state, self._wanted, _ROWS_OF_BEST),
                 "candidates": tables.candidates(state),
                 "labels": tables.labels(state),
                 "failures": tables.failures(state),
@@ -254,8 +254,7 @@ class MlflowTracker:
             place = (self._ledger.folder / "mlartifacts").resolve().as_uri() if local else None
             identity = client.create_experiment(name, artifact_location=place)
         tags = {"oreloop.campaign": self._settings["campaign"]}
-        run = client.create_run(identity, start_time=int(1000 * self._settings["created"]), tags=tags, run_name=self._config.name)
-        return str(run.info.run_id)
+        return border.begin(client, identity, self._config.name, tags, int(1000 * self._settings["created"]))
 
     def _open(self, client: MlflowClient, run: str) -> None:
         """Go on in the run: config revisions as artifacts, settings that may change as tags."""
@@ -271,7 +270,7 @@ class MlflowTracker:
         tags = {"objective": f"{objective.direction} {objective.quantity}", "mode": self._config.mode, "seed": str(self._config.seed)}
         tags |= {"acquisition": self._config.acquisition.use, "oracles": ", ".join(o.label for o in self._config.oracles)}
         tags |= {"generators": ", ".join(g.label for g in self._config.generators)}
-        for key, value in tags.items():
+        for key, value in border.tags_of(tags).items():
             client.set_tag(run, key, value)
         self._trainings = trainings.known(client, run)
         if self._config.tracking.system_metrics:
@@ -282,8 +281,6 @@ class MlflowTracker:
         self._has_opened = True
 
     def _log_rounds(self, client: MlflowClient, run: str) -> None:
-        from mlflow.entities import Metric, RunTag
-
         while self._rounds:
             item = self._rounds[0]
             stamp = int(1000 * item.time)
@@ -291,8 +288,8 @@ class MlflowTracker:
                 if training.name not in self._trainings:
                     trainings.log(client, run, training, self._settings["versions"], self._config.tracking.weights)
                     self._trainings.add(training.name)
-            values = [Metric(name, float(value), stamp, item.round) for name, value in item.figures.items()]
-            client.log_batch(run, metrics=values, tags=[RunTag(_LOGGED, str(item.round))])
+            border.log_values(client, run, item.figures, time=stamp, step=item.round)
+            client.set_tag(run, _LOGGED, str(item.round))
             self._rounds.popleft()
 
     def _log_drawing(self, client: MlflowClient, run: str, drawing: _Drawing) -> None:

@@ -12,6 +12,7 @@ from ase.utils import rotate
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from campaign.text import drawn
 from campaign.types import Crystal
 
 
@@ -22,7 +23,7 @@ def best_so_far(values: Sequence[float], best: Sequence[float], quantity: str, u
     axes.plot(count, values, ".", color="0.6", markersize=4, label="label")
     axes.step(count, best, where="post", color="black", label="best so far")
     axes.set_xlabel("labels")
-    axes.set_ylabel(f"{quantity} ({unit})")
+    axes.set_ylabel(drawn(f"{quantity} ({unit})"))
     axes.legend(frameon=False)
     return figure
 
@@ -34,8 +35,8 @@ def parity(predicted: Sequence[tuple[float, float, float]], quantity: str, unit:
     axes = figure.subplots()
     axes.errorbar(found, mean, yerr=1.645 * deviation, fmt="o", color="black", ecolor="0.75", markersize=3, linewidth=0.8)
     axes.axline((found.mean(), found.mean()), slope=1, color="0.4", linestyle="--")
-    axes.set_xlabel(f"{quantity} found ({unit})")
-    axes.set_ylabel(f"{quantity} predicted with its 90 % interval ({unit})")
+    axes.set_xlabel(drawn(f"{quantity} found ({unit})"))
+    axes.set_ylabel(drawn(f"{quantity} predicted with its 90 % interval ({unit})"))
     return figure
 
 
@@ -56,7 +57,7 @@ def crystal(crystal: Crystal, title: str) -> Figure:
     axes.scatter(x, y, s=sizes[order], c=jmol_colors[crystal.numbers][order], edgecolors="black", linewidths=0.5)
     axes.set_aspect("equal")
     axes.set_axis_off()
-    axes.set_title(title, fontsize=8)
+    axes.set_title(drawn(title), fontsize=8)
     return figure
 
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from campaign.tracking import border
+
 if TYPE_CHECKING:
     from campaign.study.trials import TrialRecord
 
@@ -15,7 +17,6 @@ def log(uri: str, experiment: str, trials: Sequence[TrialRecord]) -> None:
     """Write what is not there yet: trials that have ended do not change."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
-    from mlflow.entities import Metric, Param
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     client = mlflow.MlflowClient(uri)
@@ -29,8 +30,9 @@ def log(uri: str, experiment: str, trials: Sequence[TrialRecord]) -> None:
         if str(trial.number) in written:
             continue
         tags = {"mlflow.parentRunId": parent.info.run_id, "trial": str(trial.number), "state": trial.state}
-        made = client.create_run(number, tags=tags, run_name=f"trial {trial.number}")
-        metrics = [Metric(name, value, 0, step) for step, measured in enumerate(trial.measured) for name, value in measured.items()]
-        client.log_batch(made.info.run_id, metrics=metrics, params=[Param(key, str(value)) for key, value in trial.settings.items()])
-        client.set_terminated(made.info.run_id, "FAILED" if trial.state == "fail" else "FINISHED")
+        made = border.begin(client, number, f"trial {trial.number}", tags)
+        border.log_values(client, made, {}, time=0, step=0, params=trial.settings)
+        for step, measured in enumerate(trial.measured):
+            border.log_values(client, made, measured, time=0, step=step)
+        client.set_terminated(made, "FAILED" if trial.state == "fail" else "FINISHED")
     client.set_terminated(parent.info.run_id)

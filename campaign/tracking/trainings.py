@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from campaign.checkpoints import facts_of
 from campaign.ledger import events as ev
 from campaign.ledger.state import RoundRecord
+from campaign.text import file_name, one_line
+from campaign.tracking import border
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,28 +52,22 @@ def known(client: MlflowClient, run: str) -> set[str]:
 
 def log(client: MlflowClient, run: str, item: TrainingLog, versions: Mapping[str, str], with_weights: bool) -> None:
     """Write a child run; it carries its name only once it is whole, so that one that was broken off is written again."""
-    from mlflow.entities import Metric, Param
-
     event, stamp = item.event, int(1000 * item.time)
     tags = {"mlflow.parentRunId": run, "generator": event.generator, "published": str(event.is_published).lower()}
     begun = stamp - int(1000 * event.seconds)
-    child = client.create_run(client.get_run(run).info.experiment_id, start_time=begun, tags=tags, run_name=item.name)
+    child = border.begin(client, client.get_run(run).info.experiment_id, item.name, tags, begun)
     figures = {"seconds": event.seconds, "labels": float(event.labels), **event.metrics}
     params = {"generator": event.generator, "round": event.round, "checkpoint": event.checkpoint, "parent": event.parent or "none"}
-    client.log_batch(
-        child.info.run_id,
-        metrics=[Metric(name, float(value), stamp, event.round) for name, value in figures.items()],
-        params=[Param(name, str(value)) for name, value in params.items()],
-    )
+    border.log_values(client, child, figures, time=stamp, step=event.round, params=params)
     if event.is_published and with_weights:
-        _log_weights(client, child.info.run_id, item, versions)
-    client.set_tag(child.info.run_id, TAG, item.name)
-    client.set_terminated(child.info.run_id, end_time=stamp)
+        _log_weights(client, child, item, versions)
+    client.set_tag(child, TAG, border.value_of(item.name))
+    client.set_terminated(child, end_time=stamp)
 
 
 def _log_weights(client: MlflowClient, child: str, item: TrainingLog, versions: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"{item.event.generator}.safetensors"
+        copy = Path(folder) / f"{file_name(item.event.generator)}.safetensors"
         try:
             shutil.copyfile(item.weights, copy)
         except FileNotFoundError:
@@ -82,7 +78,7 @@ def _log_weights(client: MlflowClient, child: str, item: TrainingLog, versions: 
 
 def card(event: ev.Trained, facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
     """Markdown: what the weights are of, what they learned from, how they were judged, and what they were made with."""
-    lines = [f"# Weights of {event.generator}", ""]
+    lines = [f"# Weights of {_cell(event.generator)}", ""]
     lines += [f"Trained in round {event.round} on {event.labels} labels in {event.seconds:.1f} s, and published.", ""]
     lines += [f"From: {'new weights' if event.parent is None else f'checkpoint {event.parent}'}. Checkpoint: {event.checkpoint}.", ""]
     for title, rows in (
@@ -90,8 +86,19 @@ def card(event: ev.Trained, facts: Mapping[str, str], versions: Mapping[str, str
         ("Facts", {name: _short(value) for name, value in facts.items()}),
         ("Versions", versions),
     ):
-        lines += [f"## {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in sorted(rows.items())), ""]
+        lines += [
+            f"## {title}",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {_cell(name)} | {_cell(value)} |" for name, value in sorted(rows.items())),
+            "",
+        ]
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return one_line(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _short(value: str) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from campaign.errors import InputError
+from campaign.terminal import PlainConsole
 from campaign.types import ENERGY_PER_ATOM
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def _names_of(path: Path, environment: Environment) -> dict[str, str]:
 
     if path.suffix != ".db":
         raise InputError(f"expected an ASE database of known nets, got {path}")
+    if not path.is_file():
+        raise InputError(f"there is no {path}", hint="--known takes an ASE database that exists")
     found: dict[str, str] = {}
     for entry in read_structures(path, is_judged=False):
         key, _ = net_of_crystal(entry.crystal, environment)
@@ -165,7 +167,7 @@ def nets(
     from generators.symmetry import space_group_of
 
     found, counts = nets_of(folder, known, oracle)
-    console = Console()
+    console = PlainConsole()
     labels = crystal_nets.names([net.crystal for net in found[:most]])
     columns = ("rank", "energy above the target (eV/atom)", "space group", "atoms", "volume (angstrom^3/atom)", "net", "candidate")
     table = Table(*columns, *(["CrystalNets.jl"] if any(labels) else []))
@@ -227,7 +229,7 @@ def train(
     if not tables:
         raise InputError(f"none of the {len(crystals)} crystals of {source} has the target's elements and bonds")
     rows = learnable(tables, environment, rng, most=descriptions, trials=subgroups)
-    console = Console()
+    console = PlainConsole()
     columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=epochs)

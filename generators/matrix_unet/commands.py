@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from campaign.errors import InputError
 from campaign.reading.tables import TOTALS
+from campaign.terminal import PlainConsole
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
 
 MODELS = ("equivariant", "flow", "diffusion", "regression", "flow_modifier", "diffusion_modifier")
@@ -75,7 +75,7 @@ def train(
     data = polymorphs_of_labelled(labelled, quantity)
     data = data.filtered(Filters(atoms, group, share))
     learned, held = data.split_by_formula(0.1, np.random.default_rng(0))
-    console = Console()
+    console = PlainConsole()
     columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=steps)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from campaign.errors import InputError
+from campaign.terminal import PlainConsole
 from campaign.types import Checkpoint, LabelledCandidate
 from generators.commands import labelled_of_file, opened
 
@@ -67,7 +67,7 @@ def train(
     )
     data = hash_of(examples)
     resume = target.with_name(f".{target.name}.{data[:12]}-{preset}-{len(names)}-{seed}.part")
-    console = Console()
+    console = PlainConsole()
     columns = (TextColumn("epoch {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=epochs)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from campaign.terminal import PlainConsole
 
 
 def potentials(
@@ -22,4 +23,4 @@ def potentials(
     for name, potential in known.items():
         if set(elements or ()) <= set(potential.elements):
             table.add_row(name, potential.style, " ".join(potential.elements), potential.reference)
-    Console().print(table if table.row_count else f"no potential holds {', '.join(elements or ())}")
+    PlainConsole().print(table if table.row_count else f"no potential holds {', '.join(elements or ())}")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from campaign.errors import InputError
+from campaign.terminal import PlainConsole
 
 
 def train(
@@ -44,7 +44,7 @@ def train(
         raise InputError(f"{target} should end in {SUFFIX} or .model")
     if target.suffix == ".model" and members > 1:
         raise InputError("a .model file holds one network", hint=f"write a committee to a {SUFFIX} file, or set --members 1")
-    console = Console()
+    console = PlainConsole()
     if data.is_dir():
         frames = _frames_of_campaign(data, oracle)
     else:
@@ -109,7 +109,7 @@ def evaluate(
     from oracles.mace.store import read_models
     from oracles.mace.training import errors
 
-    console = Console()
+    console = PlainConsole()
     members, _ = read_models(model, device)
     entries = list(read_structures(structures))
     crystals = [entry.crystal for entry in entries]

@@ -7,6 +7,8 @@ On one core a 54-atom cell takes about 10 ms an evaluation with a small network;
 from __future__ import annotations
 
 import json
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,11 +22,13 @@ from ase.calculators.calculator import Calculator, all_changes
 from pydantic import Field, model_validator
 
 from campaign.errors import InputError
-from campaign.parameters import ConfigPath
+from campaign.parameters import ConfigPath, may_download
 from campaign.types import ENERGY_PER_ATOM, Checkpoint, Crystal, Evaluation, Fidelity
 from oracles.mace.files import sha256_of
 from oracles.relaxation import AseMechanics
 from oracles.static import StaticConfig, StaticOracle
+
+log = logging.getLogger(__name__)
 
 
 class MaceConfig(StaticConfig):
@@ -48,14 +52,25 @@ class MaceConfig(StaticConfig):
         return self
 
 
-def foundation_path(name: str) -> Path:
-    """The file of a foundation model: from MACE's cache, downloaded where it is not there. Raises InputError where it cannot be had."""
+def foundation_path(name: str) -> Path | None:
+    """The file of a foundation model: from MACE's cache, downloaded where it is not there; None where nothing may be downloaded.
+
+    Raises InputError where it cannot be had.
+    """
     import mace  # noqa: F401
-    from mace.calculators.foundations_models import download_mace_mp_checkpoint, mace_mp_names
+    from mace.calculators.foundations_models import download_mace_mp_checkpoint, local_model_path, mace_mp_names, mace_mp_urls
+    from mace.tools.utils import get_cache_dir
 
     known = [known for known in mace_mp_names if known]
     if name not in known:
         raise InputError(f"there is no foundation model {name!r}", hint=f"known are {', '.join(known)}; or give a file with model:")
+    if not may_download():
+        kept = "".join(character for character in os.path.basename(mace_mp_urls[name]) if character.isalnum() or character == "_")
+        places = [Path(get_cache_dir(), kept), *([Path(local_model_path)] if name == "medium-mpa-0" else [])]
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            log.warning("the foundation model %s is not here yet: a run downloads it; its elements could not be checked", name)
+        return found
     try:
         return Path(download_mace_mp_checkpoint(name))
     except Exception as error:
@@ -122,7 +137,8 @@ class Mace(StaticOracle):
         if config.model is not None:
             self.paths = config.model if isinstance(config.model, tuple) else (config.model,)
         elif config.foundation is not None:
-            self.paths = (foundation_path(config.foundation),)
+            path = foundation_path(config.foundation)
+            self.paths = (path,) if path is not None else ()
         self._sha256 = [sha256_of(path) for path in self.paths]
         self._committee: Checkpoint | None = None
 
@@ -157,7 +173,7 @@ class Mace(StaticOracle):
 
     @cached_property
     def elements(self) -> frozenset[str]:
-        if self.config.committee:
+        if not self.paths:
             from ase.data import chemical_symbols
 
             return frozenset(chemical_symbols[1:])
@@ -165,7 +181,7 @@ class Mace(StaticOracle):
 
     @property
     def level(self) -> Fidelity:
-        which: Any = "the campaign's first committee" if self.config.committee else self._sha256
+        which: Any = "the campaign's first committee" if self.config.committee else self._sha256 or f"{self.config.foundation}, not here"
         settings = {"models_sha256": which, "precision": self.config.precision, "force_tolerance": self.config.force_tolerance}
         return Fidelity("mace", settings)
 

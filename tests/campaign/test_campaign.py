@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from support import HELPERS, label_set
 
-from campaign import metrics
+from campaign import metrics, ranking
 from campaign.api import STOP_REQUEST, Campaign
 from campaign.artifacts import ArtifactStore
 from campaign.checkpoints import checkpoint_from_bytes
@@ -272,7 +272,7 @@ def test_figures_of_a_campaign_agree_with_its_rows(small: Make) -> None:
     campaign = small()
     campaign.run()
     state, objective = campaign.state(), campaign.objective
-    series = metrics.best_so_far(state, objective, "lennard_jones")
+    series = ranking.best_so_far(state, campaign.wanted)
     values = [label.values["energy_per_atom"] for label, _ in series]
     assert [best for _, best in series] == list(np.minimum.accumulate(values))
     record = state.rounds[2]

@@ -12,11 +12,13 @@ from ase.io import write
 from support import load
 
 from campaign import config as configs
+from campaign import ranking
 from campaign.api import Campaign
 from campaign.errors import InputError
 from campaign.explain import story
 from campaign.export import export
 from campaign.ledger import events as ev
+from campaign.ledger.leaders import Wanted
 from campaign.types import Objective
 
 LOWEST = Objective("energy_per_atom", "minimize")
@@ -93,7 +95,7 @@ def test_corrected_and_deleted_rows_change_best_and_references(tmp_path: Path) -
     run = campaign(tmp_path, initial_data=data(tmp_path, *right), candidate_pools=pool(tmp_path, cell("Ni2")))
     with pytest.raises(InputError, match=r"changes 1: .*-45.1 eV/atom became .*-4.51[\s\S]*withdraws 1: .*-9.9"):
         run.run()
-    best = run.state().best("lennard_jones", LOWEST)
+    best = ranking.best(run.state(), run.wanted)
     assert best is not None
     assert best.values["energy_per_atom"] == -45.1, "nothing changes before it is accepted"
     run.run(accept_changes=True)
@@ -101,7 +103,7 @@ def test_corrected_and_deleted_rows_change_best_and_references(tmp_path: Path) -
     assert {pair: label.values for pair, label in state.labels.items()} == {p: label.values for p, label in expected.labels.items()}
     assert state.elemental == expected.elemental
     for objective in (LOWEST, Objective("formation_energy_per_atom", "minimize")):
-        one, other = state.best("lennard_jones", objective), expected.best("lennard_jones", objective)
+        one, other = (ranking.best(one, Wanted("lennard_jones", (objective,))) for one in (state, expected))
         assert one is not None
         assert other is not None
         assert (one.candidate, one.values) == (other.candidate, other.values)

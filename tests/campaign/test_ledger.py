@@ -13,6 +13,7 @@ from campaign.errors import LedgerDamagedError, SurroundingsError
 from campaign.ledger import Ledger, LedgerReader, journal
 from campaign.ledger import events as ev
 from campaign.ledger.engines import JOURNAL
+from campaign.ledger.leaders import Wanted
 from campaign.ledger.store import meta_table
 from campaign.select import decode_table, encode_table
 from campaign.types import Crystal, Objective
@@ -70,7 +71,7 @@ def test_state_folds_the_same_from_disk(tmp_path: Path, crystals: list[Crystal])
         assert list(state.unlabelled) == [ids[2]]
         assert state.labels[ids[0], "o"].values == {"q": -1.25}
         assert state.labels[ids[0], "o"].round == 0
-        assert state.best("o", Objective("q", "maximize")) is state.labels[ids[0], "o"]
+        assert state.leaders(Wanted("o", (Objective("q", "maximize"),))).best is state.labels[ids[0], "o"]
     assert again.sequence == live.sequence == 6
     assert LedgerReader(tmp_path).crystals(ids) == crystals
 

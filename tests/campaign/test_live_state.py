@@ -14,6 +14,7 @@ from ledgers import made_crystals, made_decision, made_failure, made_label
 from campaign.errors import LedgerDamagedError
 from campaign.ledger import CampaignState, Ledger, LedgerReader
 from campaign.ledger import events as ev
+from campaign.ledger.leaders import Wanted
 from campaign.types import Objective
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
@@ -98,7 +99,7 @@ def test_what_is_no_number_is_kept_and_never_the_best(tmp_path: Path, value: flo
     for state in (ledger.state, LedgerReader(tmp_path).fold()):
         assert state.labels[ids[0], "o"].values == {}
         assert str(state.labels[ids[0], "o"].observations[0].value) == str(value)
-        assert state.best("o", Objective("q", direction)) is state.labels[ids[1], "o"]  # type: ignore[arg-type]
+        assert state.leaders(Wanted("o", (Objective("q", direction),))).best is state.labels[ids[1], "o"]  # type: ignore[arg-type]
 
 
 def test_events_that_cannot_follow_one_another_are_no_traceback(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from support import HELPERS, load
 
-from campaign import metrics
+from campaign import metrics, ranking
 from campaign.api import Campaign
 from campaign.errors import InputError
 from campaign.report import write_report
@@ -79,11 +79,11 @@ def test_the_report_tells_where_candidates_were_lost(small: Make) -> None:
 def test_what_each_generator_brought_adds_up(small: Make) -> None:
     campaign = small()
     campaign.run()
-    state, objective = campaign.state(), campaign.objective
-    parts = metrics.contributions(state, objective)
+    state = campaign.state()
+    parts = metrics.contributions(state, campaign.wanted)
     assert sum(part.labels for part in parts) == len(state.own_labels)
     assert sum(part.seconds for part in parts) == pytest.approx(sum(label.wall_seconds for label in state.own_labels))
-    best = state.best("lennard_jones", objective)
+    best = ranking.best(state, campaign.wanted)
     assert best is not None
     assert min(part.best for part in parts if part.best is not None) == best.values["energy_per_atom"]
     assert "What each generator brought at each oracle" in page_of(campaign).read_text()
@@ -110,7 +110,7 @@ def test_campaigns_are_compared_side_by_side(tmp_path: Path) -> None:
     other.run()
     page = write_comparison([one, other], tmp_path / "comparison.html").read_text()
     for campaign in (one, other):
-        best = campaign.state().best("lennard_jones", campaign.objective)
+        best = ranking.best(campaign.state(), campaign.wanted)
         assert best is not None
         assert best.candidate in page
     assert "not measured at one level" not in page

@@ -183,6 +183,8 @@ def test_a_strategy_is_tuned_by_backtest_from_the_command_line(tmp_path: Path) -
 
     winner = backtests.read(tmp_path / "best.yaml")
     found = runs.best(runs.opened(studies.read(path), tmp_path / "out"))
+    measured = [record.measured for record in runs.records(runs.opened(studies.read(path), tmp_path / "out"))]
+    assert all(step["regret"] >= 0 for steps in measured for step in steps)
     assert winner.config.strategies["tuned"]["acquisition"]["batch_size"] == found.params["acquisition.batch_size"]
     client = mlflow.MlflowClient(f"sqlite:///{(tmp_path / 'out' / 'mlflow.db').resolve()}")
     experiment = client.get_experiment_by_name("study quick")

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, FailureKind, Quantity
+from campaign.types import ENERGY_PER_ATOM, VOLUME_PER_ATOM, Crystal, Evaluation, FailureKind, Observation, Quantity
 from oracles.analytic import LennardJones, LennardJonesConfig
 
 
@@ -34,6 +34,20 @@ class Counting:
         with self._log.open("a") as file:
             file.write(crystal.id + "\n")
         return self._oracle.evaluate(crystal)
+
+
+class Sized:
+    """Lennard-Jones energies, and a made-up volume that differs from crystal to crystal."""
+
+    quantities = (ENERGY_PER_ATOM, VOLUME_PER_ATOM)
+
+    def __init__(self) -> None:
+        self._oracle = LennardJones(LennardJonesConfig())
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        energy = self._oracle.evaluate(crystal).value(ENERGY_PER_ATOM.name)
+        volume = Observation(VOLUME_PER_ATOM.name, 11.0 + 0.1 * (int(crystal.id[:4], 16) % 5), VOLUME_PER_ATOM.unit)
+        return Evaluation(observations=(Observation(ENERGY_PER_ATOM.name, energy, ENERGY_PER_ATOM.unit), volume))
 
 
 class Failing:
