@@ -177,7 +177,7 @@ def sleep_part() -> list[Row]:
         ],
     }
     with tempfile.TemporaryDirectory() as name:
-        row = child(Path(name) / "campaign", document, Path(__file__).parent)
+        row = child(Path(name) / "campaign", document, Path(__file__).parent / "plugins")
     print(json.dumps(row), flush=True)
     return [row]
 
