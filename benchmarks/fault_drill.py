@@ -73,6 +73,11 @@ def document(executor: str, mode: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def _hear_of_closed_terminals() -> None:
+    """Also where the measurement itself was started with ``nohup``."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Session:
     """A command under way, with what it prints and when."""
 
@@ -89,6 +94,7 @@ class Session:
             text=True,
             errors="backslashreplace",
             start_new_session=True,
+            preexec_fn=_hear_of_closed_terminals,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
