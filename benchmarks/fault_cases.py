@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from benchmarks.fault_drill import LABELS, Drill, Session
 from benchmarks.postgresql_server import Server, binaries
 from campaign.ledger import events as ev
@@ -25,7 +27,7 @@ from campaign.ledger.lock import STOP_REQUEST, is_held
 
 MIDDLE, EARLY = 12, 5
 HOURS = 7200.0
-ORACLE_WORKER, ORACLE_ACTOR, COMPUTE_WORKER = "campaign.executors.child", "ray::OracleWorkerActor", "ray::ComputeWorker"
+ORACLE_ACTOR, COMPUTE_WORKER = "ray::OracleWorkerActor", "ray::ComputeWorker"
 _RECOVER_KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -96,15 +98,26 @@ def _signal_process(sign: str, number: signal.Signals, *, kills_work: bool) -> C
     return make
 
 
+def _signal_worker(number: signal.Signals) -> Callable[[Drill], None]:
+    """A signal to an oracle's process in the middle of an execution."""
+
+    def make(drill: Drill) -> None:
+        session = _under_way(drill)
+        drill.busy_worker()[0].send_signal(number)
+        drill.injected(session, kills_work=True)
+        drill.end(session)
+
+    return make
+
+
 def _kill_worker_twice(drill: Drill) -> None:
     """The second time under the same candidate."""
     session = _under_way(drill)
-    drill.process(session, ORACLE_WORKER).kill()
+    worker, candidate = drill.busy_worker()
+    worker.kill()
     drill.injected(session, kills_work=True)
-    struck = drill.trace()
-    drill.wait_for(lambda: any(drill.trace().begun[one] > struck.begun[one] for one in struck.under_way), "the candidate again")
-    for process in [process for process in drill.family(session) if ORACLE_WORKER in process.cmdline()]:
-        process.kill()
+    drill.wait_for(lambda: drill.trace().begun[candidate] > 1, "the candidate again")
+    psutil.Process(drill.trace().workers[candidate]).kill()
     drill.at_risk = drill.trace().under_way.total()
     drill.end(session)
 
@@ -428,7 +441,7 @@ def _empty_database(drill: Drill, server: Server) -> None:
 KILL, STOP = signal.SIGKILL, signal.SIGSTOP
 FAULTS = (
     Fault("driver killed", _kill_driver, (-9,)),
-    Fault("oracle worker killed", _signal_process(ORACLE_WORKER, KILL, kills_work=True), (0,)),
+    Fault("oracle worker killed", _signal_worker(KILL), (0,)),
     Fault("oracle worker killed twice under one candidate", _kill_worker_twice, (0,)),
     Fault("oracle actor killed", _signal_process(ORACLE_ACTOR, KILL, kills_work=True), (0,), "ray"),
     Fault("compute worker killed", _signal_process(COMPUTE_WORKER, KILL, kills_work=False), (0,), "ray"),
@@ -438,7 +451,7 @@ FAULTS = (
     Fault("SIGHUP", _drain(signal.SIGHUP), (130,)),
     Fault("SIGINT", _drain(signal.SIGINT), (130,)),
     Fault("stop asked for before the driver listens", _stop_request_at_once, (130,)),
-    Fault("oracle worker stopped", _signal_process(ORACLE_WORKER, STOP, kills_work=True), (0,), changes=_limit(5.0)),
+    Fault("oracle worker stopped", _signal_worker(STOP), (0,), changes=_limit(5.0)),
     Fault("oracle actor stopped", _signal_process(ORACLE_ACTOR, STOP, kills_work=True), (0,), "ray"),
     Fault("compute worker stopped", _signal_process(COMPUTE_WORKER, STOP, kills_work=False), (0,), "ray"),
     Fault("driver stopped for 20 s", _stop_driver, (0,), changes=_limit(5.0)),
@@ -446,7 +459,7 @@ FAULTS = (
     Fault("clock two hours back", _move_clock(-HOURS), (0,), changes=_limit(3.0), is_of_the_candidate=True),
     Fault("two drivers at once", _two_drivers, (4,), changes=_slow),
     Fault("disk full", _full_disk, (4,)),
-    Fault("disk full for the oracle, 3 s", _full_disk_of_the_oracle(3.0), (0,)),
+    Fault("disk full for the oracle, 3 s", _full_disk_of_the_oracle(3.0), (0, 3)),
     Fault("disk full for the oracle, all session", _full_disk_of_the_oracle(None), (3,)),
     Fault("folder moved away", _move_away, (4,)),
     Fault("folder deleted", _delete, (4,)),

@@ -139,6 +139,8 @@ class Trace:
     begun: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    workers: dict[str, int] = field(default_factory=dict)
+    """Processes by the candidates that they began last."""
 
     @property
     def n_ended(self) -> int:
@@ -232,8 +234,10 @@ class Drill:
         found = Trace()
         with contextlib.suppress(FileNotFoundError):
             for line in (self.folder / faulty_oracle.LOG).read_text().splitlines():
-                what, _, identity = line.partition(" ")
+                what, identity, process = line.split()
                 getattr(found, what)[identity] += 1
+                if what == "begun":
+                    found.workers[identity] = int(process)
         return found
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
@@ -257,12 +261,19 @@ class Drill:
         return list(psutil.Process(session.pid).children(recursive=True))
 
     def process(self, session: Session, sign: str) -> psutil.Process:
-        """The one below a driver whose name or command holds ``sign``; of oracle workers one that is at work."""
+        """The one below a driver whose name is ``sign`` or whose command begins so."""
         for process in self.family(session):
             with contextlib.suppress(psutil.Error):
-                if sign in (process.name(), *process.cmdline()) or any(sign in word for word in process.cmdline()[:1]):
+                if process.name() == sign or "".join(process.cmdline()[:1]).startswith(sign):
                     return process
         raise StuckError(f"there is no process {sign}")
+
+    def busy_worker(self) -> tuple[psutil.Process, str]:
+        """An oracle's process in the middle of an execution, and the candidate."""
+        self.wait_for(lambda: self.trace().under_way.total() > 0, "an execution under way")
+        trace = self.trace()
+        candidate = next(reversed(list(trace.under_way)), "")
+        return psutil.Process(trace.workers[candidate]), candidate
 
     def left_processes(self) -> list[str]:
         """The processes of this drill that live on after a while, by their commands."""

@@ -20,6 +20,7 @@ MARKED_TEXT = "half a character \udc80 and a closing tag [/x] of none [bold red]
 class Traced:
     """``begun`` and ``ended`` lines in a file, one of each for an execution that nothing breaks off; one ``failed`` line otherwise.
 
+    Each line holds the candidate's id and the process.
     While the file ``switch`` is there, it names a way to fail and how many times it does so (null: for ever).
     """
 
@@ -42,7 +43,7 @@ class Traced:
 
     def _write(self, what: str, crystal: Crystal) -> None:
         with (self._folder / LOG).open("a") as file:
-            file.write(f"{what} {crystal.id}\n")
+            file.write(f"{what} {crystal.id} {os.getpid()}\n")
 
     def _fault(self) -> str:
         """How to fail now; each time that is left is taken by one worker."""

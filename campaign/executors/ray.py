@@ -26,7 +26,7 @@ import psutil
 from campaign.clock import awake_seconds
 from campaign.errors import OreloopError, SurroundingsError
 from campaign.executors.child import die_with_parent
-from campaign.executors.leftovers import OwnedFolder, is_alive
+from campaign.executors.leftovers import OwnedFolder, is_alive, sweep
 from campaign.executors.process import STOPPED, StoppedWatch, WorkerProcess, of_a_dead_worker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
 from campaign.schema import ExecutorConfig
@@ -348,7 +348,7 @@ class RayExecutor:
         return self._computations.submit(function, arguments)
 
     def shutdown(self) -> None:
-        """End the workers with all that they started, and a Ray that was started here."""
+        """End the workers with all that they started, and a Ray that was started here; no folder of a dead one waits for the next start."""
         if ray.is_initialized():
             with contextlib.suppress(Exception):
                 self._close_workers()
@@ -357,6 +357,7 @@ class RayExecutor:
         self._actors.clear()
         if self._folder is not None:
             self._folder.close()
+        sweep()
 
     def _close_workers(self) -> None:
         closing = [actor.handle.close.remote() for actor in self._actors if actor.place is not None]
