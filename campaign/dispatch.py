@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NoReturn
@@ -325,9 +325,15 @@ class Dispatcher:
                 continue
             rate = 1 - sum(recent) / len(recent)
             if rate > policy.pause_above:
-                reason = f"{rate:.0%} of its last {len(recent)} attempts failed, allowed {policy.pause_above:.0%}"
+                reason = f"{rate:.0%} of its last {len(recent)} attempts failed, allowed {policy.pause_above:.0%}{self._common_cause(name)}"
                 log.error("oracle %s is paused: %s", name, reason)
                 self.ledger.append([ev.OraclePaused(oracle=name, reason=reason)])
+
+    def _common_cause(self, oracle: str) -> str:
+        """What an oracle's failures of late have in common."""
+        failed = [(event.kind, event.message) for _, _, event in self.state.failures if event.oracle == oracle]
+        (kind, message), _ = Counter(failed[-self.config.failure_policy.window :]).most_common(1)[0]
+        return f"; most often {kind}: {message}"
 
     def check_paused(self, needed: str) -> None:
         """Raises StoppedByFailuresError where every oracle that has work, or that the rounds need, is paused."""

@@ -6,13 +6,14 @@ a bounded number of times; what it needs of earlier computations is made again w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import psutil
 import ray
 import ray.exceptions
 
@@ -20,13 +21,13 @@ from campaign.clock import awake_seconds
 from campaign.errors import OreloopError, SurroundingsError
 from campaign.executors import worker
 from campaign.executors.child import die_with_parent
+from campaign.executors.process import StoppedWatch
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 _START_SECONDS = 300.0
 _FIRST_NOTICE_SECONDS = 300.0
-_STOPPED_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 
 
@@ -41,23 +42,16 @@ def place() -> tuple[str, int]:
     return ray.get_runtime_context().get_node_id(), os.getpid()
 
 
-class StoppedWatch:
-    """Tells that a worker on this machine is stopped, as by SIGSTOP, and does not go on."""
+def is_stopped(watch: StoppedWatch, where: tuple[str, int]) -> bool:
+    """Whether a worker on this machine is stopped and does not go on; those elsewhere cannot be seen."""
+    node, pid = where
+    return watch.is_stopped(pid) and node == ray.get_runtime_context().get_node_id()
 
-    def __init__(self) -> None:
-        self._looked = self._seen_running = awake_seconds()
 
-    def is_stopped(self, where: tuple[str, int]) -> bool:
-        now = awake_seconds()
-        if now - self._looked >= _LOOK_SECONDS:
-            self._looked = now
-            node, pid = where
-            try:
-                is_stopped = node == ray.get_runtime_context().get_node_id() and psutil.Process(pid).status() == psutil.STATUS_STOPPED
-            except psutil.Error:
-                is_stopped = False
-            self._seen_running = self._seen_running if is_stopped else now
-        return now - self._seen_running >= _STOPPED_SECONDS
+def kill_stopped(where: tuple[str, int]) -> None:
+    """Kill a worker on this machine that is stopped: it does not hear Ray."""
+    with contextlib.suppress(OSError):
+        os.kill(where[1], signal.SIGKILL)
 
 
 class ComputeWorker(worker.ComputeWorker):
@@ -187,7 +181,8 @@ class Computations:
             self._look_for_start()
             return
         taken = awake_seconds() - self._since
-        if self._watch.is_stopped(self._place):
+        if is_stopped(self._watch, self._place):
+            kill_stopped(self._place)
             self._lost(f"is stopped, its process is {self._place[1]}")
         elif taken >= self._limit:
             self._lost(f"gave no result within {self._limit:g} s (executor.compute_limit)")

@@ -25,6 +25,8 @@ from campaign.types import Cost, Evaluation, FailureKind
 
 _START_ATTEMPTS = 3
 _EXIT_SECONDS = 5.0
+_STOPPED_SECONDS, _LOOK_SECONDS = 10.0, 1.0
+STOPPED = "the worker died, stopped from outside and killed"
 _OWN_FAULTS = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP, signal.SIGPIPE}
 )
@@ -46,6 +48,28 @@ def of_a_dead_worker(job: EvaluationJob, kind: FailureKind, message: str, cost: 
     if job.alone and kind is FailureKind.INFRASTRUCTURE:
         kind, message = FailureKind.CRASH, f"{message}, alone on a fresh worker"
     return replace(Evaluation.failed(kind, message), cost=cost)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process on this machine is stopped, as by SIGSTOP."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
+
+
+class StoppedWatch:
+    """Tells that a process on this machine is stopped and does not go on."""
+
+    def __init__(self) -> None:
+        self._looked = self._seen_running = awake_seconds()
+
+    def is_stopped(self, pid: int) -> bool:
+        now = awake_seconds()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._seen_running = self._seen_running if is_stopped(pid) else now
+        return now - self._seen_running >= _STOPPED_SECONDS
 
 
 class _DiedError(Exception):
@@ -134,6 +158,7 @@ class WorkerProcess:
         self._job: EvaluationJob | None = None
         self._is_sent = False
         self._since, self._started = 0.0, 0.0
+        self._watch = StoppedWatch()
         self._failed_starts = 0
 
     @property
@@ -157,6 +182,7 @@ class WorkerProcess:
         try:
             if not self._is_sent:
                 self._is_sent, self._since, self._started = True, awake_seconds(), time.time()
+                self._watch = StoppedWatch()
                 process.send(job)
             left = self._since + limit - awake_seconds()
             answer = process.receive(max(0.0, min(timeout, left)))
@@ -167,10 +193,14 @@ class WorkerProcess:
         if answer is not None:
             found: Evaluation = answer[0]
             return found
-        if awake_seconds() < self._since + limit:
+        is_late = awake_seconds() >= self._since + limit
+        was_stopped = self._watch.is_stopped(process.pid) or (is_late and is_stopped(process.pid))
+        if not (is_late or was_stopped):
             return None
         cost = self._cost()
         self.close()
+        if was_stopped:
+            return of_a_dead_worker(job, FailureKind.INFRASTRUCTURE, STOPPED, cost)
         return replace(Evaluation.failed(FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed"), cost=cost)
 
     def is_ready(self, timeout: float) -> bool:

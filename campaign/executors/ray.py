@@ -26,8 +26,8 @@ import psutil
 from campaign.clock import awake_seconds
 from campaign.errors import OreloopError, SurroundingsError
 from campaign.executors.child import die_with_parent
-from campaign.executors.leftovers import OwnedFolder, is_alive
-from campaign.executors.process import WorkerProcess, of_a_dead_worker
+from campaign.executors.leftovers import OwnedFolder, is_alive, sweep
+from campaign.executors.process import STOPPED, StoppedWatch, WorkerProcess, of_a_dead_worker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
 from campaign.schema import ExecutorConfig
 from campaign.types import Cost, Evaluation, FailureKind
@@ -39,7 +39,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 import ray.exceptions
 
-from campaign.executors.computing import Computations, RayHandle, StoppedWatch, last_words, place
+from campaign.executors.computing import Computations, RayHandle, is_stopped, kill_stopped, last_words, place
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class _Actor:
 
     @property
     def is_stopped(self) -> bool:
-        return self.place is not None and self.watch.is_stopped(self.place)
+        return self.place is not None and is_stopped(self.watch, self.place)
 
 
 class RayExecutor:
@@ -316,10 +316,12 @@ class RayExecutor:
         return FinishedJob(job, value)
 
     def _given_up(self, actor: _Actor) -> FinishedJob | None:
-        is_stopped = actor.is_stopped
+        was_stopped = actor.is_stopped
+        if was_stopped and actor.place is not None:
+            kill_stopped(actor.place)
         ray.kill(actor.handle, no_restart=True)
-        if is_stopped:
-            return self._died(actor, FailureKind.INFRASTRUCTURE, "the worker died, stopped from outside and killed")
+        if was_stopped:
+            return self._died(actor, FailureKind.INFRASTRUCTURE, STOPPED)
         limit = actor.deadline - actor.since
         return self._died(actor, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
 
@@ -346,7 +348,7 @@ class RayExecutor:
         return self._computations.submit(function, arguments)
 
     def shutdown(self) -> None:
-        """End the workers with all that they started, and a Ray that was started here."""
+        """End the workers with all that they started, and a Ray that was started here; no folder of a dead one waits for the next start."""
         if ray.is_initialized():
             with contextlib.suppress(Exception):
                 self._close_workers()
@@ -355,6 +357,7 @@ class RayExecutor:
         self._actors.clear()
         if self._folder is not None:
             self._folder.close()
+        sweep()
 
     def _close_workers(self) -> None:
         closing = [actor.handle.close.remote() for actor in self._actors if actor.place is not None]

@@ -269,7 +269,7 @@ def test_what_a_compute_worker_was_at_is_done_again(
     bench: Bench, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With what it builds on and with what waited behind it."""
-    monkeypatch.setattr("campaign.executors.computing._STOPPED_SECONDS", 1.5)
+    monkeypatch.setattr("campaign.executors.process._STOPPED_SECONDS", 1.5)
     data = bench.executor.compute(add, 1, 2)
     lost = bench.executor.compute(once, str(tmp_path), what, 10)
     later = bench.executor.compute(add, data, lost)
@@ -298,7 +298,7 @@ def test_a_computation_that_kills_its_worker_each_time_is_one_clear_error(bench:
 @pytest.mark.parametrize("bench", ["ray"], indirect=True)
 def test_a_stopped_worker_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its keeper on the node, whose limits nobody else keeps."""
-    monkeypatch.setattr("campaign.executors.computing._STOPPED_SECONDS", 1.5)
+    monkeypatch.setattr("campaign.executors.process._STOPPED_SECONDS", 1.5)
     bench.label()
     bench.submit(bench.job("sleep 0.5"))
     keepers = [process for process in psutil.Process().children(recursive=True) if "ray::OracleWorker" in "".join(process.cmdline())]
@@ -306,6 +306,28 @@ def test_a_stopped_worker_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPa
     kind, message = failure(bench.collect())
     assert kind is FailureKind.INFRASTRUCTURE
     assert "stopped from outside" in message
+    assert bench.label().failure is None
+    assert not is_alive(keepers[0]), "a stopped process does not hear Ray"
+
+
+@in_processes
+@pytest.mark.parametrize("patience", [0.5, 60.0])
+def test_a_stopped_oracle_is_not_its_candidates_fault(bench: Bench, patience: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is noticed before the limit, or told from an evaluation that takes too long when the limit is reached."""
+    monkeypatch.setattr("campaign.executors.process._STOPPED_SECONDS", patience)
+    monkeypatch.setattr("campaign.executors.process._LOOK_SECONDS", 0.1)
+    bench.label()
+    bench.submit(bench.job("sleep 0.5"))
+    time.sleep(0.2)
+    workers = [one for one in psutil.Process().children(recursive=True) if "campaign.executors.child" in one.cmdline()]
+    own = [one for one in workers if (one.ppid() == os.getpid()) == (bench.name == "serial")]
+    for worker in own:
+        worker.suspend()
+    began = time.monotonic()
+    kind, message = failure(bench.collect())
+    assert (time.monotonic() - began < LIMIT) == (patience < LIMIT) or bench.name == "ray"
+    assert (kind, message) == (FailureKind.INFRASTRUCTURE, "the worker died, stopped from outside and killed")
+    assert not any(map(is_alive, own))
     assert bench.label().failure is None
 
 

@@ -41,7 +41,7 @@ def test_campaign_finishes_its_budget_through_failures(small: Callable[..., Camp
 def test_an_oracle_that_always_fails_is_paused_and_says_so(small: Callable[..., Campaign]) -> None:
     oracle = {"use": "lennard_jones", "sanity": {"energy_per_atom": [100, 200]}}
     campaign = small(oracles=[oracle], failure_policy={"window": 5, "pause_above": 0.5})
-    with pytest.raises(StoppedByFailuresError, match="100% of its last 5 attempts failed"):
+    with pytest.raises(StoppedByFailuresError, match="100% of its last 5 attempts failed, allowed 50%; most often unphysical: "):
         campaign.run()
     state = campaign.state()
     assert not state.labels

@@ -131,6 +131,27 @@ def test_a_killed_driver_on_ray_leaves_nothing_to_the_next(temporary: Path, tmp_
     assert list((temporary / "ray").glob("session_2*")) == []
 
 
+KILLED_KEEPER = """
+import psutil, time
+from campaign.executors import make_executor
+from campaign.protocols import OracleSpec, PluginSpec
+from campaign.schema import ExecutorConfig
+executor = make_executor(ExecutorConfig(use="ray", cpus=1))
+executor.start([OracleSpec(name="lj", plugin=PluginSpec(group="oracles", use="lennard_jones"), cpus=0.5)])
+while not executor.free_workers("lj"):
+    executor.wait(0.2)
+(keeper,) = [one for one in psutil.Process().children(recursive=True) if "ray::OracleWorker" in "".join(one.cmdline())]
+keeper.kill()
+executor.shutdown()
+"""
+
+
+def test_a_worker_killed_before_the_end_on_ray_leaves_nothing(temporary: Path) -> None:
+    environment = os.environ | {"RAY_TMPDIR": str(temporary)}
+    subprocess.run([sys.executable, "-c", KILLED_KEEPER], env=environment, check=True)
+    assert list(temporary.glob("oreloop-*")) == []
+
+
 def test_the_processes_of_a_worker_carry_its_mark(temporary: Path) -> None:
     """So that they are found where the driver was killed and their parents with it."""
     from campaign.executors.serial import SerialExecutor
