@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 from campaign import budget, fit, ladder, plugins, propose, screen, shares, train
@@ -185,7 +184,7 @@ class Loop:
         datasets = datasets_before(self.ledger, known, record.sequence, modelled_oracles(self.loaded))
         dataset = datasets[self.search_oracle]
         data = self.executor.compute(_itself, datasets)
-        searched = self.executor.compute(itemgetter(self.search_oracle), data)
+        searched = self.executor.compute(_of, data, self.search_oracle)
         pending = tuple(Candidate(crystal) for crystal in self.ledger.crystals(sorted({candidate for candidate, _ in known.pending})))
 
         for learner in self._learners():
@@ -309,6 +308,10 @@ class Loop:
         decided, table = decision(asked, handle.result(), self.state)
         self.ledger.append([decided], table)
         self.dispatcher.add((choice.candidate, choice.oracle) for choice in decided.choices)
+
+
+def _of(datasets: Mapping[str, Dataset], oracle: str) -> Dataset:
+    return datasets[oracle]
 
 
 def _import(specs: Sequence[PluginSpec]) -> None:

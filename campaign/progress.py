@@ -89,18 +89,8 @@ def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) 
     if refused:
         found["refused"] = ", ".join(f"{count} by {screen}" for screen, count in refused.most_common())
     for name, reason in state.paused.items():
-        found[f"oracle {name}"] = f"paused: {reason}; {common_failure(state, name)}"
+        found[f"oracle {name}"] = f"paused: {reason}"
     return found
-
-
-def common_failure(state: CampaignState, oracle: str) -> str:
-    """The most common kind of an oracle's failures with its last message."""
-    events = [event for _, _, event in state.failures if event.oracle == oracle]
-    if not events:
-        return "no attempt failed"
-    kind, count = Counter(event.kind for event in events).most_common(1)[0]
-    last = next(event for event in reversed(events) if event.kind == kind)
-    return f"most often {kind} ({count} of {len(events)}), such as: {last.message}"
 
 
 def constraints(config: CampaignConfig) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,8 +77,8 @@ class _Bench:
         self._executor.start([spec])
         self._count = 0
         self._known: dict[str, Evaluation] = {}
-        self.left: dict[int, str] = {}
-        """Processes of the worker, and when each was started, as they were when it was told to end."""
+        self.left: list[int] = []
+        """Processes that lived on when their worker died."""
 
     def evaluate(self, crystal: Crystal, *, again: bool = False) -> Evaluation:
         """The answer; asked once for each crystal unless ``again``."""
@@ -92,7 +93,10 @@ class _Bench:
         return finished[0].evaluation
 
     def close(self) -> None:
-        self.left = _with_descendants(self._executor.processes)
+        before = _with_descendants(roots := self._executor.processes)
+        for root in roots:
+            os.kill(root, signal.SIGKILL)
+        self.left = _living(before)
         self._executor.shutdown()
 
 
@@ -485,12 +489,17 @@ def _with_descendants(roots: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _clean_up(before: Mapping[int, str], folder: Path) -> str:
-    """No process of the worker is left, and no temporary file."""
+def _living(before: Mapping[int, str]) -> list[int]:
+    """Those of processes, with when each was started, that live on for seconds."""
     deadline = time.monotonic() + 5
-    while (left := {number for number, (_, began) in _processes().items() if before.get(number) == began}) and time.monotonic() < deadline:
+    while (left := [number for number, (_, began) in _processes().items() if before.get(number) == began]) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not left, f"processes {sorted(left)} are still there"
+    return sorted(left)
+
+
+def _clean_up(left: Sequence[int], folder: Path) -> str:
+    """No process of the worker is left, and no temporary file."""
+    assert not left, f"processes {left} are still there"
     names = sorted(path.name for path in folder.iterdir())
     assert not names, f"temporary files are left: {', '.join(names[:5])}"
     return "no process left, no file left"

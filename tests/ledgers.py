@@ -19,7 +19,7 @@ CONFIG = {"name": "n", "seed": 1, "ledger": {"url": None}}
 
 def made_crystals(n: int, seed: int = 0) -> list[Crystal]:
     rng = np.random.default_rng(seed)
-    return [supercell("bcc", (2, 2, 2), rng.permutation(["Ni"] * 8 + ["Fe"] * 8).tolist()) for _ in range(n)]
+    return [supercell("bcc", (3, 2, 2), rng.permutation(["Ni"] * 12 + ["Fe"] * 12).tolist()) for _ in range(n)]
 
 
 def made_label(candidate: str, value: object, *, key: str = "", noise: float | None = None) -> ev.Labelled:

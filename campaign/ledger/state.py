@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -507,7 +508,7 @@ def import_key(event: ev.Imported) -> ImportKey:
 
 
 def _scalars(observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
-    return {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float)}
+    return {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float) and math.isfinite(row.value)}
 
 
 _counts = lru_cache(maxsize=4096)(counts_of)

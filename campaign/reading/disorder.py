@@ -87,10 +87,10 @@ def _filled(sites: Sites, lattice: FloatArray, fractional: FloatArray, parents: 
 
 
 def _enumerated(sites: Sites, disorder: Disorder, where: str) -> Iterator[Crystal]:
-    from campaign.crystals.matching import Matcher, equivalence_key
+    from campaign.crystals.matching import Distinct, Matcher, equivalence_key
 
     parent = _primitive(sites)
-    matcher, known = Matcher(), dict[str, list[Crystal]]()
+    known = Distinct(Matcher())
     is_begun = False
     for multiple in range(1, disorder.max_atoms // len(parent.shares) + 1):
         amounts = [_amounts(parent.shares[group[0]], multiple * len(group)) for group in _groups(parent)]
@@ -111,9 +111,9 @@ def _enumerated(sites: Sites, disorder: Disorder, where: str) -> Iterator[Crysta
                 crystal = _filled(parent, lattice, fractional, parents, numbers, where)
                 if crystal is None:
                     continue
-                rivals = known.setdefault(equivalence_key(crystal), [])
-                if not any(matcher.is_same(crystal, rival) for rival in rivals):
-                    rivals.append(crystal)
+                key = equivalence_key(crystal)
+                if known.find(crystal, key) is None:
+                    known.add(crystal.id, key, crystal)
                     yield crystal
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from campaign.crystals.matching import equivalence_key
+from campaign.crystals.matching import Distinct, Matcher, equivalence_key
 from campaign.errors import InputError
 from campaign.reading.structures import read_images
 from campaign.reading.tables import Problems
@@ -151,8 +151,14 @@ def _told(path: Path, frames: Mapping[int, Frame]) -> list[str]:
 def held_out(frames: Sequence[Frame], share: float, rng: np.random.Generator) -> tuple[list[Frame], list[Frame]]:
     """About ``share`` of the frames, at least one, and the others. Settings of one crystal stay on one side."""
     groups: defaultdict[str, list[Frame]] = defaultdict(list)
+    distinct = Distinct(Matcher())
     for frame in frames:
-        groups[equivalence_key(frame.crystal)].append(frame)
+        crystal, key = frame.crystal, equivalence_key(frame.crystal)
+        name = distinct.find(crystal, key)
+        if name is None:
+            name = crystal.id
+            distinct.add(name, key, crystal)
+        groups[name].append(frame)
     found = list(groups.values())
     wanted = max(1, round(share * len(frames)))
     kept: list[Frame] = []

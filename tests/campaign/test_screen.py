@@ -92,7 +92,8 @@ def judged(
     state.apply(3, 0.0, ev.Proposed(round=0, generator="one", checkpoint=None, stream="", seconds=0.0, proposals=proposals))
     ledger = Blobs([crystal for crystal, _ in (*before, *proposed)])
     keys = {crystal.id: key for crystal, key in proposed}
-    rivals = screen.rivals_of(config, [oracle], state, cast(LedgerReader, ledger), keys)
+    known = frozenset(identity for identity in keys if state.is_judged(identity))
+    rivals = screen.rivals_of(config, [oracle], state, cast(LedgerReader, ledger), keys, known=known)
     batch = Proposals(proposals, {crystal.id: crystal.to_bytes() for crystal, _ in proposed})
     return list(screen.judge(config, (), SearchSpace(("Ni", "Fe")), rivals, batch))
 

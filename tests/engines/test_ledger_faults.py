@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from support import SMALL, merged
 from typer.testing import CliRunner
 
+from campaign import imports
 from campaign.api import STOP_REQUEST, Campaign
 from campaign.artifacts import write_whole
 from campaign.cli import app
@@ -240,14 +241,14 @@ def test_a_lock_file_that_says_nothing_is_no_traceback(tmp_path: Path, content: 
 
 def test_a_stop_asked_for_before_the_driver_listens_is_not_lost(small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = small()
-    importing = Campaign._import
+    taking_in = imports.take_in
 
-    def asked(self: Campaign, ledger: Ledger) -> None:
-        importing(self, ledger)
-        result = CliRunner().invoke(app, ["stop", str(self.folder)])
+    def asked(*arguments: Any) -> None:
+        taking_in(*arguments)
+        result = CliRunner().invoke(app, ["stop", str(campaign.folder)])
         assert "asked" in result.output
 
-    monkeypatch.setattr(Campaign, "_import", asked)
+    monkeypatch.setattr(imports, "take_in", asked)
     assert campaign.run() == "stop was asked for"
     assert not (campaign.folder / STOP_REQUEST).exists()
 

@@ -219,4 +219,4 @@ def test_whatever_text_comes_is_stored(tmp_path: Path, url: str) -> None:
     ledger.close()
     state = LedgerReader(tmp_path, url).fold()
     assert state.session_ended == ledger.state.session_ended
-    assert state.keys == {"k\udc80\x00"}
+    assert state.keys == {"k\\udc80\x00"}

@@ -608,7 +608,7 @@ def test_wishes_come_from_the_config_or_the_data(data: PolymorphDataset) -> None
         ({"formulas": ("Ni61",)}, "at most 60"),
         ({"formulas": ("Qq",)}, "Qq"),
         ({"space_groups": (231,)}, "from 1 to 230"),
-        ({"energy_between": (0.0, -1.0)}, "lower energy first"),
+        ({"energy_between": (0.0, -1.0)}, "the least value and then the largest"),
         ({"every": True}, "give formulas"),
     ):
         with pytest.raises((InputError, ValueError), match=what):
@@ -672,7 +672,7 @@ def test_wrong_weights_and_settings_are_told(data: PolymorphDataset, tmp_path: P
         Design("regression")
     with pytest.raises(InputError, match="one of flow matching"):
         Design("diffusion", form="better")
-    with pytest.raises(ValueError, match="the smaller first"):
+    with pytest.raises(ValueError, match="the least value and then the largest"):
         ModifierConfig(lower_by=(0.3, 0.1))
     alone = [item for item in labelled_of(data) if item.candidate.crystal.formula == "Al1Ni1"]
     with pytest.raises(InputError, match="at least two formulas"):

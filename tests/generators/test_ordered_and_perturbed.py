@@ -72,5 +72,5 @@ def test_perturbed_cells_are_spread_from_near_their_sites_to_far() -> None:
     again = [c.id for c, _ in PerturbedAlloy(config).generate(5, rng=np.random.default_rng(1), context=CONTEXT)]
     assert again == [c.id for c, _ in found[:5]]
     assert isinstance(found[0][0], Crystal)
-    with pytest.raises(ValueError, match="the smaller first"):
+    with pytest.raises(ValueError, match="the least value and then the largest"):
         PerturbedAlloyConfig(displacement=(0.2, 0.1))

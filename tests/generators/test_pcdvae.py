@@ -371,7 +371,7 @@ def test_the_command_trains_from_a_campaign_and_from_a_file(tmp_path: Path) -> N
     assert from_checkpoint(checkpoint_from_bytes(target.read_bytes()))[0].shape.max_atoms == 4
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
     for arguments, message in (
-        (["--quantity", "hardness"], "structure 1: there is no 'hardness'"),
+        (["--quantity", "hardness"], "structure 1 (line 1): there is no 'hardness'"),
         (["--preset", "large"], "paper or small"),
         (["--set", "some"], "all, random or improved"),
     ):

@@ -134,9 +134,13 @@ def test_what_cannot_be_labelled_is_a_failure(oracle: LammpsBulkModulus) -> None
     assert copper.failure is not None
     assert copper.failure.kind is FailureKind.UNPHYSICAL
     assert not copper.failure.retryable
-    left_handed = random_alloy("bcc", 0)
-    mirrored = Crystal(left_handed.lattice[[1, 0, 2]], left_handed.fractional, left_handed.numbers)
-    assert oracle.evaluate(mirrored).failure is not None
+
+
+def test_a_left_handed_description_of_a_crystal_has_its_label(oracle: LammpsBulkModulus) -> None:
+    crystal = random_alloy("bcc", 0)
+    described = Crystal(crystal.lattice[[1, 0, 2]], crystal.fractional[:, [1, 0, 2]], crystal.numbers)
+    found, expected = (oracle.evaluate(one).observations for one in (described, crystal))
+    assert [row.value for row in found] == pytest.approx([row.value for row in expected], rel=1e-4)
 
 
 def test_the_potential_is_written_as_lammps_reads_it() -> None:

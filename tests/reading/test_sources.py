@@ -27,7 +27,7 @@ def test_a_tables_bad_rows_are_refused_or_skipped(tmp_path: Path, caplog: pytest
     with pytest.raises(InputError, match=r"table\.csv, row 2.*'X' is no element"):
         list(read(path, source))
     with caplog.at_level(logging.WARNING):
-        found = [values for _, values in read(path, source.model_copy(update={"on_error": "skip"}))]
+        found = [entry.values for entry in read(path, source.model_copy(update={"on_error": "skip"}))]
     assert found == [{"energy_per_atom": -1.0}, {"energy_per_atom": -4.0}]
     assert "2 skipped" in caplog.text
 
@@ -41,7 +41,7 @@ def test_files_without_labels_are_no_source_of_labels(tmp_path: Path) -> None:
 def test_energies_of_frames_come_by_their_key(tmp_path: Path) -> None:
     (tmp_path / "a.extxyz").write_text(FRAME)
     source = SourceConfig(path="a.extxyz", columns={"energy_per_atom": "energy"})
-    assert [values for _, values in read(tmp_path / "a.extxyz", source)] == [{"energy_per_atom": -9.0}]
+    assert [entry.values for entry in read(tmp_path / "a.extxyz", source)] == [{"energy_per_atom": -9.0}]
 
 
 def test_trajectories_are_read_and_damaged_ones_refused(tmp_path: Path) -> None:
