@@ -14,6 +14,44 @@ from campaign.schema import VirtualConfig
 
 _IDLE_WAITS = 20
 
+ALLOYS = [{"use": "random_alloy", "count": 30, "params": {"repeats": [2, 2, 1], "lattices": ["bcc"]}}]
+TWO_LEVELS = [
+    {"use": "lennard_jones", "name": "cheap", "workers": 3},
+    {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.2, "cutoff": 8.0}, "workers": 2},
+]
+ALIKE = [{"use": "lennard_jones", "name": "one", "workers": 2}, {"use": "lennard_jones", "name": "other", "workers": 3}]
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "plain": {"generators": ALLOYS, "oracles": [{"use": "lennard_jones", "workers": 4}], "surrogate": {"params": {"max_iterations": 5}}},
+    "gates": {
+        "generators": ALLOYS,
+        "surrogate": {"params": {"max_iterations": 5}},
+        "oracles": TWO_LEVELS,
+        "fidelities": {
+            "levels": [{"oracle": "cheap"}, {"oracle": "dear", "gate": {"best_fraction": 0.4}}],
+            "audit": {"every": 2, "sample": 1},
+        },
+    },
+    "levels": {
+        "generators": ALLOYS,
+        "surrogate": {"use": "multi_task_gp", "params": {"max_iterations": 5}},
+        "acquisition": {"initial_labels": 6, "batch_size": 4, "shortlist": 15},
+        "oracles": TWO_LEVELS,
+        "fidelities": {
+            "mode": "acquisition",
+            "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 3.0}],
+            "audit": {"every": 3, "sample": 1},
+        },
+    },
+    "committee": {
+        "generators": ALLOYS,
+        "surrogate": None,
+        "committee": {"use": "user_committee:Tiny"},
+        "acquisition": {"use": "query_by_committee"},
+        "oracles": [{"use": "lennard_jones", "workers": 4}],
+    },
+    "two oracles": {"generators": ALLOYS, "oracles": ALIKE, "surrogate": {"params": {"max_iterations": 5}}},
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Later(Done):
@@ -40,7 +78,7 @@ class InterleavingExecutor(VirtualExecutor):
         done = super().compute(function, *arguments)
         assert isinstance(done, Done)
         due = self.waits + self._random.choice((0, 1, 3, 9))
-        return Later(value=done.value, error=done.error, executor=self, due=due)
+        return Later(**vars(done), executor=self, due=due)
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
         self.waits += 1
