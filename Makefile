@@ -42,7 +42,7 @@ lint: setup
 
 test: lint
 	$(MAKE) dft || echo "the tests of density functional theory will be skipped" >&2
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: lint dft
 	$(BIN)/python -m pytest
