@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+os.environ.pop("COLUMNS", None)  # what runs tests side by side sets it, and consoles keep it
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

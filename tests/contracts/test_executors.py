@@ -25,7 +25,7 @@ from campaign.protocols import EvaluationJob, Executor, OracleSpec, PluginSpec
 from campaign.schema import ExecutorConfig
 from campaign.types import Candidate, Crystal, Evaluation, FailureKind
 
-LIMIT = 1.5
+LIMIT = 3.0
 ALL = ("serial", "virtual", "ray")
 IN_PROCESSES = ("serial", "ray")
 

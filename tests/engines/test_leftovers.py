@@ -161,7 +161,9 @@ def test_the_processes_of_a_worker_carry_its_mark(temporary: Path) -> None:
     executor.start([OracleSpec(name="lj", plugin=plugin)])
     executor.submit(EvaluationJob(key="k", oracle="lj", candidate=Candidate(Crystal([[3, 0, 0], [0, 3, 0], [0, 0, 3]], [[0, 0, 0]], [28]))))
     (pid,) = executor.processes
-    folder = psutil.Process(pid).environ()[MARK]
+    while MARK not in (surroundings := psutil.Process(pid).environ()):
+        time.sleep(0.02)  # before it becomes the program that it is to be
+    folder = surroundings[MARK]
     assert os.getsid(pid) == pid
     assert Path(folder).parent == temporary
     os.kill(pid, signal.SIGSTOP)

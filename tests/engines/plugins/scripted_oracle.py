@@ -53,11 +53,13 @@ class Scripted:
 
     def _leave_children(self) -> None:
         """One child of its own, and one whose parent is gone and that left the session."""
-        sleep = [sys.executable, "-c", "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"]
+        sleep = [sys.executable, "-SE", "-c", "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"]
         written = str(self._folder / "children")
         subprocess.Popen([*sleep, written], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         leave = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
-        subprocess.run([sys.executable, "-c", leave, *sleep, written], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-SE", "-c", leave, *sleep, written], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while len(Path(written).read_text().split() if Path(written).exists() else ()) < 2:
             time.sleep(0.02)
 
