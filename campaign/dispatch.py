@@ -53,6 +53,9 @@ class Dispatcher:
         self._delayed: dict[Pair, float] = {}
         self.held: dict[Pair, str] = {}
         """Pairs that this session tries no more, with the surroundings' last failure."""
+        self._troubled: dict[Pair, float] = {}
+        """When the surroundings first failed a pair in this session, in monotonic seconds."""
+        self._last_label: dict[str, float] = {}
         self.running: set[Pair] = set()
         self._alone: Pair | None = None
         self.add(self.state.pending)
@@ -263,7 +266,9 @@ class Dispatcher:
             blobs.update(crystal)
         self.ledger.append(events, blobs)
         for event in events:
-            if isinstance(event, ev.Failed):
+            if isinstance(event, ev.Labelled):
+                self._last_label[event.oracle] = time.monotonic()
+            else:
                 log.warning(
                     "%s failed on %s (%s, attempt %d): %s", event.oracle, event.candidate[:8], event.kind, event.attempt + 1, event.message
                 )
@@ -278,10 +283,14 @@ class Dispatcher:
         failed = self.state.tries[pair].count(event.kind)
         if event.kind != FailureKind.INFRASTRUCTURE:
             self.add([pair])
-        elif failed > self.config.failure_policy.infrastructure.retries:
-            self.held[pair] = event.message
-        else:
+            return
+        began = self._troubled.setdefault(pair, time.monotonic())
+        if failed <= self.config.failure_policy.infrastructure.retries:
             self._delayed[pair] = time.monotonic() + _PATIENCE_SECONDS * _PATIENCE_GROWTH ** (failed - 1)
+            return
+        self.held[pair] = event.message
+        if self._last_label.get(event.oracle, 0.0) < began and event.oracle not in self.state.paused:
+            self._pause(event.oracle, f"its surroundings fail it: {event.message}")
 
     def _record_sentinel(self, item: FinishedJob) -> None:
         job, evaluation = item.job, item.evaluation
@@ -326,8 +335,11 @@ class Dispatcher:
             rate = 1 - sum(recent) / len(recent)
             if rate > policy.pause_above:
                 reason = f"{rate:.0%} of its last {len(recent)} attempts failed, allowed {policy.pause_above:.0%}{self._common_cause(name)}"
-                log.error("oracle %s is paused: %s", name, reason)
-                self.ledger.append([ev.OraclePaused(oracle=name, reason=reason)])
+                self._pause(name, reason)
+
+    def _pause(self, oracle: str, reason: str) -> None:
+        log.error("oracle %s is paused: %s", oracle, reason)
+        self.ledger.append([ev.OraclePaused(oracle=oracle, reason=reason)])
 
     def _common_cause(self, oracle: str) -> str:
         """What an oracle's failures of late have in common."""

@@ -317,7 +317,8 @@ class CampaignState:
         self.last_failure[pair] = event
         self.tries[pair].append(event.kind)
         self.busy_seconds[event.oracle] += event.wall_seconds
-        self.outcomes[event.oracle].append(False)
+        if event.kind != FailureKind.INFRASTRUCTURE:
+            self.outcomes[event.oracle].append(False)
         if event.is_quarantined:
             self.quarantined[pair] = event
             self._settle(pair)
