@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,15 +29,14 @@ HANGS, OVERSPENDS, TWICE, DIFFERS, ENDS = "hangs", "overspends", "chooses a pair
 
 def outcome(scenario: Mapping[str, Any], seed: int, folder: Path) -> str:
     """What becomes of one campaign."""
-    from interleaving import InterleavingExecutor
-    from support import HELPERS, load
-
     from campaign.api import Campaign
     from campaign.errors import OreloopError
     from campaign.replay import replay
 
-    campaign = Campaign(folder, load(HELPERS, seed=seed, mode="streaming", budget={"labels": LABELS}, **scenario))
-    executor = InterleavingExecutor(seed)
+    interleaving: Any = import_module("interleaving")
+    support: Any = import_module("support")
+    campaign = Campaign(folder, support.load(support.HELPERS, seed=seed, mode="streaming", budget={"labels": LABELS}, **scenario))
+    executor = interleaving.InterleavingExecutor(seed)
     with mock.patch("campaign.executors.make_executor", return_value=executor):
         try:
             campaign.run()
@@ -59,10 +59,9 @@ def child(seeds: int) -> None:
     """Rows of the checkout that is on the path."""
     import logging
 
-    from interleaving import SCENARIOS
-
     logging.disable(logging.CRITICAL)
-    for name, scenario in SCENARIOS.items():
+    scenarios: Any = import_module("interleaving")
+    for name, scenario in scenarios.SCENARIOS.items():
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as folder:
                 print(

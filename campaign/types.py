@@ -94,7 +94,7 @@ class Crystal:
         return hash(self.id)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Crystal.from_bytes, (self.to_bytes(compress=False),)
+        return _crystal_of, (self.to_bytes(compress=False),)
 
     @cached_property
     def id(self) -> str:
@@ -195,6 +195,11 @@ class Crystal:
         crystal = cls.__new__(cls)
         crystal._keep(floats[:9].reshape(3, 3), floats[9:].reshape(n, 3), numbers)
         return crystal
+
+
+def _crystal_of(data: bytes) -> Crystal:
+    """A function of the module: a method would be sent to workers with its code each time."""
+    return Crystal.from_bytes(data)
 
 
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+)")

@@ -28,6 +28,7 @@ Sameness = Literal["shape", "structure"]
 
 _WIDTHS = (1.2, 1.7)
 _SYMMETRY_PRECISION = 1e-4
+_CACHED_KEYS = 32_768
 _CACHED_GEOMETRIES = 128
 _CACHED_CELLS = 4096
 _VERSION, _SITES_BYTES = "2", 6
@@ -81,6 +82,7 @@ class Invariants:
     values: FloatArray
 
     @classmethod
+    @lru_cache(maxsize=_CACHED_KEYS)
     def of_key(cls, key: str) -> Invariants | None:
         """None where the key is empty, or of a ledger from before keys had neighbours."""
         formula, _, rest = key.partition(":")
