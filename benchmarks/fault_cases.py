@@ -459,7 +459,7 @@ FAULTS = (
     Fault("clock two hours back", _move_clock(-HOURS), (0,), changes=_limit(3.0), is_of_the_candidate=True),
     Fault("two drivers at once", _two_drivers, (4,), changes=_slow),
     Fault("disk full", _full_disk, (4,)),
-    Fault("disk full for the oracle, 3 s", _full_disk_of_the_oracle(3.0), (0, 3)),
+    Fault("disk full for the oracle, 3 s", _full_disk_of_the_oracle(3.0), (0,)),
     Fault("disk full for the oracle, all session", _full_disk_of_the_oracle(None), (3,)),
     Fault("folder moved away", _move_away, (4,)),
     Fault("folder deleted", _delete, (4,)),

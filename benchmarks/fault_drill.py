@@ -162,7 +162,6 @@ class Drill:
         self.temporary = self.folder / "t"
         self.temporary.mkdir()
         self.sessions: list[Session] = []
-        self.codes: list[int] = []
         self.fault: tuple[Session, float] | None = None
         self.at_risk = self.unrecoverable = 0
         self.was_broken_off = False
@@ -188,10 +187,10 @@ class Drill:
             own |= {"ORELOOP_FAULT_CLOCK": str(self.clock), "PYTHONPATH": str(self.clock.parent)}
         return os.environ | {"OMP_NUM_THREADS": "1"} | own
 
-    def start(self, *arguments: str, name: str = "") -> Session:
+    def start(self, *arguments: str) -> Session:
         """A command of the product; the campaign's run where none is named."""
         words = arguments or ("run", "small.yaml")
-        return self.start_python(["-m", "campaign.cli", *words], name or words[0])
+        return self.start_python(["-m", "campaign.cli", *words], words[0])
 
     def start_python(self, arguments: list[str], name: str) -> Session:
         session = Session(name, [sys.executable, *arguments], self.folder, self._environment)
@@ -200,7 +199,6 @@ class Drill:
 
     def end(self, session: Session) -> int:
         code = session.end(self.limit)
-        self.codes.append(code)
         if session.name == "run" and code not in ORDERLY:
             self.was_broken_off = True
         return code

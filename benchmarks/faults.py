@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.fault_cases import FAULTS, Fault, NotHereError
 from benchmarks.fault_drill import Drill, StuckError
-from benchmarks.record import RESULTS, Row, goal, restore, show, write
+from benchmarks.record import RESULTS, Row, commit, goal, restore, show, write
 from campaign.artifacts import write_whole
 from campaign.errors import OreloopError
 
@@ -42,7 +42,8 @@ def path_of(row: Row) -> Path:
 
 def measure(fault: Fault, executor: str, mode: str) -> Row:
     """One row; ``why_stuck`` and ``not_run`` tell why there is no more to it."""
-    row: Row = {"fault": fault.name, "executor": executor, "mode": mode, "not_run": "", "why_stuck": "", "cannot_be_read": ""}
+    row: Row = {"fault": fault.name, "executor": executor, "mode": mode, "commit": commit()}
+    row |= {"not_run": "", "why_stuck": "", "cannot_be_read": ""}
     drill = Drill(executor, mode, fault.changes)
     try:
         fault.make(drill)
