@@ -372,16 +372,48 @@ def export(
     source: ConfigOrFolder,
     target: Annotated[Path | None, typer.Option(help="Folder to write to; <campaign>/export by default.")] = None,
     formats: Annotated[str, typer.Option(help="Comma-separated: extxyz, cif, ase, parquet.")] = "extxyz,cif,ase,parquet",
+    bundle: Annotated[bool, typer.Option("--bundle", help="Write an evidence bundle, for `oreloop verify`, in place of these.")] = False,
 ) -> None:
-    """Write all labels with their units as extxyz, CIF, ASE database and parquet."""
+    """Write all labels with their units as extxyz, CIF, ASE database and parquet; or an evidence bundle."""
+    from campaign.bundle import write_bundle
     from campaign.export import export as write_export
 
     campaign = _view(source)
     reader = campaign.reader()
+    if bundle:
+        place = target or campaign.folder / "bundle"
+        fingerprint = write_bundle(campaign.loaded, reader.fold(), reader, place)
+        console.print(f"{place}\nfingerprint {fingerprint}")
+        reader.close()
+        return
     wanted = tuple(name.strip() for name in formats.split(",") if name.strip())
     for path in write_export(reader.fold(), reader, target or campaign.folder / "export", wanted, campaign.wanted):
         console.print(str(path))
     reader.close()
+
+
+@app.command()
+@command
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A folder that `oreloop export --bundle` wrote.")],
+    sample: Annotated[int, typer.Option(min=0, help="How many of the best labels are made again.")] = 5,
+    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest relative change (1), beside three times the stated noise.")] = 1e-3,
+    fingerprint: Annotated[str, typer.Option(help="The bundle's fingerprint, as published.")] = "",
+    run_code: Annotated[bool, typer.Option("--run-code", help="Run oracles whose code came with the bundle.")] = False,
+) -> None:
+    """Check an evidence bundle: files, tables against the history, and some of the best labels made again."""
+    from campaign.bundle import verify as checks
+
+    table = Table("check", "result", "what was found", title=str(bundle))
+    has_failed = False
+    for check in checks(bundle, sample=sample, seed=seed, tolerance=tolerance, fingerprint=fingerprint, runs_code=run_code):
+        colour = {"passed": "green", "failed": "bold red", "skipped": "yellow"}[check.status]
+        table.add_row(check.name, console.styled(check.status, colour), check.detail)
+        has_failed |= check.status == "failed"
+    console.print(table)
+    if has_failed:
+        raise typer.Exit(InputError.exit_code)
 
 
 @app.command()

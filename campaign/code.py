@@ -16,12 +16,15 @@ from campaign.seeds import content_hash
 
 def code_key(spec: PluginSpec) -> str:
     """A hash of the user's code behind ``module:Class``; empty for an installed plug-in, or where the module's source is not there."""
-    module, separator, _ = spec.use.partition(":")
-    if not separator:
-        return ""
-    home = Path(spec.module_folder) if spec.module_folder else None
-    found = _modules(module, home)
+    found = modules(spec)
     return content_hash({name: _text(path) for name, path in sorted(found.items())})[:32] if found else ""
+
+
+def modules(spec: PluginSpec) -> dict[str, Path]:
+    """By dotted name the files of the user's code behind ``module:Class``; none for an installed plug-in."""
+    module, separator, _ = spec.use.partition(":")
+    home = Path(spec.module_folder) if spec.module_folder else None
+    return _modules(module, home) if separator else {}
 
 
 def _modules(first: str, home: Path | None) -> dict[str, Path]:

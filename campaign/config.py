@@ -66,14 +66,18 @@ class LoadedConfig:
             wall_limit=oracle.wall_limit,
             start_limit=oracle.start_limit,
             sanity=oracle.sanity,
-            fidelity=self.parts.fidelities[oracle.label].key,
+            fidelity=self.fidelity_keys[oracle.label],
             seed=self.config.seed,
         )
 
     @property
     def has_user_modules(self) -> bool:
         """Whether a component is a class of the user's own, whose module must reach the workers."""
-        return any(":" in component.use for _, _, component in self._components())
+        return bool(self.user_components())
+
+    def user_components(self) -> list[PluginSpec]:
+        """The components that are classes of the user's own."""
+        return [self.spec(group, component) for group, _, component in self._components() if ":" in component.use]
 
     @property
     def code(self) -> dict[str, str]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from campaign import ranking, tables
 from campaign.artifacts import write_whole
 from campaign.errors import InputError
-from campaign.ledger import CampaignState, LedgerReader
+from campaign.ledger import CampaignState
 from campaign.ledger.leaders import Wanted
 from campaign.ledger.state import CandidateRecord, LabelRecord
 from campaign.text import cell, file_name
-from campaign.types import ENERGY_PER_ATOM, FORCES, STRESS
+from campaign.types import ENERGY_PER_ATOM, FORCES, STRESS, Crystal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +41,14 @@ _KEYS_OF_ASE = (
 FORMATS = ("extxyz", "cif", "ase", "parquet")
 
 
+class HasCrystals(Protocol):
+    """A ledger, or what a bundle holds of one."""
+
+    def crystals(self, identities: Sequence[str]) -> list[Crystal]: ...
+
+
 def export(
-    state: CampaignState, reader: LedgerReader, folder: Path, formats: tuple[str, ...] = FORMATS, wanted: Wanted | None = None
+    state: CampaignState, reader: HasCrystals, folder: Path, formats: tuple[str, ...] = FORMATS, wanted: Wanted | None = None
 ) -> list[Path]:
     """Write every label in each format and return the files; with what is ``wanted`` their ranking too.
 
