@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -20,23 +21,31 @@ from campaign import config as configs
 from campaign import imports, plugins, versions
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
-from campaign.errors import InputError, LedgerDamagedError, OreloopError, SurroundingsError
+from campaign.errors import CampaignLockedError, InputError, LedgerDamagedError, OreloopError, SurroundingsError
 from campaign.ledger import CampaignState, Ledger, LedgerReader
 from campaign.ledger import events as ev
 from campaign.ledger.engines import CONFIG_COPY, DATABASE, JOURNAL, remains
 from campaign.ledger.lock import LOCK, STOP_REQUEST
 from campaign.seeds import content_hash
-from campaign.types import Crystal, FailureKind, Objective
+from campaign.types import Crystal, Evaluation, Failure, FailureKind, Objective, Quantity
 
 if TYPE_CHECKING:
     import pandas as pd
+    from ase import Atoms
+    from pymatgen.core import Structure
 
+    from campaign.asking import OpenQuestion
     from campaign.ledger.leaders import Wanted
+    from campaign.ledger.state import LabelRecord
     from campaign.protocols import Tracker
+    from campaign.report.plots import Plots
+    from campaign.schema import CampaignConfig
 
 __all__ = ["CONFIG_COPY", "STOP_REQUEST", "Campaign", "StopRequests", "campaign_folder"]
 
 log = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS, _LOOK_SECONDS = 60.0, 0.05
 
 
 def campaign_folder(loaded: LoadedConfig, folder: Path | None = None) -> Path:
@@ -120,6 +129,17 @@ class Campaign:
         """The campaign of a YAML file, begun or not. Raises InputError for a bad config."""
         loaded = configs.read(Path(source))
         return cls(campaign_folder(loaded, Path(folder) if folder is not None else None), loaded)
+
+    @classmethod
+    def create(cls, folder: str | Path, config: Mapping[str, Any] | CampaignConfig | str | Path) -> Campaign:
+        """A campaign from Python, begun or not: its config as a mapping, a model, or the path of a YAML file.
+
+        Relative paths in a mapping or a model start at the working directory. Raises InputError for a bad config.
+        """
+        if isinstance(config, str | Path):
+            return cls.from_config(config, folder)
+        document = config if isinstance(config, Mapping) else config.model_dump(mode="json")
+        return cls(Path(folder), configs.validate(document, folder=Path.cwd(), source=Path("config")))
 
     @property
     def loaded(self) -> LoadedConfig:
@@ -210,10 +230,24 @@ class Campaign:
         Raises InputError for a config that may not change so, CampaignLockedError where another driver is at work,
         StoppedByFailuresError where every oracle is paused, SurroundingsError where disk, cluster or ledger fail.
         """
+        with self._session(accept_changes) as (ledger, tracker):
+            reason, is_final = self._loop(ledger, tracker, on_change)
+            ledger.append([ev.SessionEnded(reason=reason, is_final=is_final)])
+            return reason
+
+    @contextmanager
+    def _session(self, accept_changes: bool, *, patience: float = 0.0) -> Iterator[tuple[Ledger, Tracker]]:
+        """A session with the config as it stands: the ledger, with what is imported, and what tracks it.
+
+        ``patience``: how long another driver is waited for (s).
+        """
+        from campaign.roles import objective_oracle
+        from campaign.tracking import make_tracker
+
         plugins.check_installation()
         loaded = self._loaded = replace(self.loaded, recorded=None)
         parts = loaded.parts
-        ledger = self._open_ledger(loaded)
+        ledger = self._open_ledger(loaded, patience)
         tracker: Tracker | None = None
         has_begun = False
         try:
@@ -221,14 +255,9 @@ class Campaign:
             self._begin_session(ledger, {name: f.key for name, f in parts.fidelities.items()}, accept_changes)
             has_begun = True
             imports.take_in(loaded, ledger, found)
-            from campaign.roles import objective_oracle
-            from campaign.tracking import make_tracker
-
             tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded))
             tracker.start()
-            reason, is_final = self._loop(ledger, tracker, on_change)
-            ledger.append([ev.SessionEnded(reason=reason, is_final=is_final)])
-            return reason
+            yield ledger, tracker
         except OreloopError as error:
             if has_begun and not isinstance(error, SurroundingsError):
                 ledger.append([ev.SessionEnded(reason=error.message)])
@@ -239,6 +268,106 @@ class Campaign:
                     tracker.finish()
             finally:
                 ledger.close()
+
+    def ask(self, n: int = 1, *, accept_changes: bool = False) -> list[OpenQuestion]:
+        """Decide on ``n`` candidates more, whatever else is open, and return what is wanted of whom; nothing where the campaign is over.
+
+        Begins the campaign where it was not. Asked of several processes at once, each waits for its turn and gets questions of its own;
+        what a process that ended had asked for stays in ``pending``. Elements' reference crystals that the config wants come first.
+        Raises InputError for a config that may not change so, CampaignLockedError where a driver is at work for longer than a minute.
+        """
+        if n < 1:
+            raise InputError(f"expected a number of questions of at least 1, found {n}")
+        with self._session(accept_changes, patience=_PATIENCE_SECONDS) as (ledger, tracker):
+            from campaign.asking import WithoutWorkers, open_questions
+            from campaign.loop import Loop
+
+            before = set(ledger.state.pending)
+            over = Loop(self.loaded, ledger, WithoutWorkers(), on_change=tracker.update).ask(n)
+            ledger.append([ev.SessionEnded(reason=over or "asked", is_final=bool(over))])
+            if over:
+                log.info("nothing more is asked: %s", over)
+            return [item for item in open_questions(self.loaded, ledger.state, ledger) if (item.candidate, item.oracle) not in before]
+
+    def tell(
+        self, question: OpenQuestion | str, values: Mapping[str, Any], *, oracle: str | None = None, relaxed: Crystal | None = None
+    ) -> LabelRecord | Failure:
+        """Answer an open question, named by itself or its candidate's id. The answer is in the ledger when this returns.
+
+        ``values`` by quantity, in its unit or as ``name (unit)``; an Observation brings its noise. A value outside the oracle's sanity
+        window becomes a failure, which is returned. Raises InputError for a question that is not open and for values that do not answer it.
+        """
+        from campaign.asking import told
+
+        return self._answer(question, oracle, lambda quantities, crystal: told(quantities, values, relaxed, crystal))
+
+    def fail(
+        self, question: OpenQuestion | str, kind: FailureKind | str, message: str, *, oracle: str | None = None
+    ) -> LabelRecord | Failure:
+        """Say that an open question has no answer: models learn from it, and it is not asked again."""
+        from campaign.asking import failed
+
+        return self._answer(question, oracle, lambda quantities, crystal: failed(kind, message))
+
+    def _answer(
+        self, question: OpenQuestion | str, oracle: str | None, given: Callable[[Sequence[Quantity], Crystal], Evaluation]
+    ) -> LabelRecord | Failure:
+        from campaign.asking import pair_of, record
+
+        named = (question, oracle) if isinstance(question, str) else (question.candidate, question.oracle)
+        with closing(self._open_ledger(self.loaded, _PATIENCE_SECONDS)) as ledger:
+            pair = pair_of(ledger.state, *named)
+            answer = given(self.loaded.measured[pair[1]], ledger.crystal(pair[0]))
+            return record(self.loaded, ledger, [(pair, answer)])[0]
+
+    def tell_table(self, path: str | Path) -> list[LabelRecord | Failure]:
+        """Answers from a CSV: id, oracle where there are several, a column for each quantity (``name (unit)``), failure (a reason).
+
+        Rows without values are no answers yet. Raises InputError with all that is wrong; then none is taken in.
+        """
+        from campaign.asking import read_answers, record
+
+        with closing(self._open_ledger(self.loaded, _PATIENCE_SECONDS)) as ledger:
+            return record(self.loaded, ledger, read_answers(self.loaded, ledger.state, ledger, Path(path)))
+
+    def suggest(self, n: int = 1) -> list[OpenQuestion]:
+        """What ``ask`` would give now; nothing is recorded, and the next ``ask`` decides anew, of the same."""
+        from campaign.asking import suggested
+
+        return suggested(self, n)
+
+    @property
+    def pending(self) -> list[OpenQuestion]:
+        """All questions that are open, the oldest first."""
+        from campaign.asking import open_questions
+
+        with closing(self.reader()) as reader:
+            return open_questions(self.loaded, reader.fold(), reader)
+
+    def predict(self, structures: Sequence[Crystal | Structure | Atoms]) -> pd.DataFrame:
+        """What the model of all labels expects of crystals: formula, mean and standard deviation of each modelled quantity.
+
+        Raises InputError where there are too few labels for a model.
+        """
+        from campaign.predicting import predict
+
+        with closing(self.reader()) as reader:
+            return predict(self.loaded, reader, structures)
+
+    def explain(self, candidate: str) -> list[tuple[str, str]]:
+        """The whole story of one candidate, by its id or first digits, as (heading, line)."""
+        from campaign.explain import resolve, story
+
+        with closing(self.reader()) as reader:
+            state = reader.fold()
+            return list(story(state, reader, resolve(state, candidate)))
+
+    @property
+    def plot(self) -> Plots:
+        """Figures of the campaign as it stands, such as ``campaign.plot.best_so_far()``."""
+        from campaign.report.plots import Plots
+
+        return Plots(self)
 
     def retry(self, candidates: Sequence[str] = (), kind: str | None = None) -> list[ev.RetriedRow]:
         """Give another chance to what was given up: all of it, the candidates named, or what failed in one way; at the next run.
@@ -263,13 +392,21 @@ class Campaign:
                 ledger.append([ev.Retried(reason="asked for", rows=tuple(rows))])
             return rows
 
-    def _open_ledger(self, loaded: LoadedConfig) -> Ledger:
+    def _open_ledger(self, loaded: LoadedConfig, patience: float = 0.0) -> Ledger:
+        """``patience``: how long another driver is waited for (s)."""
         is_new = not (self.folder / DATABASE).exists() and not (self.folder.is_dir() and remains(self.folder))
         if is_new and self.folder.exists() and not (self.folder / CONFIG_COPY).exists():
             known = {LOCK, JOURNAL}
             if not self.folder.is_dir() or any(item.name not in known for item in self.folder.iterdir()):
                 raise InputError(f"{self.folder} is not empty and holds no campaign", hint="name another folder with --folder")
-        return Ledger(self.folder, loaded.config.ledger.url)
+        until = time.monotonic() + patience
+        while True:
+            try:
+                return Ledger(self.folder, loaded.config.ledger.url)
+            except CampaignLockedError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_LOOK_SECONDS)
 
     def _begin_session(self, ledger: Ledger, fidelities: dict[str, str], accept_changes: bool) -> None:
         loaded, state = self.loaded, ledger.state

@@ -293,6 +293,48 @@ def stop(source: ConfigOrFolder) -> None:
 
 @app.command()
 @command
+def ask(
+    source: ConfigOrFolder,
+    n: Annotated[int, typer.Argument(min=0, help="How many candidates more; 0 shows what is open.")] = 1,
+    to: Annotated[Path | None, typer.Option(help="Folder for questions.csv and CIF files; <campaign>/questions by default.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Campaign folder; campaigns/<name> here by default.")] = None,
+    accept_changes: Annotated[bool, typer.Option("--accept-changes", help="Use changed settings from now on.")] = False,
+) -> None:
+    """Decide who is to be labelled next, for labels that are made by hand or elsewhere; answer with `oreloop tell`."""
+    from campaign.asking import write_questions
+
+    campaign = _campaign(source, folder)
+    new = {(item.candidate, item.oracle) for item in (campaign.ask(n, accept_changes=accept_changes) if n else ())}
+    questions = campaign.pending
+    table = Table("formula", "oracle", "expected", "candidate", "", title=f"{len(questions)} open, {len(new)} of them new")
+    for item in questions:
+        expected = "" if item.mean is None else f"{item.mean:.4g} +- {item.deviation or 0:.2g}"
+        table.add_row(item.formula, item.oracle, expected, item.candidate, "new" if (item.candidate, item.oracle) in new else "")
+    console.print(table)
+    path = write_questions(questions, to or campaign.folder / "questions")
+    console.print(f"crystals and a table to fill in: {path}\nthen: oreloop tell {campaign.folder} {path}")
+
+
+@app.command()
+@command
+def tell(
+    source: ConfigOrFolder,
+    answers: Annotated[Path, typer.Argument(help="CSV: id, a column for each quantity such as `hardness (GPa)`, or failure.")],
+    folder: Annotated[Path | None, typer.Option(help="Campaign folder; campaigns/<name> here by default.")] = None,
+) -> None:
+    """Take answers to open questions from a table; rows without values stay open. With an error in any row none is taken in."""
+    from campaign.types import Failure
+
+    campaign = _campaign(source, folder)
+    told = campaign.tell_table(answers)
+    failed = [item for item in told if isinstance(item, Failure)]
+    for item in failed:
+        console.print(f"failed: {item.kind}: {item.message}")
+    console.print(f"{len(told) - len(failed)} labels and {len(failed)} failures recorded; {len(campaign.pending)} questions are open")
+
+
+@app.command()
+@command
 def retry(
     source: ConfigOrFolder,
     candidates: Annotated[list[str] | None, typer.Argument(help="Ids, or their first digits; all that was given up by default.")] = None,

@@ -187,7 +187,7 @@ class Dispatcher:
         for name, pairs in self._waiting.items():
             free = 0 if name in held_up or name in self.state.paused or not pairs else self.executor.free_workers(name)
             while pairs and free:
-                job = self._job(pairs[0])
+                job = self.job(pairs[0])
                 if job.alone:
                     self._submit_alone(job)
                     return
@@ -208,7 +208,8 @@ class Dispatcher:
             del self._delayed[pair]
             self.add([pair])
 
-    def _job(self, pair: Pair) -> EvaluationJob:
+    def job(self, pair: Pair) -> EvaluationJob:
+        """The next attempt at a pending label."""
         candidate, oracle = pair
         last = self.state.last_failure.get(pair)
         return evaluation_job(
@@ -243,13 +244,14 @@ class Dispatcher:
             return
         labels = [item for item in finished if not item.job.key.startswith(_SENTINEL)]
         if labels:
-            self._record(labels)
+            self.record(labels)
         for item in finished:
             if item.job.key.startswith(_SENTINEL):
                 self._record_sentinel(item)
         self._on_change()
 
-    def _record(self, finished: Sequence[FinishedJob]) -> None:
+    def record(self, finished: Sequence[FinishedJob]) -> None:
+        """What came of jobs, with the end of the rounds that they were the last of."""
         events: list[ev.Labelled | ev.Failed] = []
         blobs: dict[str, bytes] = {}
         policy = self.config.failure_policy

@@ -117,6 +117,21 @@ class Loop:
                 work.refuse_to_wait()
             work.collect(self._handle)
 
+    def ask(self, n: int) -> str:
+        """Decide on ``n`` candidates more while nobody labels, whatever is under way; returns why not, where the campaign is over.
+
+        A round that was begun and not decided is decided in place of a new one.
+        """
+        over = budget.stop_reason(self.state, self.config, self.objective_oracle)
+        if not over:
+            self.dispatcher.give_up_removed_oracles()
+            self.dispatcher.retry_references()
+            self._request_references()
+            for handle in self._round(n):
+                while not handle.is_done():
+                    self.executor.wait(0.2, handle)
+        return over
+
     def _refuse_without_labels(self, over: str, labelled: int, failed: int) -> None:
         """Raises StoppedByFailuresError where this session, which began with so many labels and failures, only failed."""
         failures = [event for _, _, event in self.state.failures]
@@ -172,11 +187,11 @@ class Loop:
                 self._cycle_seconds = time.monotonic() - self._cycle_began
                 self._on_change()
 
-    def _round(self) -> Step:
+    def _round(self, asked: int | None = None) -> Step:
         """The steps of the round that the ledger has begun and not decided, or of the next one. Yields what must be waited for."""
         state = self.state
         if not state.rounds or state.rounds[-1].decided is not None:
-            self.ledger.append([ev.RoundStarted(round=len(state.rounds), key=f"round/{len(state.rounds)}/started")])
+            self.ledger.append([ev.RoundStarted(round=len(state.rounds), key=f"round/{len(state.rounds)}/started", asked=asked)])
             if self.config.sentinels is not None and state.rounds[-1].index % self.config.sentinels.every == 0 and len(state.rounds) > 1:
                 self.dispatcher.schedule_sentinels(f"round {state.rounds[-1].index}")
         record = state.rounds[-1]
@@ -193,9 +208,9 @@ class Loop:
 
         fitted = (yield from self._fit(record, data)) if fit.is_due(self.config, datasets) else None
         batches: list[Handle] = []
-        asked = shares.counts(known, self.config, self.search_oracle, record.sequence)
+        counts = shares.counts(known, self.config, self.search_oracle, record.sequence)
         for generator in self.config.generators:
-            handle = yield from self._propose(record, generator, asked[generator.label], searched, fitted, pending)
+            handle = yield from self._propose(record, generator, counts[generator.label], searched, fitted, pending)
             batches.append(handle)
         yield from self._screen(record, batches)
         yield from self._decide(record, datasets, data, fitted)

@@ -19,7 +19,7 @@ from campaign.errors import InputError, SurroundingsError
 from campaign.protocols import HasFidelity, Oracle, PluginSpec
 from campaign.types import Fidelity
 
-PACKAGES = ("campaign", "surrogates", "generators", "oracles")
+PACKAGES = ("oreloop", "campaign", "surrogates", "generators", "oracles")
 _HARMLESS = frozenset({"__init__", "conftest", "docs", "examples", "setup", "test", "tests"})
 """Names that folders of code have beside the modules that are imported from them."""
 

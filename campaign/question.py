@@ -88,7 +88,8 @@ def question(loaded: LoadedConfig, state: CampaignState, record: RoundRecord, da
     limit = None if left is None else left - len(ruled)
 
     first = record.index == 0 or chooses_levels(config)
-    n = acquisition.initial_labels if way in _WITHOUT_A_MODEL and first else acquisition.batch_size
+    usual = acquisition.initial_labels if way in _WITHOUT_A_MODEL and first else acquisition.batch_size
+    n = usual if record.asked is None else record.asked
     asked = Question(
         round=record.index,
         as_of=state.sequence,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import inspect
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -13,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
+import oreloop
 from campaign.backtest.config import BacktestConfig
 from campaign.cli import app
 from campaign.schema import CampaignConfig
@@ -111,8 +114,53 @@ def commands_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def python_page() -> str:
+    parts = ["# Every name of `import oreloop`"]
+    for name in (name for name in oreloop.__all__ if not name.startswith("_")):
+        found = getattr(oreloop, name)
+        parts.append(f"## `{name}{_call(found)}`\n\n{inspect.getdoc(found) or ''}")
+        if inspect.isclass(found):
+            parts += [f"### `{name}.{member}{_call(value)}`\n\n{inspect.getdoc(value)}" for member, value in _members(found)]
+    return "\n\n".join(parts).replace("``", "`") + "\n"
+
+
+def _call(found: Any) -> str:
+    """The signature without types, as they are long; empty where there is none to be called."""
+    if isinstance(found, property) or not callable(found) or getattr(found, "_is_protocol", False) or _is_enum(found):
+        return ""
+    try:
+        parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in inspect.signature(found).parameters.values()]
+    except ValueError:
+        return ""
+    kept = [parameter for parameter in parameters if parameter.name != "self"]
+    return str(inspect.Signature([_shown(parameter) for parameter in kept]))
+
+
+def _shown(parameter: inspect.Parameter) -> inspect.Parameter:
+    is_long = "object at" in repr(parameter.default) or "<factory>" in repr(parameter.default)
+    return parameter.replace(default=Ellipsis) if is_long else parameter
+
+
+def _is_enum(found: Any) -> bool:
+    return inspect.isclass(found) and issubclass(found, enum.Enum)
+
+
+def _members(found: type) -> Iterator[tuple[str, Any]]:
+    """Methods and properties of its own that are told of."""
+    for name, value in vars(found).items():
+        inner = getattr(value, "__func__", value)
+        if not name.startswith("_") and (callable(inner) or isinstance(value, property)) and inspect.getdoc(value):
+            yield name, value if isinstance(value, property) else inner
+
+
 def pages() -> dict[str, str]:
-    return {"config.md": config_page(), "studies.md": studies_page(), "plugins.md": plugins_page(), "commands.md": commands_page()}
+    return {
+        "config.md": config_page(),
+        "studies.md": studies_page(),
+        "plugins.md": plugins_page(),
+        "commands.md": commands_page(),
+        "python.md": python_page(),
+    }
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from campaign.errors import InputError
+from campaign.errors import InputError, SurroundingsError
 from campaign.reading.tables import Column, Measure, Problems, Table, found_in, is_gap, measure, read_table, text_of
 from campaign.types import Crystal, Evaluation, FailureKind, Fidelity, Observation, Quantity
 
@@ -36,7 +36,9 @@ QUESTIONS, ANSWERS, PROBLEMS = "questions.csv", "answers.csv", "problems.txt"
 class AskTellConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    folder: Path = Field(description="Folder for questions and answers, seen by the workers.")
+    folder: Path | None = Field(
+        None, description="Folder for questions and answers, seen by the workers; without it `oreloop ask` and `tell` are used alone."
+    )
     quantities: dict[str, str] = Field(min_length=1, description="Name of each quantity and its unit.")
     level: str = Field("experiment", description="Name of the level of theory or of the experiment.")
     poll_seconds: float = Field(1.0, gt=0, description="Time between two looks at the answers (s).")
@@ -63,11 +65,21 @@ class AskTell:
     def fidelity(self) -> Fidelity:
         return Fidelity(self.config.level, {"quantities": self.config.quantities})
 
+    @property
+    def folder(self) -> Path:
+        """Raises SurroundingsError where the config names none."""
+        if self.config.folder is None:
+            raise SurroundingsError(
+                "ask_tell has no folder to write its questions to",
+                hint="use `oreloop ask` and `oreloop tell` (Campaign.ask and tell) in place of `oreloop run`, or name a folder",
+            )
+        return self.config.folder
+
     def evaluate(self, crystal: Crystal) -> Evaluation:
-        self.config.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         seen: object = None
         while True:
-            now = [_stamp(self.config.folder / name) for name in (QUESTIONS, ANSWERS)]
+            now = [_stamp(self.folder / name) for name in (QUESTIONS, ANSWERS)]
             if seen is None or now != seen:
                 seen = now
                 answers = self.answers(crystal)
@@ -85,7 +97,7 @@ class AskTell:
         """
         found = Answers()
         for name in (QUESTIONS, ANSWERS):
-            path = self.config.folder / name
+            path = self.folder / name
             try:
                 if name == QUESTIONS:
                     self._ask(crystal)
@@ -101,7 +113,7 @@ class AskTell:
         where = str(table.path)
         key = found_in("id", table.header, where)
         measures = {q.name: measure(q.name, q, Column(q.name), table.header, where) for q in self.quantities}
-        asked = {path.stem for path in self.config.folder.glob("*.cif")}
+        asked = {path.stem for path in self.folder.glob("*.cif")}
         for row in table:
             place, identity = f"{where}, row {row.number}", row.cells[key].strip()
             failure = row.cells.get("failure", "").strip()
@@ -127,13 +139,13 @@ class AskTell:
         if text == self._told:
             return
         self._told = text
-        _write_whole(self.config.folder / PROBLEMS, f"{text}\n" if text else "")
+        _write_whole(self.folder / PROBLEMS, f"{text}\n" if text else "")
         for problem in problems:
             log.warning("ask_tell, a question stays open: %s", problem)
 
     def _ask(self, crystal: Crystal) -> None:
         """Raises InputError where the questions that stand there cannot be read."""
-        folder = self.config.folder
+        folder = self.folder
         cif, path = folder / f"{crystal.id}.cif", folder / QUESTIONS
         with _locked(folder):
             if not cif.exists():

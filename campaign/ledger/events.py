@@ -102,9 +102,13 @@ class Imported(Event, frozen=True, kw_only=True):
 
 
 class RoundStarted(Event, frozen=True, kw_only=True):
-    """A round begins; it sees the labels that stand in the ledger before this event and no later one."""
+    """A round begins; it sees the labels that stand in the ledger before this event and no later one.
+
+    ``asked``: how many candidates somebody asked it for, in place of the config's batch size.
+    """
 
     round: int
+    asked: int | None = None
 
 
 class Trained(Event, frozen=True, kw_only=True):

@@ -61,6 +61,7 @@ class RoundRecord:
     proposed: list[ev.Proposed] = field(default_factory=list)
     judged: ev.Judged | None = None
     decided: ev.Decided | None = None
+    asked: int | None = None
 
 
 COMMITTEE = "committee"
@@ -244,7 +245,7 @@ class CampaignState:
 
     @_apply.register
     def _(self, event: ev.RoundStarted) -> None:
-        self.rounds.append(RoundRecord(event.round, self.sequence, self.time))
+        self.rounds.append(RoundRecord(event.round, self.sequence, self.time, asked=event.asked))
         self.open_rounds[event.round] = self.rounds[-1]
 
     @_apply.register
