@@ -1,6 +1,7 @@
 # make demo       set up and run the quick-start campaign
 # make dft        add GPAW to the environment (needs a C++ compiler, about half a minute)
 # make test       set up where needed, check style and types, run the tests
+# make quick      style, types and the tests that need no engine, Ray or server: under two minutes
 # make test-all   the slow tests too
 # make benchmarks run every benchmark (each saves its results below benchmarks/results)
 PYTHON ?= python3
@@ -11,7 +12,11 @@ DEMO := configs/nifecr_quickstart.yaml
 
 DFT := $(VENV)/.dft-ready
 
-.PHONY: setup dft demo test test-all lint benchmarks clean
+QUICK := tests/architecture tests/reading tests/crystals tests/campaign/test_types.py tests/campaign/test_crystal.py \
+	tests/campaign/test_seeds.py tests/campaign/test_config.py tests/campaign/test_config_checks.py tests/campaign/test_code.py \
+	tests/campaign/test_ranking.py tests/campaign/test_journal.py tests/campaign/test_borders.py tests/campaign/test_shown.py
+
+.PHONY: setup dft demo quick unit test test-all lint benchmarks clean
 
 setup: $(READY)
 
@@ -39,6 +44,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+quick: lint unit
+
+unit:
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile $(QUICK)
 
 test: lint
 	$(MAKE) dft || echo "the tests of density functional theory will be skipped" >&2
