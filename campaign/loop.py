@@ -8,6 +8,7 @@ worker), and they go on meanwhile.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -33,6 +34,7 @@ from campaign.types import Candidate
 
 _WAITING_PER_WORKER = 2
 _HEADROOM, _FIRST_CYCLE_SECONDS = 1.3, 1.5
+_LARGEST_BATCH, _LARGEST_PER_WORKER = 4, 8
 
 Step = Generator[Handle, None, None]
 
@@ -111,7 +113,7 @@ class Loop:
             work.check_paused(self.search_oracle)
             work.check_references()
             if self._cycle is None and self._may_begin_round():
-                self._cycle = self._round()
+                self._cycle = self._round(self._batch())
             self._advance_cycle()
             if not (work.is_working or work.is_due or self._cycle or self.is_over() or self._may_begin_round()):
                 work.refuse_to_wait()
@@ -169,11 +171,30 @@ class Loop:
 
     def _low_water(self) -> float:
         """Waiting candidates below which a round begins: two a worker, or what the workers label while a round decides."""
-        workers = self.oracle_configs[self.search_oracle].workers
+        return max(_WAITING_PER_WORKER * self._n_workers, min(self._labels_meanwhile(), self._largest_batch))
+
+    @property
+    def _n_workers(self) -> int:
+        return self.oracle_configs[self.search_oracle].workers
+
+    @property
+    def _largest_batch(self) -> int:
+        """What a round that is outrun by the workers may choose."""
+        return max(_LARGEST_BATCH * self.config.acquisition.batch_size, _LARGEST_PER_WORKER * self._n_workers)
+
+    def _labels_meanwhile(self) -> float:
+        """How many candidates the workers label while a round decides."""
         n_labels = self.state.n_labels[self.search_oracle]
         per_label = self.state.busy_seconds[self.search_oracle] / n_labels if n_labels else float("inf")
-        meanwhile = _HEADROOM * self._cycle_seconds * workers / max(per_label, 1e-3)
-        return max(_WAITING_PER_WORKER * workers, min(meanwhile, self.config.acquisition.batch_size))
+        return _HEADROOM * self._cycle_seconds * self._n_workers / max(per_label, 1e-3)
+
+    def _batch(self) -> int | None:
+        """Candidates that the next round chooses, where the workers label more than a batch while it decides; None for a batch."""
+        acquisition = self.config.acquisition
+        if self.config.mode == "rounds" or len(self.state.own) < acquisition.initial_labels:
+            return None
+        wanted = min(math.ceil(self._labels_meanwhile()), self._largest_batch)
+        return wanted if wanted > acquisition.batch_size else None
 
     def _advance_cycle(self) -> None:
         """Run the round's steps as far as their computations are done."""
