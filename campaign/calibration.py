@@ -15,6 +15,7 @@ from scipy.special import ndtri
 from campaign.ledger import CampaignState
 from campaign.ledger.state import RoundRecord
 from campaign.schema import CampaignConfig
+from campaign.stability import modelled_quantity
 from campaign.types import FloatArray, Objective
 
 _LEVELS = (50, 90, 95)
@@ -47,8 +48,9 @@ def predictions(record: RoundRecord, state: CampaignState, objective: Objective,
             continue
         if label is None or choice.mean is None or choice.deviation is None:
             continue
-        if objective.quantity in label.values:
-            value = label.values[objective.quantity]
+        quantity = modelled_quantity(objective.quantity)
+        if quantity in label.values:
+            value = label.values[quantity]
             found.append(Prediction(record.index, choice.candidate, choice.mean, choice.deviation, value))
     return found
 

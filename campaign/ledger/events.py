@@ -170,6 +170,8 @@ class Screened(Event, frozen=True, kw_only=True):
 
 
 CLIMBING = ("gate", "audit")
+REFERENCE, PHASE, KNOWN_PHASE = "reference", "phase", "known phase"
+"""Purposes of what is labelled outside of rounds: what energies of formation and above the hull are measured against."""
 EXPLORATION = "exploration"
 
 
@@ -177,7 +179,7 @@ class ChoiceRow(Row, frozen=True):
     """A chosen candidate with its score and the model's mean and standard deviation, where a model was asked.
 
     ``reason`` tells why it climbs to a dearer level, ``gate`` (score: its label below) or ``audit``, or that it was drawn at random for
-    ``exploration``; empty where acquisition chose it.
+    ``exploration``; empty where acquisition chose it. ``stable``: how likely it was to lie on the hull at the highest level.
     """
 
     candidate: str
@@ -186,6 +188,7 @@ class ChoiceRow(Row, frozen=True):
     mean: float | None = None
     deviation: float | None = None
     reason: str = ""
+    stable: float | None = None
 
 
 class Decided(Event, frozen=True, kw_only=True):
