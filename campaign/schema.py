@@ -328,7 +328,7 @@ class PhasesConfig(Frame):
     optimade: str | None = Field(None, description="Base URL of an OPTIMADE provider; asked once, in the first session.")
     filter: str | None = Field(None, description="OPTIMADE filter; by default all structures of the space's elements alone.")
     most: int = Field(1000, ge=1, description="Most structures taken from the provider.")
-    most_atoms: int = Field(60, ge=1, description="Atoms of the largest primitive cell that is labelled.")
+    most_atoms: int = Field(60, ge=1, description="Atoms of the largest cell that is labelled.")
     known: bool = Field(True, description="Known phases are no finds: they compete, and rank nowhere.")
     oracles: tuple[str, ...] | None = Field(None, description="Oracles that label them; all that measure energies by default.")
 

@@ -218,13 +218,16 @@ class Decided(Event, frozen=True, kw_only=True):
 
 
 class RequestRow(Row, frozen=True):
+    """``name``: what the crystal's source calls it."""
+
     candidate: str
     equivalence: str
     oracle: str
+    name: str = ""
 
 
 class Requested(Event, frozen=True, kw_only=True):
-    """Labels wanted outside of a round's selection: the elements' crystals, to which formation energies refer."""
+    """Labels wanted outside of a round's selection: the elements' crystals, to which formation energies refer, and competing phases."""
 
     purpose: str
     rows: tuple[RequestRow, ...]

@@ -304,6 +304,7 @@ class CampaignState:
         for row in event.rows:
             record = self._candidate(row.candidate, row.equivalence)
             record.source = record.source or event.purpose
+            record.name = record.name or row.name
             pair = row.candidate, row.oracle
             self.requested[pair] = event.purpose
             if pair not in self.labels and pair not in self.pending:
