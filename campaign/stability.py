@@ -23,14 +23,9 @@ def modelled_quantity(quantity: str) -> str:
 
 @dataclass(frozen=True)
 class Diagram:
-    """Labelled phases on the diagram of some elements.
-
-    ``kinds`` (k,): their atomic numbers. ``fractions`` (n, k) and ``formation`` (n,) are of labelled phases, then of each element alone.
-    """
+    """The hull of labelled phases of some elements. ``kinds`` (k,): their atomic numbers."""
 
     kinds: NDArray[np.uint8]
-    fractions: FloatArray
-    formation: FloatArray
     hull: LowerHull
 
     @classmethod
@@ -38,15 +33,16 @@ class Diagram:
         """Of all labels with formation energies; elements alone lie at zero, as formation energies count from them."""
         candidates, formation = dataset.of(FORMATION_ENERGY.name)
         kinds = np.unique(np.concatenate([candidate.crystal.numbers for candidate in candidates]))
-        return cls._of(kinds, fractions_of(candidates, kinds), formation)
+        return cls.of_phases(kinds, fractions_of(candidates, kinds), formation)
 
     @classmethod
-    def _of(cls, kinds: NDArray[np.uint8], fractions: FloatArray, formation: FloatArray) -> Diagram:
+    def of_phases(cls, kinds: NDArray[np.uint8], fractions: FloatArray, formation: FloatArray) -> Diagram:
+        """Of phases (n, k) with formation energies (n,) beside the elements."""
         from campaign.crystals.hull import lower_hull
 
         ends = np.eye(len(kinds))
         fractions, formation = np.vstack([fractions, ends]), np.append(formation, np.zeros(len(kinds)))
-        return cls(kinds, fractions, formation, lower_hull(fractions, formation))
+        return cls(kinds, lower_hull(fractions, formation))
 
     def fractions_of(self, candidates: Sequence[Candidate]) -> FloatArray:
         return fractions_of(candidates, self.kinds)

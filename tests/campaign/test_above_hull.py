@@ -158,3 +158,42 @@ def test_as_a_constraint_it_bounds_what_is_modelled(small: Callable[..., Campaig
 def test_what_cannot_be_wanted_of_the_hull_is_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         load(tmp_path, **{**STABLE, **changes})
+
+
+def test_over_levels_candidate_and_level_are_chosen_by_the_hull_per_cost(small: Callable[..., Campaign]) -> None:
+    changes: dict[str, Any] = {
+        "surrogate": {"use": "multi_task_gp"},
+        "oracles": [{"use": "lennard_jones", "name": "cheap"}, {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.12}}],
+        "fidelities": {"mode": "acquisition", "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 3.0}]},
+        "acquisition": {"use": "hull", "initial_labels": 8, "batch_size": 4},
+    }
+    campaign = small(**(STABLE | changes))
+    campaign.run()
+    state = campaign.state()
+    decided = [record.decided for record in state.rounds if record.decided is not None and record.decided.acquisition == "hull_per_cost"]
+    assert decided
+    assert all(choice.stable is not None for one in decided for choice in one.choices)
+    for oracle in ("cheap", "dear"):
+        now = {label.candidate: label.values[ABOVE] for label in state.labels.values() if label.oracle == oracle}
+        assert now == pytest.approx(by_pymatgen(state, oracle), abs=1e-8), "a hull for each level"
+    assert_replayed(campaign)
+
+
+def test_a_gate_lets_climb_what_lies_near_the_hull_of_its_level(small: Callable[..., Campaign]) -> None:
+    changes: dict[str, Any] = {
+        "surrogate": None,
+        "objective": {"quantity": "energy_per_atom", "direction": "maximize"},
+        "oracles": [{"use": "lennard_jones", "name": "cheap"}, {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.12}}],
+        "fidelities": {"levels": [{"oracle": "cheap"}, {"oracle": "dear", "gate": {"quantity": ABOVE, "threshold": 0.02}}]},
+        "acquisition": {"use": "random", "initial_labels": 8, "batch_size": 8},
+        "budget": {"labels": None, "rounds": 3},
+    }
+    campaign = small(**(STABLE | changes))
+    campaign.run()
+    state = campaign.state()
+    climbed = [
+        choice for record in state.rounds if record.decided is not None for choice in record.decided.choices if choice.reason == "gate"
+    ]
+    assert climbed
+    assert all(choice.score is not None and choice.score <= 0.02 for choice in climbed)
+    assert not {choice.candidate for choice in climbed} & {label.candidate for label in state.labels.values() if label.purpose}

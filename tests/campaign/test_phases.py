@@ -104,7 +104,7 @@ def test_a_label_of_the_cache_outside_the_window_is_not_believed(small: Callable
     small("first", **STABLE, phases={"path": str(known)}).run()
     for path in cache.rglob("*.json"):
         document = json.loads(path.read_bytes())
-        document["observations"][0]["value"] = -1e6
+        document["observations"][0][1] = -1e6
         path.write_text(json.dumps(document))
     second = small(
         "second", **STABLE, phases={"path": str(known)}, oracles=[{"use": "lennard_jones", "sanity": {"energy_per_atom": [-99, 99]}}]
