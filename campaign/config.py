@@ -417,7 +417,7 @@ def _of_quantities(config: CampaignConfig, parts: Parts) -> Iterator[Problem]:
             yield Problem(location, f"no oracle measures {quantity!r}", hint, also=("oracles",))
 
 
-_FREE = frozenset({"budget", "stopping", "executor", "tracking", "failure_policy", "ledger"})
+_FREE = frozenset({"budget", "stopping", "executor", "tracking", "failure_policy", "ledger", "known"})
 _FREE_OF_ORACLE = frozenset({"workers", "cpus", "gpus", "memory", "wall_limit", "start_limit"})
 _REFUSED = frozenset({"name", "seed", "objective", "further_objectives"})
 

@@ -320,6 +320,13 @@ class ReferencesConfig(Frame):
     oracles: tuple[str, ...] | None = Field(None, description="Oracles that label them; all that measure energies by default.")
 
 
+class KnownConfig(Frame):
+    """Crystals that are known elsewhere: structure files, a folder of them, or a CSV with a CIF column."""
+
+    path: str = Field(description="File or folder; relative paths start at the config's folder.")
+    structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
+
+
 class PhasesConfig(Frame):
     """Competing phases: crystals that the campaign's own oracles label before all others, so that the hull holds them."""
 
@@ -451,6 +458,7 @@ class CampaignConfig(Frame):
     oracles: tuple[OracleConfig, ...] = Field(min_length=1)
     fidelities: FidelitiesConfig | None = None
     references: ReferencesConfig | None = None
+    known: KnownConfig | None = Field(None, description="A table of known crystals, for the report: what matches none of them is novel.")
     phases: PhasesConfig | None = None
     sentinels: SentinelsConfig | None = None
     failure_policy: FailurePolicyConfig = FailurePolicyConfig()

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from campaign import __version__, calibration, ladder, metrics, ranking, shares
+from campaign import __version__, calibration, finds, ladder, metrics, ranking, shares
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState, LedgerReader
@@ -101,6 +101,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         pictures=pictures,
         generators=_generators(state, loaded, oracle),
         contributions=brought,
+        stable=finds.section(loaded, state, reader) if objective.quantity == ENERGY_ABOVE_HULL.name and found else None,
         view=html(structures.view(shown)),
         losses=_losses(state),
         failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
