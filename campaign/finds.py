@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHOWN, _MOST = 20, 200
+_NOT_COMPARED = "Not compared with a table of the known (known: in the config)."
 
 
 def found_of(
@@ -86,11 +87,7 @@ def section(loaded: LoadedConfig, state: CampaignState, reader: LedgerReader) ->
     except InputError as error:
         log.warning("the report lacks what is stable: %s", error.message)
         return None
-    beside = (
-        f"Novel: no copy of a crystal in {known.path}."
-        if known is not None
-        else "Not compared with a table of the known (known: in the config)."
-    )
+    beside = f"Novel: no copy of a crystal in {known.path}." if known is not None else _NOT_COMPARED
     terms = (
         f"Stable: at most {tolerance:g} eV/atom above the hull of this campaign's own labels of {objective_oracle(loaded)}, as they stand. "
         f"Unique: no copy of a crystal labelled before. {beside}"
