@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from campaign import config as configs
-from campaign import imports, plugins, versions
+from campaign import imports, phases, plugins, versions
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
 from campaign.errors import CampaignLockedError, InputError, LedgerDamagedError, OreloopError, SurroundingsError
@@ -252,9 +252,11 @@ class Campaign:
         has_begun = False
         try:
             found = imports.compare(loaded, ledger.state, accepted=accept_changes)
+            competing = phases.wanted(loaded, ledger.state)
             self._begin_session(ledger, {name: f.key for name, f in parts.fidelities.items()}, accept_changes)
             has_begun = True
             imports.take_in(loaded, ledger, found)
+            phases.request(loaded, ledger, competing)
             tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded))
             tracker.start()
             yield ledger, tracker

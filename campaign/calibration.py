@@ -15,7 +15,8 @@ from scipy.special import ndtri
 from campaign.ledger import CampaignState
 from campaign.ledger.state import RoundRecord
 from campaign.schema import CampaignConfig
-from campaign.types import FloatArray, Objective
+from campaign.stability import modelled_quantity
+from campaign.types import ENERGY_ABOVE_HULL, FloatArray, Objective
 
 _LEVELS = (50, 90, 95)
 _RECENT, _LEAST = 60, 15
@@ -47,10 +48,52 @@ def predictions(record: RoundRecord, state: CampaignState, objective: Objective,
             continue
         if label is None or choice.mean is None or choice.deviation is None:
             continue
-        if objective.quantity in label.values:
-            value = label.values[objective.quantity]
+        quantity = modelled_quantity(objective.quantity)
+        if quantity in label.values:
+            value = label.values[quantity]
             found.append(Prediction(record.index, choice.candidate, choice.mean, choice.deviation, value))
     return found
+
+
+def chances(state: CampaignState) -> dict[str, float]:
+    """By candidate that a choice by the hull chose: how likely it was to be stable, then."""
+    found: dict[str, float] = {}
+    for record in state.rounds:
+        for choice in record.decided.choices if record.decided is not None else ():
+            if choice.stable is not None:
+                found.setdefault(choice.candidate, choice.stable)
+    return found
+
+
+def stability(state: CampaignState, oracle: str, tolerance: float) -> list[tuple[float, bool]]:
+    """Of what a choice by the hull sent for labels, and a level has labelled since: how likely each was to be stable, and whether it is.
+
+    It is where it lies at most ``tolerance`` (eV/atom) above the hull of all labels of the level as they stand.
+    """
+    found = chances(state)
+    labels = ((chance, state.labels.get((candidate, oracle))) for candidate, chance in found.items())
+    name = ENERGY_ABOVE_HULL.name
+    return [(chance, label.values[name] <= tolerance + 1e-9) for chance, label in labels if label is not None and name in label.values]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions whose chance lies in one bin: the mean chance, the share that came true, and how many there are."""
+
+    chance: float
+    share: float
+    n: int
+
+
+def reliability(found: Sequence[tuple[float, bool]], bins: int = 5) -> list[Reliability]:
+    """By bins of equal width, empty ones left out: a model that can be believed has shares near its chances."""
+    groups: dict[int, list[tuple[float, bool]]] = {}
+    for chance, came_true in found:
+        groups.setdefault(min(bins - 1, int(bins * chance)), []).append((chance, came_true))
+    return [
+        Reliability(float(np.mean([chance for chance, _ in group])), float(np.mean([hit for _, hit in group])), len(group))
+        for _, group in sorted(groups.items())
+    ]
 
 
 def calibration(found: Sequence[Prediction]) -> dict[str, float]:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from campaign.types import ENERGY_ABOVE_HULL
+
 if TYPE_CHECKING:
     from campaign.schema import CampaignConfig
 
 Location = tuple[str | int, ...]
 
 ASKS_NO_SURROGATE = ("random", "all", "query_by_committee")
-ONE_OBJECTIVE = ("max_value_entropy", "knowledge_gradient", "straddle", "uncertainty")
+ONE_OBJECTIVE = ("max_value_entropy", "knowledge_gradient", "straddle", "uncertainty", "hull")
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,22 @@ def acquisition_has_what_it_asks(config: CampaignConfig) -> Iterator[Problem]:
         yield Problem(("acquisition", "weights"), message, also=several)
 
 
+def stability_is_less(config: CampaignConfig) -> Iterator[Problem]:
+    """Energies above the hull follow from labels, are better the lower, and are what the choice by the hull is for."""
+    places: list[Location] = [("objective",), *(("further_objectives", i) for i in range(len(config.further_objectives)))]
+    for place, item in zip(places, (config.objective, *config.further_objectives), strict=True):
+        if item.quantity == ENERGY_ABOVE_HULL.name and item.direction != "minimize":
+            yield Problem((*place, "direction"), f"expected minimize for {item.quantity}, found {item.direction}")
+    if config.acquisition.use == "hull" and config.objective.quantity != ENERGY_ABOVE_HULL.name:
+        message = f"acquisition hull looks for stability: expected objective {ENERGY_ABOVE_HULL.name}, found {config.objective.quantity}"
+        yield Problem(("acquisition", "use"), message, also=("objective",))
+    for purpose, found in (("initial_data", config.initial_data), ("candidate_pools", config.candidate_pools)):
+        for i, source in enumerate(found):
+            if ENERGY_ABOVE_HULL.name in source.columns:
+                message = f"{purpose} {source.path}: {ENERGY_ABOVE_HULL.name} follows from the labels of one level, and is never one"
+                yield Problem((purpose, i, "columns"), message, "give energy_per_atom")
+
+
 def objectives_differ(config: CampaignConfig) -> Iterator[Problem]:
     for quantity in _doubled([item.quantity for item in config.objectives]):
         yield Problem(("further_objectives",), f"objective and further_objectives name a quantity twice: {quantity}", also=("objective",))
@@ -162,7 +180,7 @@ def oracles_that_are_named_exist(config: CampaignConfig) -> Iterator[Problem]:
     named: list[tuple[Location, str]] = [(("budget", "oracle_seconds", name), name) for name in config.budget.oracle_seconds]
     levels = config.fidelities.levels if config.fidelities else ()
     named += [(("fidelities", "levels", i, "oracle"), level.oracle) for i, level in enumerate(levels)]
-    for key, part in (("sentinels", config.sentinels), ("references", config.references)):
+    for key, part in (("sentinels", config.sentinels), ("references", config.references), ("phases", config.phases)):
         named += [((key, "oracles", i), name) for i, name in enumerate((part and part.oracles) or ())]
     for key, found in (("initial_data", config.initial_data), ("candidate_pools", config.candidate_pools)):
         named += [((key, i, "oracle"), source.oracle) for i, source in enumerate(found) if source.oracle]
@@ -196,6 +214,7 @@ CHECKS: tuple[Check, ...] = (
     names,
     something_proposes,
     acquisition_has_what_it_asks,
+    stability_is_less,
     objectives_differ,
     shares_fit,
     levels_are_oracles,

@@ -347,6 +347,23 @@ def retry(
     console.print(f"{len(rows)} will be tried again: oreloop run {source}" if rows else "nothing was given up")
 
 
+@app.command()
+@command
+def found(
+    source: ConfigOrFolder,
+    known: Annotated[Path | None, typer.Option(help="Known crystals: structure files, a folder, or a CSV with CIF texts.")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest energy above the hull (eV/atom) that counts as stable.")] = 0.0,
+    oracle: Annotated[str | None, typer.Option(help="Whose labels; by default those of the objective.")] = None,
+    target: Annotated[Path | None, typer.Option(help="CSV file for all hits.")] = None,
+) -> None:
+    """What a campaign found: stable, unique and novel crystals, by generator and by round."""
+    from campaign import finds
+
+    campaign = _view(source)
+    for table in finds.tables(campaign, known=known, tolerance=tolerance, oracle=oracle, target=target):
+        console.print(table)
+
+
 @app.command(name="list")
 @command
 def list_(root: Annotated[Path, typer.Argument(help="Folder that holds campaigns.")] = Path("campaigns")) -> None:

@@ -38,7 +38,7 @@ from campaign.protocols import (
 from campaign.reading.settings import text_of
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, PROPOSED_ENERGY, Fidelity, Quantity
+from campaign.types import DERIVED, ENERGY_PER_ATOM, PROPOSED_ENERGY, Fidelity, Quantity
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Recorded:
 def with_derived(measured: Mapping[str, tuple[Quantity, ...]]) -> dict[str, Quantity]:
     """Quantities by name, with those that follow from them."""
     found = {quantity.name: quantity for quantities in measured.values() for quantity in quantities}
-    return found | ({FORMATION_ENERGY.name: FORMATION_ENERGY} if ENERGY_PER_ATOM.name in found else {})
+    return found | ({quantity.name: quantity for quantity in DERIVED} if ENERGY_PER_ATOM.name in found else {})
 
 
 def read(path: Path) -> LoadedConfig:
@@ -405,7 +405,7 @@ def _of_levels(config: CampaignConfig, oracles: Mapping[str, Oracle]) -> Iterato
         below = levels[i - 1].oracle
         if level.gate is not None and below in oracles:
             wanted, measured = level.gate.quantity or config.objective.quantity, {q.name for q in oracles[below].quantities}
-            if wanted not in measured and not (wanted == FORMATION_ENERGY.name and ENERGY_PER_ATOM.name in measured):
+            if wanted not in measured and not (wanted in {quantity.name for quantity in DERIVED} and ENERGY_PER_ATOM.name in measured):
                 message, hint = f"{below}, the level below, does not measure {wanted}", f"it measures {', '.join(sorted(measured))}"
                 yield Problem((*place, "gate"), message, hint, also=("oracles", "objective"))
 
@@ -421,7 +421,7 @@ def _of_quantities(config: CampaignConfig, parts: Parts) -> Iterator[Problem]:
             yield Problem(location, f"no oracle measures {quantity!r}", hint, also=("oracles",))
 
 
-_FREE = frozenset({"budget", "stopping", "executor", "tracking", "failure_policy", "ledger"})
+_FREE = frozenset({"budget", "stopping", "executor", "tracking", "failure_policy", "ledger", "known"})
 _FREE_OF_ORACLE = frozenset({"workers", "cpus", "gpus", "memory", "wall_limit", "start_limit"})
 _REFUSED = frozenset({"name", "seed", "objective", "further_objectives"})
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
 import msgspec
 
-from campaign import ladder, sentinels
+from campaign import ladder, phases, sentinels
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.crystals import references
 from campaign.crystals.matching import equivalence_key
+from campaign.debts import PURPOSES
 from campaign.errors import StoppedByFailuresError, StuckError
 from campaign.label import evaluation_job, observation_rows, outcome
 from campaign.ledger import Ledger
@@ -270,6 +271,7 @@ class Dispatcher:
         for event in events:
             if isinstance(event, ev.Labelled):
                 self._last_label[event.oracle] = time.monotonic()
+                self._keep(event, blobs)
             else:
                 log.warning(
                     "%s failed on %s (%s, attempt %d): %s", event.oracle, event.candidate[:8], event.kind, event.attempt + 1, event.message
@@ -277,6 +279,11 @@ class Dispatcher:
                 self._try_again(event)
         self.end_rounds()
         self._pause_failing_oracles()
+
+    def _keep(self, event: ev.Labelled, blobs: Mapping[str, bytes]) -> None:
+        """A competing phase's label, for other campaigns."""
+        if self.state.requested.get((event.candidate, event.oracle)) in PURPOSES and phases.is_cacheable(self.loaded, event.oracle):
+            phases.cache_of().keep(event, blobs.get(event.crystal or ""))
 
     def _try_again(self, event: ev.Failed) -> None:
         pair = event.candidate, event.oracle

@@ -11,6 +11,7 @@ from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger.events import ObservationRow
 from campaign.select import decode_table
+from campaign.types import DERIVED
 
 
 def utc(seconds: float) -> str:
@@ -62,6 +63,9 @@ def story(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator
         yield "labelled", f"{utc(label.finished)} by {label.oracle} ({label.fidelity}){where}"
         for observation in label.observations:
             yield "", f"{observation.quantity} = {_value(observation)} {observation.unit}"
+        for quantity in DERIVED:
+            if quantity.name in label.values:
+                yield "", f"{quantity.name} = {label.values[quantity.name]:.6g} {quantity.unit}, as the labels stand now"
         if label.crystal is not None:
             yield "", f"relaxed crystal {label.crystal}"
     for label in labels:
@@ -99,4 +103,5 @@ def _decisions(state: CampaignState, reader: LedgerReader, identity: str) -> Ite
             text += f": score {score:.4g}{predicted} by model {(decided.model or '')[:12]}"
         for choice in chosen:
             text += f", for {choice.oracle}" + (f" ({choice.reason})" if choice.reason else "")
+            text += f", stable with probability {choice.stable:.2g}" if choice.stable is not None else ""
         yield ("chosen" if chosen else "not chosen"), text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from campaign.ledger.state import RoundRecord
 from campaign.protocols import Classifier, FittedClassifier, FittedSurrogate, MultiFidelity, MultiQuantity, PluginSpec, Surrogate
 from campaign.schema import CampaignConfig
 from campaign.seeds import content_hash, library_seeds, seed_sequence, stream_key
+from campaign.stability import Diagram, modelled_quantity
+from campaign.types import ENERGY_ABOVE_HULL
 
 _FURTHER, _FEASIBILITY = "further", "feasibility"
 _MIN_FAILURES = 2
@@ -87,6 +89,7 @@ def fit(asked: FitRequest, datasets: Mapping[str, Dataset]) -> Fit:
         surrogate = plugins.build(asked.surrogate)
         found = _fit_levels(surrogate, asked, datasets) if len(datasets) > 1 else _fit_quantities(surrogate, asked, *datasets.values())
     models, feasibility, hyperparameters = found
+    models = _seen_from_the_hull(models, asked.quantities, datasets)
     keys = [dataset.key for dataset in datasets.values()]
     model = content_hash([asked.surrogate.use, dict(asked.surrogate.params), keys, hyperparameters])[:32]
     labels = sum(len(dataset.of(asked.quantities[0])[0]) for dataset in datasets.values())
@@ -94,11 +97,23 @@ def fit(asked: FitRequest, datasets: Mapping[str, Dataset]) -> Fit:
     return Fit(models, summary, feasibility)
 
 
+def _seen_from_the_hull(
+    models: Mapping[str, FittedSurrogate], quantities: Sequence[str], datasets: Mapping[str, Dataset]
+) -> dict[str, FittedSurrogate]:
+    """Models by the quantities that are wanted; energies above the hull by that of formation energies, and the highest level's hull."""
+    if ENERGY_ABOVE_HULL.name not in quantities:
+        return dict(models)
+    from campaign.acquisition.above_hull import FittedAboveHull
+
+    above = FittedAboveHull(models[modelled_quantity(ENERGY_ABOVE_HULL.name)], Diagram.of(list(datasets.values())[-1]))
+    return {name: above if name == ENERGY_ABOVE_HULL.name else models[name] for name in quantities}
+
+
 _Fitted = tuple[Mapping[str, FittedSurrogate], FittedClassifier | None, dict[str, Any]]
 
 
 def _fit_quantities(surrogate: Surrogate, asked: FitRequest, dataset: Dataset) -> _Fitted:
-    quantities = asked.quantities
+    quantities = tuple(dict.fromkeys(map(modelled_quantity, asked.quantities)))
     before = dict(asked.previous or {})
     further = before.pop(_FURTHER, {})
     before.pop(_FEASIBILITY, None)
@@ -117,7 +132,7 @@ def _fit_quantities(surrogate: Surrogate, asked: FitRequest, dataset: Dataset) -
 
 
 def _fit_levels(surrogate: MultiFidelity, asked: FitRequest, datasets: Mapping[str, Dataset]) -> _Fitted:
-    quantity = asked.quantities[0]
+    quantity = modelled_quantity(asked.quantities[0])
     fitted = surrogate.fit_levels({level: dataset.of(quantity) for level, dataset in datasets.items()}, previous=asked.previous)
     return {quantity: fitted}, None, dict(fitted.hyperparameters)
 

@@ -40,7 +40,7 @@ def climbers(state: CampaignState, config: CampaignConfig, *, before: int, strea
     for lower, level in itertools.pairwise(config.fidelities.levels):
         assert level.gate is not None
         ranked = ranking.at_level(state, config, lower.oracle, level.gate.quantity or config.objective.quantity, before)
-        passed = _passing(ranked, level.gate, config.objective.objective)
+        passed = _passing(ranked, level.gate, ranking.objective_of(config, level.gate.quantity or config.objective.quantity))
         chosen = [row for row in passed if _is_new(state, row[0], level.oracle)]
         gated = [ev.ChoiceRow(candidate, level.oracle, value, reason="gate") for candidate, value in chosen]
         climbing = {row.candidate for row in gated}
@@ -58,7 +58,7 @@ def audits(state: CampaignState, config: CampaignConfig, *, before: int, stream:
         return []
     labelled: dict[str, list[str]] = defaultdict(list)
     for label in state.labels.values():
-        if label.sequence < before and label.purpose != "reference":
+        if label.sequence < before and not label.purpose:
             labelled[label.oracle].append(label.candidate)
     accepted = {*state.pool(config.acquisition.pool_size), *itertools.chain.from_iterable(labelled.values())}
     levels = config.fidelities.levels
@@ -185,7 +185,7 @@ def agreement(state: CampaignState, config: CampaignConfig) -> list[Agreement]:
         pairs = [
             (label.candidate, state.labels[label.candidate, lower.oracle].values.get(quantity), label.values.get(quantity))
             for label in state.labels.values()
-            if label.oracle == level.oracle and label.purpose != "reference" and (label.candidate, lower.oracle) in state.labels
+            if label.oracle == level.oracle and not label.purpose and (label.candidate, lower.oracle) in state.labels
         ]
         known = [(candidate, low, high) for candidate, low, high in pairs if low is not None and high is not None]
         random = [row for row in known if (row[0], level.oracle) in audited]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +16,7 @@ from campaign.types import Candidate, FloatArray
 
 if TYPE_CHECKING:
     from campaign.acquisition import Aims
+    from campaign.acquisition.above_hull import FittedAboveHull
     from campaign.protocols import FittedLevels
     from campaign.question import Question
 
@@ -45,6 +48,7 @@ def by_gain_per_cost(asked: Question, material: Material) -> Selection:
     import torch
 
     from campaign import acquisition
+    from campaign.acquisition import hull
     from campaign.acquisition.levels import select_levels
 
     assert material.fitted is not None
@@ -66,23 +70,38 @@ def by_gain_per_cost(asked: Question, material: Material) -> Selection:
         model.features_at([candidate], names.index(name)) for (_, name), candidate in zip(asked.unseen, material.unseen, strict=True)
     ]
     seed = int(seed_sequence(asked.stream).generate_state(1)[0])
+    n = asked.n if asked.limit is None else min(asked.n, asked.limit)
+    room = [asked.rooms.get(name) for name in names]
+    by_hull = config.acquisition.use == "hull"
+    stable: FloatArray | None = None
     with library_seeds(seed):
-        scores = select_levels(
-            model.model,
-            [model.features_at(shortlist, level) for level in range(len(names))],
-            torch.cat(waiting) if waiting else None,
-            aims,
-            asked.n if asked.limit is None else min(asked.n, asked.limit),
-            _prices(asked),
-            allowed,
-            [asked.rooms.get(name) for name in names],
-        )
+        if by_hull:
+            above = cast("FittedAboveHull", model)
+            pairs = zip(material.unseen, asked.unseen, strict=True)
+            pending = [above.points_at([candidate], names.index(name)) for candidate, (_, name) in pairs]
+            scores, stable = hull.select_levels(
+                above.formation.model,
+                above.diagram,
+                [above.points_at(shortlist, level) for level in range(len(names))],
+                functools.reduce(operator.add, pending) if pending else None,
+                n,
+                _prices(asked),
+                allowed,
+                room,
+                config=config.acquisition,
+                seed=seed % 2**31,
+            )
+        else:
+            features = [model.features_at(shortlist, level) for level in range(len(names))]
+            scores = select_levels(model.model, features, torch.cat(waiting) if waiting else None, aims, n, _prices(asked), allowed, room)
     choices = []
     for level, row in scores.chosen:
         score, mean, deviation = (float(part[level, row]) for part in (scores.score, scores.mean, scores.deviation))
-        choices.append(ChoiceRow(shortlist[row].id, names[level], score, mean, deviation))
+        choices.append(
+            ChoiceRow(shortlist[row].id, names[level], score, mean, deviation, "", None if stable is None else float(stable[row]))
+        )
     table = encode_table([candidate.id for candidate in shortlist], scores.score[-1], scores.mean[-1], scores.deviation[-1])
-    return Selection("multi_fidelity_max_value_entropy", tuple(choices), table)
+    return Selection("hull_per_cost" if by_hull else "multi_fidelity_max_value_entropy", tuple(choices), table)
 
 
 def _prices(asked: Question) -> list[float]:

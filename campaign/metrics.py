@@ -86,9 +86,7 @@ def _held(state: CampaignState, wanted: Wanted, labels: Iterable[LabelRecord]) -
     return [
         label.values[wanted.objective.quantity]
         for label in labels
-        if label.oracle == wanted.oracle
-        and wanted.gains(label.values) is not None
-        and wanted.holds(label.values, state.counts(label.candidate))
+        if wanted.takes(label) and wanted.gains(label.values) is not None and wanted.holds(label.values, state.counts(label.candidate))
     ]
 
 

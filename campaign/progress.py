@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Protocol
 
 from rich.live import Live
@@ -14,14 +15,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from campaign import ranking
+from campaign.debts import debts
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
 from campaign.terminal import PlainConsole
+from campaign.types import ENERGY_ABOVE_HULL
 
 log = logging.getLogger(__name__)
 
 _LINE_SECONDS = 60.0
 _REDRAW_SECONDS = 0.25
+_SHOWN_DEBTS = 5
 
 
 class Display(Protocol):
@@ -85,6 +89,13 @@ def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) 
         found["constraints"] = f"{leaders.n_holding} of {leaders.n_known} labels hold {constraints(config)}"
     if len(wanted.objectives) > 1:
         found["Pareto front"] = f"{len(leaders.front)} labels, best is the one with the best {objective.quantity}"
+    hull = state.hull(oracle) if objective.quantity == ENERGY_ABOVE_HULL.name else None
+    if hull is not None:
+        found["hull"] = f"{len(hull.stable)} of {len(hull.labels)} labels of {oracle} lie on it, version {hull.version}"
+    for name, lacking in groupby(sorted(debts(state), key=lambda debt: debt.oracle), key=lambda debt: debt.oracle):
+        told = [f"{debt.formula} {debt.name}" for debt in lacking]
+        more = f" and {len(told) - _SHOWN_DEBTS} more" if len(told) > _SHOWN_DEBTS else ""
+        found[f"hull debt at {name}"] = f"{len(told)} phases have no label: {', '.join(told[:_SHOWN_DEBTS])}{more}"
     refused = Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted)
     if refused:
         found["refused"] = ", ".join(f"{count} by {screen}" for screen, count in refused.most_common())

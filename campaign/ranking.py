@@ -15,7 +15,7 @@ from campaign.ledger import CampaignState
 from campaign.ledger.leaders import Bound, Gains, Wanted, dominates
 from campaign.ledger.state import LabelRecord
 from campaign.schema import CampaignConfig, ConstraintConfig
-from campaign.types import FloatArray
+from campaign.types import ENERGY_ABOVE_HULL, FORMATION_ENERGY, FloatArray, Objective
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,7 @@ def rounds_without_gain(state: CampaignState, wanted: Wanted) -> int:
 def ranked(state: CampaignState, wanted: Wanted, n: int | None = None) -> list[Ranked]:
     """All labels with the objectives, or the n best: front by front, in a front by the first objective; then those that break a
     constraint, the nearest to holding it first, in units of each quantity's spread."""
-    known = [
-        (gains, label)
-        for label in state.labels.values()
-        if label.oracle == wanted.oracle and (gains := wanted.gains(label.values)) is not None
-    ]
+    known = [(gains, label) for label in state.labels.values() if wanted.takes(label) and (gains := wanted.gains(label.values)) is not None]
     holds = {id(label): wanted.holds(label.values, state.counts(label.candidate)) for _, label in known}
     found: list[Ranked] = []
     fronts = _fronts([pair for pair in known if holds[id(pair[1])]])
@@ -145,7 +141,7 @@ def best_so_far(state: CampaignState, wanted: Wanted) -> list[tuple[LabelRecord,
     objective = wanted.objective
     alone = Wanted(wanted.oracle, (objective,), wanted.bounds, wanted.space)
     for label in state.labels.values():
-        if label.oracle != wanted.oracle or alone.gains(label.values) is None:
+        if not wanted.takes(label) or alone.gains(label.values) is None:
             continue
         value = label.values[objective.quantity]
         if wanted.holds(label.values, state.counts(label.candidate)) and (best_value is None or objective.is_better(value, best_value)):
@@ -154,17 +150,27 @@ def best_so_far(state: CampaignState, wanted: Wanted) -> list[tuple[LabelRecord,
     return found
 
 
+def objective_of(config: CampaignConfig, quantity: str) -> Objective:
+    """How a quantity is judged: as an objective that names it, stability by less, others as the first objective is."""
+    named = next((objective for objective in config.objectives if objective.quantity == quantity), None)
+    if named is not None:
+        return named
+    if quantity in (ENERGY_ABOVE_HULL.name, FORMATION_ENERGY.name):
+        return Objective(quantity, "minimize")
+    return replace(config.objective.objective, quantity=quantity)
+
+
 def at_level(state: CampaignState, config: CampaignConfig, oracle: str, quantity: str, before: int) -> list[tuple[str, float, bool]]:
     """Of a level's labels before an event: candidate, value of a quantity, and whether it may be wanted; these first, the best first.
 
     It may be wanted where it breaks no constraint that the level measures, and lies inside the space. References are left out.
     """
-    objective = replace(config.objective.objective, quantity=quantity)
+    objective = objective_of(config, quantity)
     wanted = Wanted(oracle, (objective,), bounds_of(config.constraints), config.space.space)
     known = [
         (label.candidate, label.values[quantity], _may_be_wanted(state, wanted, label))
         for label in state.labels.values()
-        if label.oracle == oracle and label.sequence < before and wanted.gains(label.values) is not None and label.purpose != "reference"
+        if label.oracle == oracle and label.sequence < before and not label.purpose and wanted.gains(label.values) is not None
     ]
     return sorted(known, key=lambda row: (not row[2], -objective.gain(row[1]), row[0]))
 

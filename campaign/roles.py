@@ -5,7 +5,7 @@ from __future__ import annotations
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState
 from campaign.protocols import asks_committee
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
+from campaign.types import DERIVED, ENERGY_PER_ATOM
 
 
 def objective_oracle(loaded: LoadedConfig) -> str:
@@ -22,7 +22,7 @@ def reference_oracles(loaded: LoadedConfig) -> list[str]:
     if config.references is not None and config.references.oracles is not None:
         return list(config.references.oracles)
     gates = [level.gate.quantity for level in config.fidelities.levels if level.gate is not None] if config.fidelities is not None else []
-    if config.references is None and FORMATION_ENERGY.name not in (*config.modelled, *gates):
+    if config.references is None and config.phases is None and not {item.name for item in DERIVED} & {*config.modelled, *gates}:
         return []
     return _measuring(loaded, ENERGY_PER_ATOM.name)
 

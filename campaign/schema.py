@@ -63,7 +63,9 @@ class SpaceConfig(Frame):
 
 
 class ObjectiveConfig(Frame):
-    quantity: str = Field(description="Name of a quantity that one of the oracles measures, or formation_energy_per_atom.")
+    quantity: str = Field(
+        description="Name of a quantity that one of the oracles measures, or formation_energy_per_atom, or energy_above_hull."
+    )
     direction: Direction = "maximize"
     value: float | None = Field(None, description="match: the value wanted, in the quantity's unit.")
     target: float | None = Field(None, description="Value at which the campaign stops, in the quantity's unit; match: distance.")
@@ -82,7 +84,9 @@ class ObjectiveConfig(Frame):
 class ConstraintConfig(Frame):
     """A bound on a quantity that candidates have to hold; it is modelled like an objective."""
 
-    quantity: str = Field(description="Name of a quantity that the objective's oracle measures, or formation_energy_per_atom.")
+    quantity: str = Field(
+        description="Name of a quantity that the objective's oracle measures, or formation_energy_per_atom, or energy_above_hull."
+    )
     at_least: float | None = Field(None, description="Least value, in the quantity's unit.")
     at_most: float | None = Field(None, description="Largest value, in the quantity's unit.")
 
@@ -198,6 +202,7 @@ AcquisitionName = Literal[
     "greedy_mean",
     "uncertainty",
     "query_by_committee",
+    "hull",
     "random",
     "all",
 ]
@@ -207,6 +212,7 @@ class AcquisitionConfig(Frame):
     use: AcquisitionName = "log_noisy_expected_improvement"
     batch_size: int = Field(5, ge=1, description="Candidates selected together.")
     initial_labels: int = Field(10, ge=1, description="Labels chosen at random before a model is asked.")
+    tolerance: float = Field(0.0, ge=0, description="hull: energy above the hull (eV/atom) up to which a crystal is worth finding.")
     beta: float = Field(2.0, gt=0, description="upper_confidence_bound: weight of the posterior's standard deviation.")
     weights: tuple[float, ...] = Field((), description="Several objectives in a weighted sum: weight of each; all 1 by default.")
     exploration: float = Field(0.0, ge=0, le=1, description="Share (1) of each batch that is drawn at random from the pool.")
@@ -312,6 +318,32 @@ class ReferencesConfig(Frame):
         default_factory=dict, description="Structure by element where it is not the one of ASE's table of ground states."
     )
     oracles: tuple[str, ...] | None = Field(None, description="Oracles that label them; all that measure energies by default.")
+
+
+class KnownConfig(Frame):
+    """Crystals that are known elsewhere: structure files, a folder of them, or a CSV with a CIF column."""
+
+    path: str = Field(description="File or folder; relative paths start at the config's folder.")
+    structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
+
+
+class PhasesConfig(Frame):
+    """Competing phases: crystals that the campaign's own oracles label before all others, so that the hull holds them."""
+
+    path: str | None = Field(None, description="File or folder of structures; relative paths start at the config's folder.")
+    structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
+    optimade: str | None = Field(None, description="Base URL of an OPTIMADE provider; asked once, in the first session.")
+    filter: str | None = Field(None, description="OPTIMADE filter; by default all structures of the space's elements alone.")
+    most: int = Field(1000, ge=1, description="Most structures taken from the provider.")
+    most_atoms: int = Field(60, ge=1, description="Atoms of the largest cell that is labelled.")
+    known: bool = Field(True, description="Known phases are no finds: they compete, and rank nowhere.")
+    oracles: tuple[str, ...] | None = Field(None, description="Oracles that label them; all that measure energies by default.")
+
+    @model_validator(mode="after")
+    def _sourced(self) -> PhasesConfig:
+        if self.path is None and self.optimade is None:
+            raise ValueError("phases need a path, or an OPTIMADE provider: optimade")
+        return self
 
 
 class ExpectedConfig(Frame):
@@ -426,6 +458,8 @@ class CampaignConfig(Frame):
     oracles: tuple[OracleConfig, ...] = Field(min_length=1)
     fidelities: FidelitiesConfig | None = None
     references: ReferencesConfig | None = None
+    known: KnownConfig | None = Field(None, description="A table of known crystals, for the report: what matches none of them is novel.")
+    phases: PhasesConfig | None = None
     sentinels: SentinelsConfig | None = None
     failure_policy: FailurePolicyConfig = FailurePolicyConfig()
     executor: ExecutorConfig = ExecutorConfig()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from msgspec.structs import replace
@@ -16,10 +17,11 @@ from campaign.ledger.events import EXPLORATION, ChoiceRow
 from campaign.protocols import PluginSpec
 from campaign.schema import CampaignConfig
 from campaign.seeds import content_hash, generator, library_seeds, seed_sequence
-from campaign.types import Candidate, FloatArray
+from campaign.types import ENERGY_ABOVE_HULL, Candidate, FloatArray
 
 if TYPE_CHECKING:
     from campaign.acquisition import Scores
+    from campaign.acquisition.above_hull import FittedAboveHull
     from campaign.question import Question
 
 _TABLE = np.dtype([("id", "S32"), ("score", "<f8"), ("mean", "<f8"), ("deviation", "<f8")])
@@ -68,11 +70,13 @@ def by_model(asked: Question, material: Material) -> Selection:
     config, pool = material.config, material.pool
     n_explored = _explored(config.acquisition.exploration, asked.n, asked.stream)
     (dataset,) = material.datasets.values()
-    scores = _scored(config, asked.n - n_explored, asked.stream, pool, material.unseen, dataset, material.fitted, asked.scales)
+    score = _scored_by_hull if config.acquisition.use == "hull" else _scored
+    scores, stable = score(config, asked.n - n_explored, asked.stream, pool, material.unseen, dataset, material.fitted, asked.scales)
     left = [row for row in generator(f"{asked.stream}/explored").permutation(len(pool)).tolist() if row not in scores.chosen]
     rows_and_reasons = [(row, "") for row in scores.chosen] + [(row, EXPLORATION) for row in left[:n_explored]]
+    figures = (scores.score, scores.mean, scores.deviation)
     chosen = [
-        ChoiceRow(pool[row].id, "", float(scores.score[row]), float(scores.mean[row]), float(scores.deviation[row]), reason)
+        ChoiceRow(pool[row].id, "", *(float(figure[row]) for figure in figures), reason, _at(stable, row))
         for row, reason in rows_and_reasons
     ]
     table = encode_table([candidate.id for candidate in pool], scores.score, scores.mean, scores.deviation)
@@ -98,7 +102,7 @@ def _scored(
     dataset: Dataset,
     fitted: Fit,
     scales: Mapping[str, float],
-) -> Scores:
+) -> tuple[Scores, None]:
     import torch
 
     from campaign import acquisition
@@ -121,7 +125,48 @@ def _scored(
         weights = np.log(np.clip(fitted.feasibility.probability(pool), 1e-6, 1.0))
     seed = int(seed_sequence(stream).generate_state(1)[0])
     with library_seeds(seed):
-        return acquisition.select(outputs, aims, n, config=config.acquisition, seed=seed % 2**31, log_weights=weights)
+        scores = acquisition.select(outputs, aims, n, config=config.acquisition, seed=seed % 2**31, log_weights=weights)
+    if config.objective.quantity == ENERGY_ABOVE_HULL.name:
+        hull = cast("FittedAboveHull", fitted.fitted).diagram.formation_at(pool)
+        scores = dataclasses.replace(scores, mean=scores.mean + hull)
+    return scores, None
+
+
+def _scored_by_hull(
+    config: CampaignConfig,
+    n: int,
+    stream: str,
+    pool: Sequence[Candidate],
+    unseen: Sequence[Candidate],
+    dataset: Dataset,
+    fitted: Fit,
+    scales: Mapping[str, float],
+) -> tuple[Scores, FloatArray]:
+    """Scores with the chance (n,) of each of the pool to be stable; means and deviations are of the formation energy."""
+    from campaign.acquisition import hull
+
+    above = cast("FittedAboveHull", fitted.fitted)
+    weights = None
+    if fitted.feasibility is not None:
+        weights = np.log(np.clip(fitted.feasibility.probability(pool), 1e-6, 1.0))
+    seed = int(seed_sequence(stream).generate_state(1)[0])
+    with library_seeds(seed):
+        scores = hull.select(
+            above.formation.model,
+            above.diagram,
+            above.points(pool),
+            above.points(unseen) if unseen else None,
+            n,
+            config=config.acquisition,
+            seed=seed % 2**31,
+            scale=scales.get(config.objective.quantity, 1.0),
+            log_weights=weights,
+        )
+    return scores, scores.stable
+
+
+def _at(values: FloatArray | None, row: int) -> float | None:
+    return None if values is None else float(values[row])
 
 
 def encode_table(ids: Sequence[str], score: FloatArray, mean: FloatArray, deviation: FloatArray) -> bytes:

@@ -255,6 +255,9 @@ BULK_MODULUS = Quantity("bulk_modulus", "GPa")
 ENERGY_PER_ATOM = Quantity("energy_per_atom", "eV/atom")
 FORMATION_ENERGY = Quantity("formation_energy_per_atom", "eV/atom")
 """Derived from the energies of a crystal and of its elements at one level; never a label."""
+ENERGY_ABOVE_HULL = Quantity("energy_above_hull", "eV/atom")
+"""Derived from the energies of all crystals at one level, and worked out anew when one of them moves the hull; never a label."""
+DERIVED = (FORMATION_ENERGY, ENERGY_ABOVE_HULL)
 VOLUME_PER_ATOM = Quantity("volume_per_atom", "angstrom^3/atom")
 FORCES = Quantity("forces", "eV/angstrom", (-1, 3))
 STRESS = Quantity("stress", "GPa", (3, 3))

@@ -115,6 +115,7 @@ def hull(
 ) -> None:
     """Formation energies, energies above the hull and decompositions from a campaign's labels, one level at a time."""
     from campaign.api import Campaign
+    from campaign.debts import debts
 
     state = Campaign.open(folder).state()
     names = [oracle] if oracle else oracles_with_hull(state)
@@ -124,6 +125,7 @@ def hull(
             hint="set references: in the config, so that the elements are labelled",
         )
     console = PlainConsole()
+    lacking = [debt for debt in debts(state) if debt.oracle in names]
     for name in names:
         found = Hull([*phases_of(state, name), *(read_phases(phases) if phases else [])])
         table = Table(
@@ -141,6 +143,11 @@ def hull(
                     else "stable"
                 )
                 table.add_row(formula[phase.id], f"{of.formation_energy:.4f}", f"{of.above_hull:.4f}", parts, phase.id)
+        console.print(table)
+    if lacking:
+        table = Table("level", "formula", "phase", "why", title="hull debt: competing phases without a label")
+        for debt in lacking:
+            table.add_row(debt.oracle, debt.formula, debt.name, debt.reason)
         console.print(table)
 
 

@@ -174,6 +174,8 @@ class Screened(Event, frozen=True, kw_only=True):
 
 
 CLIMBING = ("gate", "audit")
+REFERENCE, PHASE, KNOWN_PHASE = "reference", "phase", "known phase"
+"""Purposes of what is labelled outside of rounds: what energies of formation and above the hull are measured against."""
 EXPLORATION = "exploration"
 
 
@@ -181,7 +183,7 @@ class ChoiceRow(Row, frozen=True):
     """A chosen candidate with its score and the model's mean and standard deviation, where a model was asked.
 
     ``reason`` tells why it climbs to a dearer level, ``gate`` (score: its label below) or ``audit``, or that it was drawn at random for
-    ``exploration``; empty where acquisition chose it.
+    ``exploration``; empty where acquisition chose it. ``stable``: how likely it was to lie on the hull at the highest level.
     """
 
     candidate: str
@@ -190,6 +192,7 @@ class ChoiceRow(Row, frozen=True):
     mean: float | None = None
     deviation: float | None = None
     reason: str = ""
+    stable: float | None = None
 
 
 class Decided(Event, frozen=True, kw_only=True):
@@ -219,13 +222,16 @@ class Decided(Event, frozen=True, kw_only=True):
 
 
 class RequestRow(Row, frozen=True):
+    """``name``: what the crystal's source calls it."""
+
     candidate: str
     equivalence: str
     oracle: str
+    name: str = ""
 
 
 class Requested(Event, frozen=True, kw_only=True):
-    """Labels wanted outside of a round's selection: the elements' crystals, to which formation energies refer."""
+    """Labels wanted outside of a round's selection: the elements' crystals, to which formation energies refer, and competing phases."""
 
     purpose: str
     rows: tuple[RequestRow, ...]

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from campaign.types import Objective, SearchSpace
+from campaign.ledger.events import KNOWN_PHASE, REFERENCE
+from campaign.types import ENERGY_ABOVE_HULL, Objective, SearchSpace
 
 if TYPE_CHECKING:
     from campaign.ledger.state import LabelRecord
@@ -42,6 +43,11 @@ class Wanted:
     @property
     def objective(self) -> Objective:
         return self.objectives[0]
+
+    def takes(self, label: LabelRecord) -> bool:
+        """Whether a label of its oracle may be a find. Known phases are none; nor are the elements, where stability is wanted."""
+        is_stability = any(objective.quantity == ENERGY_ABOVE_HULL.name for objective in self.objectives)
+        return label.oracle == self.oracle and label.purpose not in ((KNOWN_PHASE, REFERENCE) if is_stability else (KNOWN_PHASE,))
 
     def gains(self, values: Mapping[str, float]) -> Gains | None:
         """By objective, larger is better, in its unit; None where one is not known."""
@@ -78,7 +84,7 @@ class Leaders:
 
     def add(self, label: LabelRecord, counts: Mapping[str, int]) -> None:
         """Take a label in; ``counts`` are the atoms of its candidate by element."""
-        if label.oracle != self.wanted.oracle:
+        if not self.wanted.takes(label):
             return
         gains = self.wanted.gains(label.values)
         if gains is None:

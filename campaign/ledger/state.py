@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, singledispatchmethod
 from typing import Any
 
 from campaign.ledger import events as ev
+from campaign.ledger.hulls import Hull
 from campaign.ledger.leaders import Leaders, Wanted
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, counts_of, reduced_formula
+from campaign.types import ENERGY_ABOVE_HULL, ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, counts_of, reduced_formula
 
 
 @dataclass(slots=True)
@@ -37,7 +38,8 @@ class LabelRecord:
     candidate: str
     oracle: str
     fidelity: str
-    values: dict[str, float]
+    observed: dict[str, float]
+    """Scalars as observed, with what was derived from them so far."""
     observations: tuple[ev.ObservationRow, ...]
     crystal: str | None
     wall_seconds: float = 0.0
@@ -48,6 +50,15 @@ class LabelRecord:
     attempt: int = 0
     source: str = ""
     purpose: str = ""
+    hull: Hull | None = None
+    """Of its level, where energies above it are wanted."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Scalars by quantity: observed ones, and those that follow from all labels of its level as they stand now."""
+        if self.hull is not None:
+            self.hull.settle()
+        return self.observed
 
 
 @dataclass(slots=True)
@@ -121,6 +132,9 @@ class CampaignState:
         self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
         self.elemental: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
         """By oracle and element: the lowest energy per atom (eV) of a crystal of that element alone, and its candidate."""
+        self._hulls: dict[str, Hull] = {}
+        """By oracle, where energies above it are wanted."""
+        self._wants_hull = False
 
     def apply(self, sequence: int, time: float, event: ev.Event) -> None:
         """Fold one event in. ``sequence`` counts from 1 without gaps; ``time`` in seconds since the epoch."""
@@ -145,6 +159,11 @@ class CampaignState:
     def _(self, event: ev.ConfigRevised) -> None:
         self.config = event
         self.revisions.append((self.sequence, self.time, event))
+        wanted = _wants_hull(event.config)
+        if wanted != self._wants_hull:
+            self._wants_hull = wanted
+            for oracle in dict.fromkeys(label.oracle for label in self.labels.values()):
+                self._derive_anew(oracle)
 
     @_apply.register
     def _(self, event: ev.SessionStarted) -> None:
@@ -286,6 +305,7 @@ class CampaignState:
         for row in event.rows:
             record = self._candidate(row.candidate, row.equivalence)
             record.source = record.source or event.purpose
+            record.name = record.name or row.name
             pair = row.candidate, row.oracle
             self.requested[pair] = event.purpose
             if pair not in self.labels and pair not in self.pending:
@@ -374,16 +394,17 @@ class CampaignState:
             self._derive_anew(oracle)
             return record
         self._derive(record)
-        for leaders in self._leaders.values():
+        for leaders in list(self._leaders.values()):
             leaders.add(record, self.counts(candidate))
         return record
 
     def _derive_anew(self, oracle: str) -> None:
         """References, formation energies and leaders of an oracle from its labels as they stand."""
         self.elemental.pop(oracle, None)
+        self._hulls.pop(oracle, None)
         labels = [label for label in self.labels.values() if label.oracle == oracle]
         for label in labels:
-            label.values = _scalars(label.observations)
+            label.observed, label.hull = _scalars(label.observations), None
         for label in labels:
             self._derive(label)
         self._leaders.clear()
@@ -393,7 +414,7 @@ class CampaignState:
 
         A label made with softer settings that change its meaning has none.
         """
-        energy = record.values.get(ENERGY_PER_ATOM.name)
+        energy = record.observed.get(ENERGY_PER_ATOM.name)
         if energy is None or not self.is_of_its_level(record):
             return
         composition = self.composition(record.candidate)
@@ -405,10 +426,28 @@ class CampaignState:
                 known[element] = (energy, record.candidate)
                 affected = [label for label in self.labels.values() if label.oracle == record.oracle]
                 self._leaders.clear()
+                self._hulls.pop(record.oracle, None)
         for label in affected:
-            value = formation_energy(label.values.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
+            value = formation_energy(label.observed.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
             if value is not None and self.is_of_its_level(label):
-                label.values[FORMATION_ENERGY.name] = value
+                label.observed = {**label.observed, FORMATION_ENERGY.name: value}
+                if self._wants_hull:
+                    self._place(label)
+
+    def _place(self, label: LabelRecord) -> None:
+        """Beside the others on its level's diagram."""
+        hull = self._hulls.get(label.oracle)
+        if hull is None:
+            hull = self._hulls[label.oracle] = Hull(tuple(self.elemental[label.oracle]), self.formula, (), self._leaders.clear)
+        label.hull = hull
+        hull.add(label)
+
+    def hull(self, oracle: str) -> Hull | None:
+        """The hull of an oracle's labels; None where no element has a reference, or nothing is there beside the elements."""
+        if oracle in self._hulls:
+            return self._hulls[oracle]
+        labels = [label for label in self.labels.values() if label.oracle == oracle and FORMATION_ENERGY.name in label.observed]
+        return Hull(tuple(self.elemental[oracle]), self.formula, map(replace, labels)) if labels else None
 
     def is_of_its_level(self, label: LabelRecord) -> bool:
         """Whether a label was made with its oracle's own settings."""
@@ -514,6 +553,14 @@ def _scalars(observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
 
 
 _counts = lru_cache(maxsize=4096)(counts_of)
+
+
+def _wants_hull(config: Mapping[str, Any]) -> bool:
+    """Whether a config's objectives, constraints or gates name the energy above the hull."""
+    named = [config.get("objective"), *(config.get("further_objectives") or ()), *(config.get("constraints") or ())]
+    levels = (config.get("fidelities") or {}).get("levels") or ()
+    named += [level.get("gate") for level in levels]
+    return any(item.get("quantity") == ENERGY_ABOVE_HULL.name for item in named if item)
 
 
 def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]) -> float | None:

@@ -11,16 +11,17 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from campaign import __version__, ladder, metrics, ranking, shares
+from campaign import __version__, calibration, finds, ladder, metrics, ranking, shares
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.progress import constraints, duration
-from campaign.report import decisions, figures, structures
+from campaign.report import decisions, figures, stability, structures
 from campaign.report.plotted import html
 from campaign.roles import objective_oracle
 from campaign.text import file_name, shown
 from campaign.tracking.pictures import cif
+from campaign.types import ENERGY_ABOVE_HULL
 
 _BEST = 20
 
@@ -34,6 +35,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     best = ranking.ranked(state, wanted, _BEST)
     relaxed = reader.crystals([item.label.crystal or item.label.candidate for item in best])
     before = set((folder / "best").glob("[0-9][0-9]-*.cif"))
+    chances = calibration.chances(state)
     rows = []
     shown = []
     for item, crystal in zip(best, relaxed, strict=True):
@@ -43,6 +45,8 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         before.discard(path)
         shown.append((f"{item.rank}. {crystal.formula}", crystal))
         others = {f"{row.quantity} ({row.unit})": row.value for row in label.observations if row.quantity != objective.quantity}
+        if label.candidate in chances:
+            others["chance to be stable when chosen"] = chances[label.candidate]
         rows.append(
             {
                 "rank": item.rank,
@@ -76,6 +80,9 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         add("Predicted before labelling, against found", figures.parity(state, objective, oracle, axis))
         add("Pareto front", decisions.front(state, wanted))
         add("Labels inside the predicted intervals", decisions.coverage(state, objective, oracle))
+        if objective.quantity == ENERGY_ABOVE_HULL.name:
+            add("How the hull moved", stability.moves(state, oracle))
+            add("Chances to be stable, and what came true", stability.reliability(state, oracle))
         add("Composition", figures.composition(compositions, loaded.config.space.elements, axis))
     for entry in sorted(entry_points(group="oreloop.figures"), key=lambda entry: entry.name):
         for title, figure in entry.load()(state):
@@ -94,6 +101,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         pictures=pictures,
         generators=_generators(state, loaded, oracle),
         contributions=brought,
+        stable=finds.section(loaded, state, reader) if objective.quantity == ENERGY_ABOVE_HULL.name and found else None,
         view=html(structures.view(shown)),
         losses=_losses(state),
         failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),

@@ -1,0 +1,400 @@
+"""The public yardstick for the discovery of stable compounds: MADE's definitions on its chemical systems, beside plainer strategies.
+
+In a system of elements, beginning with the elements alone, each strategy asks an oracle 50 times about crystals of at most 20 atoms. A
+discovery is a crystal that lies, relaxed, at most 0.1 eV/atom above the hull, and is none of the elements' crystals nor one that was found
+before. The hull is of all that is labelled in the system for that seed, by whichever strategy. Figures, after MADE:
+
+    acceleration factor   queries that the baseline needs to reach a number of discoveries, by those that the strategy needs: of the largest
+                          number that both reach
+    enhancement factor    discoveries of the strategy by those of the baseline, after all queries
+    area under the curve  the mean over the queries of the discoveries so far, by the number of queries
+    mSUN                  share of queries that are discoveries: metastable (within the tolerance), unique, novel
+
+Strategies: ``hull`` (choice by the hull), ``formation`` (the lowest formation energy, same proposals), ``random choice`` (same proposals)
+and ``random crystals`` (random crystals of random formulas). Proposals are made and labelled once for each system and seed; strategies
+are replayed on them, by the code that decides in campaigns.
+
+    python -m benchmarks.made label --python ../sevennet-env/bin/python --systems ternary --seeds 100 101 102
+    python -m benchmarks.made
+
+The first saves each label and goes on where it stopped; it takes the time that relaxations take. The systems are read from a file of MADE's
+own, by default ../shared/data/made_systems.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.record import RESULTS, Row, goal, show, write
+from campaign import fit, plugins, select
+from campaign.artifacts import write_whole
+from campaign.crystals.hull import lower_hull
+from campaign.crystals.matching import Distinct, Matcher, equivalence_key
+from campaign.crystals.references import elemental
+from campaign.dataset import Dataset
+from campaign.protocols import GenerationContext, PluginSpec
+from campaign.question import Question
+from campaign.schema import CampaignConfig
+from campaign.seeds import generator
+from campaign.stability import fractions_of
+from campaign.types import ENERGY_ABOVE_HULL, FORMATION_ENERGY, Candidate, Crystal, FloatArray, LabelledCandidate, Objective, SearchSpace
+
+PARTS = RESULTS / "parts" / "made"
+SYSTEMS = Path("../shared/data/made_systems.json")
+QUERIES, MOST_ATOMS, TOLERANCE = 50, 20, 0.1
+INITIAL, BATCH = 5, 3
+N_PROPOSALS = {"prototypes": 120, "random_crystal": 80, "baseline": QUERIES}
+STRATEGIES = ("hull", "formation", "random choice", "random crystals")
+_CLOSE = 0.01
+"""A hull is reached where it lies, in the mean over the phases on the hull of all proposals, at most so far above it (eV/atom)."""
+_DESCRIPTORS = [{"use": "composition"}, {"use": "power_spectrum", "params": {"average": "by_element"}}]
+
+
+# --- proposals and labels -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """The crystals of one system and seed: the elements' own, what generators propose, and random crystals of random formulas."""
+
+    system: tuple[str, ...]
+    seed: int
+    elements: tuple[Crystal, ...]
+    pool: tuple[Crystal, ...]
+    random: tuple[Crystal, ...]
+
+    @classmethod
+    def of(cls, system: Sequence[str], seed: int, counts: Mapping[str, int]) -> Proposed:
+        """As they were made before, where they were; random crystals of large cells take seconds each."""
+        path = PARTS / "proposals" / f"{'-'.join(system)}-{seed}-{'-'.join(map(str, counts.values()))}.json"
+        if not path.exists():
+            made = cls.make(system, seed, counts)
+            parts = {name: [c.to_bytes().hex() for c in getattr(made, name)] for name in ("elements", "pool", "random")}
+            write_whole(path, json.dumps(parts).encode())
+        read = {name: tuple(Crystal.from_bytes(bytes.fromhex(c)) for c in part) for name, part in json.loads(path.read_bytes()).items()}
+        return cls(tuple(system), seed, **read)
+
+    @classmethod
+    def make(cls, system: Sequence[str], seed: int, counts: Mapping[str, int]) -> Proposed:
+        space = SearchSpace(tuple(system))
+        drawn = {name: list(_generated(name, space, n, f"{seed}/made/{name}")) for name, n in counts.items()}
+        random = [crystal for crystal in drawn.pop("baseline") if len(set(crystal.symbols)) > 1]
+        together = list(dict.fromkeys(itertools.chain.from_iterable(drawn.values())))
+        distinct = Distinct(Matcher(same="shape"))
+        pool = []
+        for crystal in together:
+            key = equivalence_key(crystal)
+            if len(set(crystal.symbols)) > 1 and distinct.find(crystal, key) is None:
+                distinct.add(crystal.id, key, crystal)
+                pool.append(crystal)
+        return cls(tuple(system), seed, tuple(_elements(system)), tuple(pool), tuple(random))
+
+    @property
+    def everything(self) -> tuple[Crystal, ...]:
+        return (*self.elements, *self.pool, *self.random)
+
+
+def _elements(system: Sequence[str]) -> Iterator[Crystal]:
+    """Simple structures of each element: the lowest is the one that the search begins with."""
+    for symbol in system:
+        yield from dict.fromkeys([elemental(symbol), *(elemental(symbol, kind) for kind in ("fcc", "bcc", "hcp"))])
+
+
+def _generated(name: str, space: SearchSpace, n: int, stream: str) -> Iterator[Crystal]:
+    """n crystals, fewer where a generator has no more: what it does not find in one try is asked for again."""
+    use = "prototypes" if name == "prototypes" else "random_crystal"
+    settings = {"prototypes": {"source": "library", "atoms": [2, MOST_ATOMS]}, "random_crystal": {"atoms": [2, MOST_ATOMS]}}
+    spec = PluginSpec(group="generators", use=use, params=settings[use], elements=space.elements)
+    context = GenerationContext(space=space, objective=Objective(FORMATION_ENERGY.name, "minimize"))
+    rng, built = generator(stream), plugins.build(spec)
+    asked = itertools.repeat(None) if use == "random_crystal" else [None]
+    found = (crystal for _ in asked for crystal, _ in built.generate(n, rng=rng, context=context))
+    yield from itertools.islice(found, n)
+
+
+def _label_path(model: str, crystal: Crystal) -> Path:
+    return PARTS / "labels" / model / f"{crystal.id}.json"
+
+
+def label(crystals: Sequence[Crystal], model: str, python: str) -> float:
+    """Label what has no label yet, one after another in a process of another environment; returns the seconds that it took."""
+    missing = [crystal for crystal in dict.fromkeys(crystals) if not _label_path(model, crystal).exists()]
+    if not missing:
+        return 0.0
+    by_id = {crystal.id: crystal for crystal in missing}
+    rows = [
+        {"id": c.id, "lattice": c.lattice.tolist(), "fractional": c.fractional.tolist(), "numbers": c.numbers.tolist()} for c in missing
+    ]
+    command = ["nice", python, str(Path(__file__).parent / "made_worker.py"), model]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        for row in rows:
+            print(json.dumps(row), file=worker.stdin, flush=True)
+            answer = json.loads(worker.stdout.readline())
+            write_whole(_label_path(model, by_id[answer["id"]]), json.dumps(answer).encode())
+        worker.stdin.close()
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of crystals of one system: energies (eV per atom) of those that relaxed, by id, and the relaxed crystals."""
+
+    system: tuple[str, ...]
+    energies: Mapping[str, float]
+    relaxed: Mapping[str, Crystal]
+    seconds: Mapping[str, float]
+
+    @classmethod
+    def of(cls, proposed: Proposed, model: str) -> Labels | None:
+        """None where some are not labelled yet."""
+        energies, relaxed, seconds = {}, {}, {}
+        for crystal in proposed.everything:
+            path = _label_path(model, crystal)
+            if not path.exists():
+                return None
+            answer = json.loads(path.read_bytes())
+            seconds[crystal.id] = answer["seconds"]
+            if "failure" not in answer:
+                energies[crystal.id] = answer["energy_per_atom"]
+                relaxed[crystal.id] = Crystal(np.array(answer["lattice"]), np.array(answer["fractional"]), np.array(answer["numbers"]))
+        return cls(proposed.system, energies, relaxed, seconds)
+
+    @cached_property
+    def kinds(self) -> Any:
+        from ase.data import atomic_numbers
+
+        return np.array(sorted(atomic_numbers[symbol] for symbol in self.system), dtype=np.uint8)
+
+    def formation(self, proposed: Proposed) -> dict[str, float]:
+        """Formation energies (eV per atom), against the lowest crystal of each element."""
+        candidates = [Candidate(crystal) for crystal in proposed.everything if crystal.id in self.energies]
+        fractions = fractions_of(candidates, self.kinds)
+        energies = np.array([self.energies[candidate.id] for candidate in candidates])
+        ends = lower_hull(fractions, energies).ends
+        return dict(zip([c.id for c in candidates], (energies - fractions @ ends).tolist(), strict=True))
+
+
+# --- strategies -----------------------------------------------------------------------------------------------------------
+
+
+def config_of(system: Sequence[str], strategy: str) -> CampaignConfig:
+    """What a campaign with that strategy would be."""
+    by_hull = strategy == "hull"
+    return CampaignConfig.model_validate(
+        {
+            "name": "made",
+            "space": {"elements": list(system)},
+            "objective": {"quantity": (ENERGY_ABOVE_HULL if by_hull else FORMATION_ENERGY).name, "direction": "minimize"},
+            "budget": {"labels": QUERIES},
+            "generators": [{"use": "prototypes"}],
+            "oracles": [{"use": "lennard_jones"}],
+            "surrogate": {"use": "gp", "params": {"descriptors": _DESCRIPTORS}},
+            "acquisition": {"use": "hull", "tolerance": TOLERANCE} if by_hull else {"use": "log_noisy_expected_improvement"},
+        }
+    )
+
+
+def order_of(strategy: str, proposed: Proposed, formation: Mapping[str, float]) -> Iterator[Crystal]:
+    """The crystals that a strategy asks about, one query after another."""
+    if strategy == "random crystals":
+        yield from proposed.random[:QUERIES]
+        return
+    pool = list(proposed.pool)
+    drawn = generator(f"{proposed.seed}/made/first").permutation(len(pool)).tolist()
+    if strategy == "random choice":
+        yield from (pool[row] for row in drawn[:QUERIES])
+        return
+    config = config_of(proposed.system, strategy)
+    assert config.surrogate is not None
+    surrogate = PluginSpec(group="surrogates", use="gp", params=config.surrogate.params, elements=proposed.system)
+    asked = [pool[row] for row in drawn[:INITIAL]]
+    yield from asked
+    previous: Mapping[str, Any] | None = None
+    while len(asked) < min(QUERIES, len(pool)):
+        dataset = _dataset([*proposed.elements, *asked], formation)
+        stream = f"{proposed.seed}/made/{strategy}/{len(asked)}"
+        request = fit.FitRequest(
+            surrogate=surrogate, classifier=None, quantities=config.modelled, previous=previous, stream=f"{stream}/fit"
+        )
+        fitted = fit.fit(request, {"made": dataset})
+        previous = fitted.summary.hyperparameters
+        left = [Candidate(crystal) for crystal in pool if crystal not in asked]
+        question = Question(
+            round=0,
+            as_of=0,
+            way="model",
+            stream=stream,
+            oracles=("made",),
+            n=min(BATCH, QUERIES - len(asked), len(left)),
+            limit=None,
+            pool=tuple(candidate.id for candidate in left),
+        )
+        selection = select.by_model(question, select.Material(config, left, (), {"made": dataset}, fitted, None))
+        by_id = {candidate.id: candidate.crystal for candidate in left}
+        chosen = [by_id[choice.candidate] for choice in selection.choices]
+        asked += chosen
+        yield from chosen
+
+
+def _dataset(crystals: Sequence[Crystal], formation: Mapping[str, float]) -> Dataset:
+    known = sorted((crystal for crystal in dict.fromkeys(crystals) if crystal.id in formation), key=lambda crystal: crystal.id)
+    return Dataset(tuple(LabelledCandidate(candidate=Candidate(c), values={FORMATION_ENERGY.name: formation[c.id]}) for c in known))
+
+
+def play(strategy: str, proposed: Proposed, labels: Labels) -> Row:
+    """One strategy on one system and seed: which of its queries were discoveries, and how far its hull lay above that of all labels."""
+    formation = labels.formation(proposed)
+    candidates = {crystal.id: Candidate(crystal) for crystal in proposed.everything if crystal.id in formation}
+    everything = list(candidates.values())
+    whole = lower_hull(fractions_of(everything, labels.kinds), np.array([formation[c.id] for c in everything]))
+    distinct = Distinct(Matcher(same="shape"))
+    for crystal in proposed.elements:
+        if crystal.id in labels.relaxed:
+            _take(distinct, labels.relaxed[crystal.id])
+    known = {crystal.id for crystal in proposed.elements} & formation.keys()
+    started = time.perf_counter()
+    above, hits, gaps = [], [], []
+    for crystal in order_of(strategy, proposed, formation):
+        if crystal.id in formation:
+            fraction = fractions_of([candidates[crystal.id]], labels.kinds)
+            height = float(whole.above(fraction, np.array([formation[crystal.id]]))[0])
+            is_new = _take(distinct, labels.relaxed[crystal.id])
+            known.add(crystal.id)
+        else:
+            height, is_new = float("inf"), False
+        above.append(round(height, 4) if np.isfinite(height) else None)
+        hits.append(int(is_new and height <= TOLERANCE))
+        gaps.append(round(_gap(whole.fractions, whole.formation, [candidates[i] for i in known], formation, labels.kinds), 5))
+    return {
+        "system": "-".join(proposed.system),
+        "seed": proposed.seed,
+        "strategy": strategy,
+        "proposals": len(proposed.pool),
+        "stable": len(whole.vertices) - len(proposed.system),
+        "above_hull": above,
+        "discoveries": hits,
+        "hull_gap": gaps,
+        "seconds": round(time.perf_counter() - started, 2),
+        "relaxation_seconds": round(median(labels.seconds.values()), 2),
+    }
+
+
+def _take(distinct: Distinct, crystal: Crystal) -> bool:
+    """Whether a crystal is like none before it."""
+    key = equivalence_key(crystal)
+    if distinct.find(crystal, key) is not None:
+        return False
+    distinct.add(crystal.id, key, crystal)
+    return True
+
+
+def _gap(fractions: FloatArray, wanted: FloatArray, known: Sequence[Candidate], formation: Mapping[str, float], kinds: Any) -> float:
+    hull = lower_hull(fractions_of(known, kinds), np.array([formation[candidate.id] for candidate in known]))
+    return float(np.mean(hull.at(fractions) - wanted))
+
+
+# --- figures --------------------------------------------------------------------------------------------------------------
+
+
+def queries_to(hits: Sequence[int], n: int) -> int:
+    """After how many queries there are n discoveries."""
+    return int(np.searchsorted(np.cumsum(hits), n)) + 1
+
+
+def acceleration(ours: Sequence[int], baseline: Sequence[int]) -> float | None:
+    """Of the largest number of discoveries that both reach; None where one finds nothing."""
+    n = min(sum(ours), sum(baseline))
+    return queries_to(baseline, n) / queries_to(ours, n) if n else None
+
+
+def area(hits: Sequence[int]) -> float:
+    return float(np.cumsum(hits).mean() / len(hits))
+
+
+def queries_to_hull(gaps: Sequence[float]) -> int:
+    """The first query after which the hull is close to that of all proposals; one more than there are where none is."""
+    close = np.flatnonzero(np.array(gaps) <= _CLOSE)
+    return int(close[0]) + 1 if len(close) else len(gaps) + 1
+
+
+def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    by_run: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in rows["runs"]:
+        by_run.setdefault((row["system"], row["seed"]), {})[row["strategy"]] = row
+    runs = [run for run in by_run.values() if all(strategy in run for strategy in STRATEGIES)]
+    found: dict[str, Any] = {"systems and seeds": len(runs), "systems": len({run["hull"]["system"] for run in runs})}
+    for strategy in STRATEGIES:
+        hits = [run[strategy]["discoveries"] for run in runs]
+        found[f"{strategy}: mSUN"] = float(np.mean([np.mean(one) for one in hits]))
+        found[f"{strategy}: area under the discovery curve"] = float(np.mean([area(one) for one in hits]))
+    for baseline in STRATEGIES[1:]:
+        pairs = [(run["hull"]["discoveries"], run[baseline]["discoveries"]) for run in runs]
+        factors = [factor for pair in pairs if (factor := acceleration(*pair)) is not None]
+        enhancement = [sum(ours) / sum(other) for ours, other in pairs if sum(other)]
+        found[f"hull over {baseline}: median acceleration factor"] = median(factors) if factors else None
+        found[f"hull over {baseline}: median enhancement factor"] = median(enhancement) if enhancement else None
+    ratios = [queries_to_hull(run["hull"]["hull_gap"]) / queries_to_hull(run["formation"]["hull_gap"]) for run in runs]
+    factors = [f for run in runs if (f := acceleration(run["hull"]["discoveries"], run["random crystals"]["discoveries"])) is not None]
+    by_system: dict[str, list[bool]] = {}
+    for run in runs:
+        by_system.setdefault(run["hull"]["system"], []).append(area(run["hull"]["discoveries"]) > area(run["random choice"]["discoveries"]))
+    better = float(np.mean([np.mean(won) > 0.5 for won in by_system.values()])) if by_system else 0.0
+    return found | {
+        "acceleration over random crystals": goal(median(factors) if factors else 0.0, 3, at_least=True),
+        "share of systems with a larger area than random choice": goal(better, 0.8, at_least=True),
+        "queries to the same hull, by those of minimising formation energy": goal(median(ratios), 0.7, at_least=False),
+    }
+
+
+# --- the command ----------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="MADE's yardstick")
+    parser.add_argument("step", nargs="?", choices=("label", "replay"), default="replay")
+    parser.add_argument("--systems", nargs="+", default=["ternary"], help="ternary, quaternary, quinary, or systems such as Mg-Sn-Sr")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[100])
+    parser.add_argument("--file", type=Path, default=SYSTEMS, help="MADE's systems")
+    parser.add_argument("--model", default="7net-l3i5")
+    parser.add_argument("--python", default="python", help="interpreter that has the potential")
+    parser.add_argument(
+        "--proposals", nargs=3, type=int, default=list(N_PROPOSALS.values()), help="of prototypes, of random crystals, of the baseline"
+    )
+    options = parser.parse_args()
+    known = json.loads(options.file.read_text()) if options.file.exists() else {}
+    systems = [tuple(s) for name in options.systems for s in (known[name] if name in known else [name.split("-")])]
+    counts = dict(zip(N_PROPOSALS, options.proposals, strict=True))
+    rows = []
+    for seed, system in itertools.product(options.seeds, systems):
+        proposed = Proposed.of(system, seed, counts)
+        if options.step == "label":
+            seconds = label(proposed.everything, options.model, options.python)
+            print(f"{'-'.join(system)}, seed {seed}: {len(proposed.everything)} crystals labelled, {seconds:.0f} s", flush=True)
+            continue
+        labels = Labels.of(proposed, options.model)
+        if labels is None:
+            print(f"{'-'.join(system)}, seed {seed}: not all is labelled yet")
+            continue
+        rows += [play(strategy, proposed, labels) for strategy in STRATEGIES]
+    if rows:
+        notes = f"oracle {options.model}; {QUERIES} queries, at most {MOST_ATOMS} atoms, {TOLERANCE} eV/atom above the hull of all labels"
+        show(json.loads(write("made", {"runs": rows}, summarise, notes).read_text())["summary"])
+
+
+if __name__ == "__main__":
+    main()
