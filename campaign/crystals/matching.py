@@ -159,9 +159,14 @@ class KeyIndex:
     def __init__(self, matcher: Matcher) -> None:
         self.matcher = matcher
         self._groups: dict[str, _Group] = {}
+        self._names: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
 
     def add(self, name: str, key: str) -> None:
         """An empty key has no neighbours."""
+        self._names.add(name)
         found = Invariants.of_key(key)
         if found is not None:
             self._groups.setdefault(found.formula, _Group()).add(name, found)
