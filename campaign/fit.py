@@ -12,7 +12,7 @@ from campaign.config import LoadedConfig
 from campaign.dataset import Dataset
 from campaign.ledger import CampaignState
 from campaign.ledger.state import RoundRecord
-from campaign.protocols import Classifier, FittedClassifier, FittedSurrogate, MultiFidelity, MultiQuantity, PluginSpec, Surrogate
+from campaign.protocols import Classifier, FittedClassifier, FittedSurrogate, Kept, MultiFidelity, MultiQuantity, PluginSpec, Surrogate
 from campaign.schema import CampaignConfig
 from campaign.seeds import content_hash, library_seeds, seed_sequence, stream_key
 from campaign.stability import Diagram, modelled_quantity
@@ -82,8 +82,9 @@ def request(loaded: LoadedConfig, state: CampaignState, record: RoundRecord) -> 
     )
 
 
-def fit(asked: FitRequest, datasets: Mapping[str, Dataset]) -> Fit:
-    """One model for each quantity of one oracle's labels, or one of the objective over several levels, the cheapest first."""
+def fit(asked: FitRequest, datasets: Mapping[str, Dataset]) -> Kept:
+    """A ``Fit``, which tells its summary: one model for each quantity of one oracle's labels, or one of the objective over several levels,
+    the cheapest first."""
     started, cpu = time.perf_counter(), time.process_time()
     with library_seeds(int(seed_sequence(asked.stream).generate_state(1)[0])):
         surrogate = plugins.build(asked.surrogate)
@@ -94,7 +95,7 @@ def fit(asked: FitRequest, datasets: Mapping[str, Dataset]) -> Fit:
     model = content_hash([asked.surrogate.use, dict(asked.surrogate.params), keys, hyperparameters])[:32]
     labels = sum(len(dataset.of(asked.quantities[0])[0]) for dataset in datasets.values())
     summary = FitSummary(model, labels, hyperparameters, time.perf_counter() - started, time.process_time() - cpu)
-    return Fit(models, summary, feasibility)
+    return Kept(Fit(models, summary, feasibility), told=summary)
 
 
 def _seen_from_the_hull(
@@ -143,7 +144,3 @@ def _feasibility(classifier: PluginSpec | None, dataset: Dataset) -> FittedClass
     learner: Classifier = plugins.build(classifier)
     return learner.fit_outcomes([item.candidate for item in dataset.labelled], dataset.failed)
 
-
-def summary_of(result: Fit) -> FitSummary:
-    """The part of a fit that the driver needs; the models stay with the worker."""
-    return result.summary

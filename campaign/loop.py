@@ -15,17 +15,20 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from campaign import budget, fit, ladder, plugins, propose, screen, shares, train
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
+from campaign.crystals.matching import KeyIndex
 from campaign.dataset import Dataset, datasets_before
 from campaign.dispatch import Dispatcher
 from campaign.errors import StoppedByFailuresError
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.ledger.state import COMMITTEE, RoundRecord
-from campaign.protocols import Executor, Handle, NeedsLabels, PluginSpec, Trainable
-from campaign.question import answer, candidates, committee_of, modelled_oracles, question
+from campaign.protocols import Executor, Handle, Kept, NeedsLabels, PluginSpec, Trainable
+from campaign.question import answer, committee_of, crystals, modelled_oracles, question
 from campaign.question import event as decision
 from campaign.roles import objective_oracle, reference_oracles, waiting_for_committee
 from campaign.schema import Component, GeneratorConfig
@@ -49,6 +52,14 @@ class Learner:
     part: Any
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A computation that a round records, and the event that it becomes but for what it finds; none for a fit."""
+
+    event: ev.Proposed | None
+    handle: Handle
+
+
 class Loop:
     """Drives one campaign. ``on_change`` is called after whatever is recorded; ``should_stop`` is asked before each step."""
 
@@ -70,6 +81,7 @@ class Loop:
         self.search_oracle = ladder.search_level(self.config, self.objective_oracle)
         self.artifacts = ArtifactStore(ledger.folder)
         self.dispatcher = Dispatcher(loaded, ledger, executor, on_change)
+        self._accepted = KeyIndex(screen.matcher_of(self.config.screens, screen.sameness(self.config.screens, self.parts.oracles.values())))
         self._on_change, self._should_stop = on_change, should_stop
         self._cycle: Step | None = None
         self._handle: Handle | None = None
@@ -219,7 +231,7 @@ class Loop:
         known = state if state.sequence == record.sequence else self.ledger.fold(until=record.sequence)
         datasets = datasets_before(self.ledger, known, record.sequence, modelled_oracles(self.loaded))
         dataset = datasets[self.search_oracle]
-        data = self.executor.compute(_itself, datasets)
+        data = self.executor.compute(Kept, datasets)
         searched = self.executor.compute(_of, data, self.search_oracle)
         pending = tuple(Candidate(crystal) for crystal in self.ledger.crystals(sorted({candidate for candidate, _ in known.pending})))
 
@@ -227,13 +239,11 @@ class Loop:
             yield from self._train(record, learner, dataset, searched)
         self._request_references()
 
-        fitted = (yield from self._fit(record, data)) if fit.is_due(self.config, datasets) else None
-        batches: list[Handle] = []
+        fitted = self.executor.compute(fit.fit, fit.request(self.loaded, state, record), data) if fit.is_due(self.config, datasets) else None
         counts = shares.counts(known, self.config, self.search_oracle, record.sequence)
-        for generator in self.config.generators:
-            handle = yield from self._propose(record, generator, counts[generator.label], searched, fitted, pending)
-            batches.append(handle)
-        yield from self._screen(record, batches)
+        batches = [self._propose(record, generator, counts[generator.label], searched, fitted, pending) for generator in self.config.generators]
+        yield from self._record(record, fitted, batches)
+        yield from self._screen(record, [batch.handle for batch in batches])
         yield from self._decide(record, datasets, data, fitted)
         self.dispatcher.end_rounds()
 
@@ -275,32 +285,14 @@ class Loop:
         self.ledger.append([event])
         self.artifacts.discard(train.checkpoints_to_drop(self.state))
 
-    def _fit(self, record: RoundRecord, datasets: Handle) -> Generator[Handle, None, Handle]:
-        """A resumed round repeats its fit."""
-        handle = self.executor.compute(fit.fit, fit.request(self.loaded, self.state, record), datasets)
-        summary_handle = self.executor.compute(fit.summary_of, handle)
-        yield summary_handle
-        summary: fit.FitSummary = summary_handle.result()
-        event = ev.Fitted(
-            key=f"round/{record.index}/fitted",
-            round=record.index,
-            model=summary.model,
-            labels=summary.labels,
-            hyperparameters=dict(summary.hyperparameters),
-            seconds=summary.seconds,
-            cpu_seconds=summary.cpu_seconds,
-        )
-        self.ledger.append([event])
-        return handle
-
     def _propose(
         self, record: RoundRecord, generator: GeneratorConfig, n: int, data: Handle, fitted: Handle | None, pending: tuple[Candidate, ...]
-    ) -> Generator[Handle, None, Handle]:
+    ) -> Batch:
         name = generator.label
         known = next((event for event in record.proposed if event.generator == name), None)
         if known is not None:
             blobs = self.ledger.blobs([row.candidate for row in known.proposals])
-            return self.executor.compute(_itself, propose.Proposals(known.proposals, blobs))
+            return Batch(known, self.executor.compute(Kept, propose.Proposals(known.proposals, blobs)))
         published = self.state.published(name)
         checkpoint = self.artifacts.read(published.checkpoint) if published else None
         stream = stream_key(self.config.seed, f"generate:{name}", record.index)
@@ -308,20 +300,34 @@ class Loop:
         handle = self.executor.compute(
             propose.propose, spec, n, stream, self.config, generator.oversampling, checkpoint, pending, data, fitted
         )
-        yield handle
-        proposals: propose.Proposals = handle.result()
         event = ev.Proposed(
             key=f"round/{record.index}/proposed/{name}",
             round=record.index,
             generator=name,
             checkpoint=published.checkpoint if published else None,
             stream=stream,
-            seconds=proposals.seconds,
-            proposals=proposals.rows,
+            seconds=0.0,
+            proposals=(),
             asked=n,
         )
-        self.ledger.append([event], proposals.blobs)
-        return handle
+        return Batch(event, handle)
+
+    def _record(self, record: RoundRecord, fitted: Handle | None, batches: Sequence[Batch]) -> Step:
+        """The fit and the proposals, as they come; what comes together in one transaction. A resumed round repeats its fit."""
+        events: list[ev.Event] = []
+        blobs: dict[str, bytes] = {}
+        for batch in ([] if fitted is None else [Batch(None, fitted)]) + list(batches):
+            if not batch.handle.is_done():
+                self.ledger.append(events, blobs)
+                events, blobs = [], {}
+                yield batch.handle
+            if batch.event is None:
+                events.append(_fitted(record, batch.handle.result()))
+            elif batch.event not in record.proposed:
+                proposals: propose.Proposals = batch.handle.result()
+                events.append(msgspec.structs.replace(batch.event, seconds=proposals.seconds, proposals=proposals.rows))
+                blobs.update(proposals.blobs)
+        self.ledger.append(events, blobs)
 
     def _screen(self, record: RoundRecord, batches: Sequence[Handle]) -> Step:
         if record.judged is not None:
@@ -329,7 +335,8 @@ class Loop:
         rows = {row.candidate: row for event in record.proposed for row in event.proposals}
         keys = {identity: row.equivalence for identity, row in rows.items()}
         known = frozenset(identity for identity in keys if self.state.is_judged(identity))
-        rivals = screen.rivals_of(self.config.screens, self.parts.oracles.values(), self.state, self.ledger, keys, known=known)
+        oracles = self.parts.oracles.values()
+        rivals = screen.rivals_of(self.config.screens, oracles, self.state, self.ledger, keys, known=known, index=self._accepted)
         extra = [self.loaded.spec("screens", component) for component in self.config.screens.extra]
         handle = self.executor.compute(screen.judge, self.config.screens, extra, self.space, rivals, *batches)
         yield handle
@@ -339,22 +346,29 @@ class Loop:
         """Ask who is labelled next, and record the answer before anybody acts on it."""
         asked = question(self.loaded, self.state, record, datasets)
         committee = committee_of(asked, self.loaded, self.artifacts)
-        handle = self.executor.compute(answer, asked, self.config, *candidates(asked, self.ledger), data, fitted, committee)
+        handle = self.executor.compute(answer, asked, self.config, *crystals(asked, self.ledger), data, fitted, committee)
         yield handle
         decided, table = decision(asked, handle.result(), self.state)
         self.ledger.append([decided], table)
         self.dispatcher.add((choice.candidate, choice.oracle) for choice in decided.choices)
 
 
-def _of(datasets: Mapping[str, Dataset], oracle: str) -> Dataset:
-    return datasets[oracle]
+def _of(datasets: Mapping[str, Dataset], oracle: str) -> Kept:
+    return Kept(datasets[oracle])
+
+
+def _fitted(record: RoundRecord, summary: fit.FitSummary) -> ev.Fitted:
+    return ev.Fitted(
+        key=f"round/{record.index}/fitted",
+        round=record.index,
+        model=summary.model,
+        labels=summary.labels,
+        hyperparameters=dict(summary.hyperparameters),
+        seconds=summary.seconds,
+        cpu_seconds=summary.cpu_seconds,
+    )
 
 
 def _import(specs: Sequence[PluginSpec]) -> None:
     for spec in specs:
         plugins.load(spec)
-
-
-def _itself(value: Any) -> Any:
-    """Puts a value where computations find it without sending it again."""
-    return value

@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,25 @@ class ParameterError(InputError):
         super().__init__(f"{use}: {lines}", hint=f"its settings are: {', '.join(known) or 'none'}")
 
 
+@cache
+def _installed(group: str) -> dict[str, EntryPoint]:
+    """By name, as they were when first asked for: reading what is installed takes 10 ms."""
+    return {entry.name: entry for entry in reversed(list(entry_points(group=f"oreloop.{group}")))}
+
+
 def known(group: str) -> list[str]:
     """Names of the installed plug-ins of a group (generators, surrogates, oracles, screens)."""
-    return sorted(entry.name for entry in entry_points(group=f"oreloop.{group}"))
+    return sorted(_installed(group))
 
 
 def load(spec: PluginSpec) -> type[Any]:
     """The class of a component. Raises InputError for a name, module or class that is not there."""
     if ":" in spec.use:
         return _load_user_class(spec)
-    for entry in entry_points(group=f"oreloop.{spec.group}"):
-        if entry.name == spec.use:
-            loaded: type[Any] = entry.load()
-            return loaded
+    entry = _installed(spec.group).get(spec.use)
+    if entry is not None:
+        loaded: type[Any] = entry.load()
+        return loaded
     names = known(spec.group)
     nearest = difflib.get_close_matches(spec.use, names, n=1)
     suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""

@@ -315,6 +315,32 @@ class FinishedJob:
     evaluation: Evaluation
 
 
+class ReadsCrystals(Protocol):
+    """Where crystals are stored."""
+
+    def crystals(self, identities: Sequence[str]) -> list[Crystal]: ...
+
+    def blobs(self, identities: Sequence[str]) -> Mapping[str, bytes]:
+        """The same as stored bytes, by id."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Crystals as an argument of a computation, which gets a list of them. Those that its worker was sent before are not read again."""
+
+    ids: tuple[str, ...]
+    reader: ReadsCrystals
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a computation returns whose value only later computations need, and not the loop, which is told something else of it."""
+
+    value: Any
+    told: Any = None
+
+
 class Handle(Protocol):
     """A computation under way or done."""
 
@@ -349,7 +375,8 @@ class Executor(Protocol):
         ...
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
-        """Run a function on the compute worker. Arguments that are handles of earlier computations arrive as their values.
+        """Run a function on the compute worker. Arguments that are handles of earlier computations arrive as their values, ``Stored`` ones
+        as crystals. Computations that are asked for before the next ``wait`` may be done together.
 
         The function depends on its arguments alone, as it runs again where its worker died. What it raises, ``result`` raises.
         """

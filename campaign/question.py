@@ -19,12 +19,12 @@ from campaign.fit import Fit
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger import events as ev
 from campaign.ledger.state import COMMITTEE, Pair, RoundRecord
-from campaign.protocols import PluginSpec
+from campaign.protocols import PluginSpec, Stored
 from campaign.roles import objective_oracle, waiting_for_committee
 from campaign.schema import CampaignConfig
 from campaign.seeds import content_hash, stream_key
 from campaign.select import Selection
-from campaign.types import Candidate
+from campaign.types import Candidate, Crystal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +118,9 @@ def question(loaded: LoadedConfig, state: CampaignState, record: RoundRecord, da
     return replace(asked, n=min(limit for limit in (len(pool) if way == "all" else n, *limits) if limit is not None))
 
 
-def candidates(asked: Question, reader: LedgerReader) -> tuple[list[Candidate], list[Candidate]]:
+def crystals(asked: Question, reader: LedgerReader) -> tuple[Stored, Stored]:
     """Of the pool and of the unseen pairs, in the question's order."""
-    pool, unseen = reader.crystals(asked.pool), reader.crystals([candidate for candidate, _ in asked.unseen])
-    return [Candidate(crystal) for crystal in pool], [Candidate(crystal) for crystal in unseen]
+    return Stored(asked.pool, reader), Stored(tuple(candidate for candidate, _ in asked.unseen), reader)
 
 
 def committee_of(asked: Question, loaded: LoadedConfig, artifacts: ArtifactStore) -> tuple[PluginSpec, bytes] | None:
@@ -164,8 +163,8 @@ WAYS: Mapping[str, Callable[..., Selection]] = {
 def answer(
     asked: Question,
     config: CampaignConfig,
-    pool: Sequence[Candidate],
-    unseen: Sequence[Candidate],
+    pool: Sequence[Crystal],
+    unseen: Sequence[Crystal],
     datasets: Mapping[str, Dataset],
     fitted: Fit | None,
     committee: tuple[PluginSpec, bytes] | None,
@@ -175,7 +174,7 @@ def answer(
     ``fitted``: the round's models. ``committee``: how to build it, and its weights.
     """
     started = time.perf_counter()
-    material = select.Material(config, pool, unseen, datasets, fitted, committee)
+    material = select.Material(config, [*map(Candidate, pool)], [*map(Candidate, unseen)], datasets, fitted, committee)
     selection = WAYS[asked.way](asked, material)
     return replace(selection, seconds=time.perf_counter() - started)
 

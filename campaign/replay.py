@@ -11,7 +11,7 @@ from campaign.artifacts import ArtifactStore
 from campaign.dataset import datasets_before
 from campaign.errors import InputError
 from campaign.ledger import events as ev
-from campaign.question import answer, candidates, committee_of, modelled_oracles, question
+from campaign.question import answer, committee_of, crystals, modelled_oracles, question
 
 
 def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
@@ -33,8 +33,9 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
         loaded = configs.validate(state.config.config, folder=campaign.loaded.folder, source=campaign.loaded.source)
         record = state.rounds[round_index]
         datasets = datasets_before(reader, reader.fold(until=record.sequence), record.sequence, modelled_oracles(loaded))
-        fitted = fit.fit(fit.request(loaded, state, record), datasets) if fit.is_due(loaded.config, datasets) else None
+        fitted = fit.fit(fit.request(loaded, state, record), datasets).value if fit.is_due(loaded.config, datasets) else None
         asked = question(loaded, state, record, datasets)
         committee = committee_of(asked, loaded, ArtifactStore(campaign.folder))
-        selection = answer(asked, loaded.config, *candidates(asked, reader), datasets, fitted, committee)
+        pool, unseen = (reader.crystals(stored.ids) for stored in crystals(asked, reader))
+        selection = answer(asked, loaded.config, pool, unseen, datasets, fitted, committee)
         return *asked.ruled, *selection.choices

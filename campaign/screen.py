@@ -46,18 +46,23 @@ def rivals_of(
     proposed: Mapping[str, str],
     *,
     known: frozenset[str] = frozenset(),
+    index: KeyIndex | None = None,
 ) -> Rivals:
-    """``proposed``: key by id of all that is to be judged; ``known``: those of them that were judged before, and are not again."""
+    """``proposed``: key by id of all that is to be judged; ``known``: those of them that were judged before, and are not again.
+
+    ``index``: of what was accepted before, to which this adds.
+    """
     same = sameness(config, oracles)
     keys = list(_keys_of_today({identity: key for identity, key in proposed.items() if identity not in known}, ledger).values())
-    index = KeyIndex(matcher_of(config, same))
+    index = index or KeyIndex(matcher_of(config, same))
     others = [identity for identity in state.accepted_of(keys) if identity not in proposed or identity in known]
-    accepted = _keys_of_today({identity: state.candidates[identity].equivalence for identity in others}, ledger)
-    for identity, key in accepted.items():
+    new = {identity: state.candidates[identity].equivalence for identity in others if identity not in index}
+    for identity, key in _keys_of_today(new, ledger).items():
         index.add(identity, key)
-    near = sorted({identity for key in keys for identity in index.near(key)})
-    blobs = ledger.blobs(near)
-    return Rivals(same, known, {identity: (accepted[identity], blobs[identity]) for identity in near})
+    accepted = {identity for key in keys for identity in index.near(key)}.intersection(others)
+    near = _keys_of_today({identity: state.candidates[identity].equivalence for identity in sorted(accepted)}, ledger)
+    blobs = ledger.blobs(list(near))
+    return Rivals(same, known, {identity: (key, blobs[identity]) for identity, key in near.items()})
 
 
 def _keys_of_today(keys: Mapping[str, str], ledger: LedgerReader) -> dict[str, str]:

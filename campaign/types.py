@@ -35,7 +35,7 @@ def _frozen(array: ArrayLike, dtype: type, shape: tuple[int, ...], name: str) ->
     result = np.asarray(array) if is_frozen else np.array(array, dtype=dtype, order="C")
     if result.ndim != len(shape) or any(want not in (-1, got) for want, got in zip(shape, result.shape, strict=True)):
         raise InputError(f"{name} should have shape {shape} (-1 is any), but has {result.shape}")
-    if not np.isfinite(result).all():
+    if result.dtype.kind == "f" and not np.isfinite(result).all():
         raise InputError(f"{name} has values that are not finite")
     result.flags.writeable = False
     return result
@@ -43,7 +43,8 @@ def _frozen(array: ArrayLike, dtype: type, shape: tuple[int, ...], name: str) ->
 
 def _elements(numbers: ArrayLike) -> NDArray[Any]:
     found = np.asarray(numbers)
-    if found.size and not (found.dtype.kind in "iuf" and found.min() >= 1 and found.max() <= HEAVIEST and (found == found.round()).all()):
+    is_whole = found.dtype.kind in "iu" or (found.dtype.kind == "f" and bool((found == found.round()).all()))
+    if found.size and not (is_whole and found.min() >= 1 and found.max() <= HEAVIEST):
         raise InputError(
             f"atomic numbers should be whole, from 1 to {HEAVIEST}, but are {np.unique(found).tolist()}",
             hint="an atom without an element (a dummy X, a vacancy) has no place in a crystal: leave it out, or name its element",
@@ -170,9 +171,20 @@ class Crystal:
             raise InputError(f"expected one element on each site, but {formula} has partly occupied sites (info['occupancy'])")
         return cls(np.asarray(atoms.cell), atoms.get_scaled_positions(wrap=False), atoms.numbers)
 
+    @cached_property
+    def sites(self) -> bytes:
+        """The same for all crystals on the same sites, whatever their elements and volume: lattice over (V/n)^(1/3), and coordinates."""
+        edge = float((abs(np.linalg.det(self.lattice)) / len(self)) ** (1 / 3))
+        return np.round(self.lattice / edge, 9).tobytes() + self.fractional.tobytes()
+
     def with_numbers(self, numbers: ArrayLike) -> Crystal:
         """The same sites with other elements; numbers (n,)."""
-        return Crystal(self.lattice, self.fractional, np.asarray(numbers, dtype=np.uint8))
+        crystal = Crystal.__new__(Crystal)
+        checked = _frozen(_elements(np.asarray(numbers, dtype=np.uint8)), np.uint8, (len(self),), "atomic numbers")
+        crystal.__dict__.update(lattice=self.lattice, fractional=self.fractional, numbers=checked)
+        if "sites" in self.__dict__:
+            crystal.__dict__["sites"] = self.sites
+        return crystal
 
     def _raw(self) -> bytes:
         return struct.pack("<I", len(self)) + self.lattice.tobytes() + self.fractional.tobytes() + self.numbers.tobytes()

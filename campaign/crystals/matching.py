@@ -19,7 +19,7 @@ import numpy as np
 import spglib
 from numpy.typing import NDArray
 
-from campaign.crystals.neighbours import geometry_key, scaled_pairs
+from campaign.crystals.neighbours import scaled_pairs
 from campaign.crystals.primitive import PrimitiveCell, primitive_cell
 from campaign.types import Crystal, FloatArray, counts_of, reduced_formula
 
@@ -64,7 +64,7 @@ def equivalence_key(crystal: Crystal) -> str:
     upper = np.triu_indices(len(elements))
     sums = ((share.T @ near)[upper], (share.T @ far)[upper], (share.T @ near**2).ravel())
     values = np.concatenate([[math.log(crystal.volume / len(crystal))], *sums])
-    sites = hashlib.blake2b(geometry_key(crystal), digest_size=_SITES_BYTES).digest()
+    sites = hashlib.blake2b(crystal.sites, digest_size=_SITES_BYTES).digest()
     return f"{crystal.formula}:{_VERSION}:{base64.b64encode(sites + values.astype('<f2').tobytes()).decode()}"
 
 
@@ -96,7 +96,7 @@ class Invariants:
 
 def site_permutations(crystal: Crystal) -> NDArray[np.int16]:
     """(operations, n): how each symmetry operation of the bare sites, their elements forgotten, permutes them. Kept by geometry."""
-    key = geometry_key(crystal)
+    key = crystal.sites
     known = _permutations.get(key)
     if known is None:
         cell = (crystal.lattice, crystal.fractional, np.ones(len(crystal), dtype=int))
@@ -159,9 +159,14 @@ class KeyIndex:
     def __init__(self, matcher: Matcher) -> None:
         self.matcher = matcher
         self._groups: dict[str, _Group] = {}
+        self._names: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
 
     def add(self, name: str, key: str) -> None:
         """An empty key has no neighbours."""
+        self._names.add(name)
         found = Invariants.of_key(key)
         if found is not None:
             self._groups.setdefault(found.formula, _Group()).add(name, found)

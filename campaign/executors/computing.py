@@ -1,27 +1,37 @@
 """Computations on a Ray actor beside the loop: fits, generation, selection, training.
 
 They are functions of their arguments alone. Where the worker dies, is stopped or takes too long, a fresh one does what was under way again,
-a bounded number of times; what it needs of earlier computations is made again where it was lost.
+a bounded number of times; what it needs of earlier computations is made again, as it died with the worker.
+
+A call of Ray takes about 1 ms of the driver, so that what is to be done at once goes in one call: computations that took little time when
+they were last done. Values stay with the worker, and so do crystals, each sent once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import logging
 import os
+import pickle
 import signal
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.exceptions
 
 from campaign.clock import awake_seconds
-from campaign.errors import OreloopError, SurroundingsError
+from campaign.errors import SurroundingsError
 from campaign.executors import worker
 from campaign.executors.child import die_with_parent
 from campaign.executors.process import StoppedWatch
+from campaign.executors.worker import Message, Outcome, Task, known_crystal
+from campaign.protocols import Stored
+from campaign.types import Crystal
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +39,9 @@ _ATTEMPTS = 3
 _START_SECONDS = 300.0
 _FIRST_NOTICE_SECONDS = 300.0
 _LOOK_SECONDS = 1.0
+_QUICK_SECONDS = 1.0
+"""Computations that took less the last time go together."""
+_KEPT_CRYSTALS = 20_000
 
 
 def last_words(error: Exception) -> str:
@@ -66,43 +79,105 @@ class ComputeWorker(worker.ComputeWorker):
         self.perform(int)
         return place()
 
-    def perform_apart(self, function: Callable[..., Any], *arguments: Any) -> tuple[None, Any]:
-        """That it ended well, which is cheap to ask for, and the value."""
-        return None, self.perform(function, *arguments)
+    def perform_all(self, message: bytes) -> list[bytes]:
+        return self.answer(message)
 
 
+@dataclass(eq=False)
 class RayHandle:
-    """A computation on the compute worker; passed on to another computation its value stays in Ray's object store."""
+    """A computation on the compute worker; passed on to another computation its value does not leave the worker.
 
-    def __init__(self, pool: Computations, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
-        self._pool, self.function, self.arguments = pool, function, arguments
-        self.outcome: Any = None
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.is_over = False
-        self.losses = 0
+    ``worker``: which of the compute workers, one after another, was given it.
+    """
+
+    pool: Computations
+    number: int
+    function: Callable[..., Any]
+    arguments: Sequence[Any]
+    value: Any = None
+    error: Exception | None = None
+    is_over: bool = False
+    losses: int = 0
+    worker: int = -1
 
     @property
     def name(self) -> str:
         return getattr(self.function, "__name__", "computation").strip("_")
 
-    def end(self, error: Exception | None) -> None:
-        self.is_over, self.error = True, error
+    @property
+    def reference(self) -> Any:
+        """What Ray knows it by while it is under way; None while it waits."""
+        return self.pool.reference_of(self)
+
+    def end(self, value: Any, error: Exception | None) -> None:
+        if not self.is_over:
+            self.is_over, self.value, self.error = True, value, error
 
     def is_done(self) -> bool:
-        self._pool.tend()
+        self.pool.tend()
         return self.is_over
 
     def result(self) -> Any:
-        while True:
-            while not self.is_done():
-                ray.wait([self.outcome], timeout=_LOOK_SECONDS)
-            if self.error is not None:
-                raise self.error
-            try:
-                return ray.get(self.value)
-            except ray.exceptions.RayError as error:
-                self._pool.make_again(self, error)
+        while not self.is_done():
+            ray.wait([self.reference], timeout=_LOOK_SECONDS)
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+    def __del__(self) -> None:
+        self.pool.dropped.append(self.number)
+
+
+@dataclass
+class _Call:
+    """Computations that the worker does in one call."""
+
+    handles: list[RayHandle]
+    reference: Any
+
+
+class _Packer(pickle.Pickler):
+    """Arguments as bytes, without what the worker keeps: the values of earlier computations, and crystals, noted as they are met."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.crystals: dict[str, Crystal] = {}
+        self.stored: list[Stored] = []
+        self.dispatch_table = {RayHandle: self._handle, Crystal: self._crystal, Stored: self._stored}
+
+    def _handle(self, handle: RayHandle) -> tuple[Any, ...]:
+        return worker.Value, (handle.number,)
+
+    def _crystal(self, crystal: Crystal) -> tuple[Any, ...]:
+        self.crystals[crystal.id] = crystal
+        return known_crystal, (crystal.id,)
+
+    def _stored(self, stored: Stored) -> tuple[Any, ...]:
+        self.stored.append(stored)
+        return worker.known_crystals, (stored.ids,)
+
+
+class _SentCrystals:
+    """Which crystals a worker has; of those that no argument named for a while it is told to forget some."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def missing(self, packer: _Packer) -> dict[str, bytes]:
+        """Bytes of what the arguments name and the worker has not; from now on it has them."""
+        found = {identity: crystal.to_bytes(compress=False) for identity, crystal in packer.crystals.items() if identity not in self._ids}
+        for stored in packer.stored:
+            new = [identity for identity in dict.fromkeys(stored.ids) if identity not in self._ids and identity not in found]
+            found.update(stored.reader.blobs(new) if new else {})
+        for identity in itertools.chain(packer.crystals, *(stored.ids for stored in packer.stored)):
+            self._ids[identity] = None
+            self._ids.move_to_end(identity)
+        return found
+
+    def forgotten(self, named: int) -> list[str]:
+        """The ids beyond the bound that were named longest ago, never those of the last ``named``."""
+        n = min(len(self._ids) - _KEPT_CRYSTALS, len(self._ids) - named)
+        return [self._ids.popitem(last=False)[0] for _ in range(n)]
 
 
 class Computations:
@@ -110,7 +185,12 @@ class Computations:
 
     def __init__(self, *, threads: int, gpus: float, limit: float) -> None:
         self._threads, self._gpus, self._limit = threads, gpus, limit
+        self._numbers = itertools.count()
         self._queue: deque[RayHandle] = deque()
+        self._seconds: dict[Callable[..., Any], float] = {}
+        self._worker = -1
+        self.dropped: list[int] = []
+        """Computations whose values nobody asks for any more."""
         self._start()
 
     def _start(self) -> None:
@@ -118,133 +198,150 @@ class Computations:
         self._actor = ray.remote(ComputeWorker).options(**options).remote(self._threads)
         self._place_reference = self._actor.place.remote()
         self._place: tuple[str, int] | None = None
+        self._worker += 1
+        self._calls: deque[_Call] = deque()
+        self._crystals = _SentCrystals()
         self._next()
 
     def _next(self) -> None:
-        """The first of the queue begins now."""
+        """The first of the calls begins now."""
         self._since, self._notice = awake_seconds(), _FIRST_NOTICE_SECONDS
         self._watch = StoppedWatch()
 
     def submit(self, function: Callable[..., Any], arguments: Sequence[Any]) -> RayHandle:
-        handle = RayHandle(self, function, arguments)
-        if not self._queue:
-            self._next()
+        handle = RayHandle(self, next(self._numbers), function, arguments)
         self._queue.append(handle)
-        self._send(handle)
         return handle
 
-    def _send(self, handle: RayHandle) -> None:
-        inputs = [argument for argument in handle.arguments if isinstance(argument, RayHandle)]
-        failed = next((one.error for one in inputs if one.error is not None), None)
-        if failed is not None:
-            self._queue.remove(handle)
-            handle.end(failed)
+    def reference_of(self, handle: RayHandle) -> Any:
+        return next((call.reference for call in self._calls if handle in call.handles), None)
+
+    def _send_waiting(self) -> None:
+        """Give the worker what it was not given yet, with what that builds on where an earlier worker did it."""
+        together: list[RayHandle] = []
+        for handle in [handle for handle in self._queue if handle.worker != self._worker]:
+            failed = next((one.error for one in _inputs(handle) if one.error is not None), None)
+            if failed is not None:
+                self._queue.remove(handle)
+                handle.end(None, failed)
+                continue
+            for one in _inputs(handle):
+                if one.worker != self._worker:
+                    if together and not (self._is_quick(one) and self._is_quick(together[-1])):
+                        self._send(together)
+                        together = []
+                    one.worker = self._worker
+                    together.append(one)
+        self._send(together)
+
+    def _is_quick(self, handle: RayHandle) -> bool:
+        return not handle.losses and self._seconds.get(handle.function, _QUICK_SECONDS) < _QUICK_SECONDS
+
+    def _send(self, handles: list[RayHandle]) -> None:
+        if not handles:
             return
-        values = [argument.value if isinstance(argument, RayHandle) else argument for argument in handle.arguments]
-        handle.outcome, handle.value = self._actor.perform_apart.options(num_returns=2).remote(handle.function, *values)
+        file = io.BytesIO()
+        packer = _Packer(file)
+        packer.dump([Task(handle.number, handle.function, tuple(handle.arguments)) for handle in handles])
+        dropped, self.dropped = self.dropped, []
+        crystals = self._crystals.missing(packer)
+        n_named = len(packer.crystals) + sum(len(stored.ids) for stored in packer.stored)
+        message = Message(file.getvalue(), crystals, self._crystals.forgotten(n_named), dropped)
+        if not self._calls:
+            self._next()
+        self._calls.append(_Call(handles, self._actor.perform_all.remote(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))))
 
     def tend(self) -> None:
-        """See what ended, and that what is under way goes on."""
-        while self._queue and ray.wait([self._queue[0].outcome], timeout=0)[0]:
-            if not self._settle(self._queue[0]):
-                return
-        if self._queue:
-            self._check(self._queue[0])
+        """Send what waits, see what ended, and that what is under way goes on."""
+        self._send_waiting()
+        while self._calls and ray.wait([self._calls[0].reference], timeout=0)[0]:
+            self._settle(self._calls[0])
+            self._send_waiting()
+        if self._calls:
+            self._check(self._calls[0])
 
-    def _settle(self, handle: RayHandle) -> bool:
-        """Whether a computation ended, with a value or with what it raised; where it was lost instead, it is begun again."""
-        error: Exception | None = None
+    def _settle(self, call: _Call) -> None:
+        """What a call's computations came to; where it was lost instead, it is begun again."""
         try:
-            ray.get(handle.outcome)
+            outcomes: list[Outcome] = [pickle.loads(outcome) for outcome in ray.get(call.reference)]
         except ray.exceptions.RayTaskError as raised:
+            if isinstance(raised.cause, MemoryError):
+                self._lost("ran out of memory", call.handles)
+                return
             error = raised.cause if isinstance(raised.cause, Exception) else raised
-            if isinstance(error, ray.exceptions.ObjectLostError):
-                self.make_again(handle, error)
-                return False
-            if isinstance(error, MemoryError):
-                self._lost("ran out of memory")
-                return False
-            error.__cause__ = None if isinstance(error, OreloopError) else raised
-        except ray.exceptions.ObjectLostError as lost:
-            self.make_again(handle, lost)
-            return False
+            outcomes = [Outcome(None, error, 0.0)] * len(call.handles)
         except ray.exceptions.RayError as died:
-            self._lost(f"died ({last_words(died)})")
-            return False
-        self._queue.popleft()
-        handle.end(error)
+            self._lost(f"died ({last_words(died)})", call.handles)
+            return
+        for handle, outcome in zip(call.handles, outcomes, strict=True):
+            if isinstance(outcome.error, MemoryError):
+                self._lost("ran out of memory", [handle])
+                return
+            self._seconds[handle.function] = outcome.seconds
+            if handle in self._queue:
+                self._queue.remove(handle)
+            handle.end(outcome.value, outcome.error)
+        self._calls.popleft()
         self._next()
-        return True
 
-    def _check(self, handle: RayHandle) -> None:
+    def _check(self, call: _Call) -> None:
         if self._place is None:
-            self._look_for_start()
+            self._look_for_start(call)
             return
         taken = awake_seconds() - self._since
         if is_stopped(self._watch, self._place):
             kill_stopped(self._place)
-            self._lost(f"is stopped, its process is {self._place[1]}")
+            self._lost(f"is stopped, its process is {self._place[1]}", call.handles)
         elif taken >= self._limit:
-            self._lost(f"gave no result within {self._limit:g} s (executor.compute_limit)")
+            self._lost(f"gave no result within {self._limit:g} s (executor.compute_limit)", call.handles)
         elif taken >= self._notice:
             self._notice *= 2
-            log.warning("%s has been computing for %.0f s; its limit is %g s (executor.compute_limit)", handle.name, taken, self._limit)
+            log.warning(
+                "%s has been computing for %.0f s; its limit is %g s (executor.compute_limit)", _names(call.handles), taken, self._limit
+            )
 
-    def _look_for_start(self) -> None:
+    def _look_for_start(self, call: _Call) -> None:
         """The first computation begins when its worker is there."""
         if ray.wait([self._place_reference], timeout=0)[0]:
             try:
                 self._place = ray.get(self._place_reference)
                 self._next()
             except ray.exceptions.RayError as died:
-                self._lost(f"did not start ({last_words(died)})")
+                self._lost(f"did not start ({last_words(died)})", call.handles[:1])
         elif awake_seconds() - self._since >= _START_SECONDS:
-            self._lost(f"did not start within {_START_SECONDS:g} s")
+            self._lost(f"did not start within {_START_SECONDS:g} s", call.handles[:1])
 
-    def _lost(self, how: str) -> None:
-        """Let a fresh worker do what is under way. The first of the queue is to blame; after some losses it is given up."""
-        first = self._queue[0]
-        first.losses += 1
+    def _lost(self, how: str, during: Sequence[RayHandle]) -> None:
+        """Let a fresh worker do what is under way, and each of what was done together by itself. After some losses one is given up."""
+        names = _names(during)
+        for handle in during:
+            handle.losses += 1
+        first = during[0]
         if first.losses < _ATTEMPTS:
-            log.warning("the compute worker %s during %s; a fresh one does it again", how, first.name)
+            log.warning("the compute worker %s during %s; a fresh one does it again", how, names)
         else:
-            self._queue.popleft()
-            first.end(
-                SurroundingsError(
-                    f"the compute worker {how} during {first.name}, {_ATTEMPTS} times",
-                    hint="give it more memory, or more time with executor.compute_limit, then run the same command again",
-                )
+            if first in self._queue:
+                self._queue.remove(first)
+            first.error = SurroundingsError(
+                f"the compute worker {how} during {names}, {_ATTEMPTS} times",
+                hint="give it more memory, or more time with executor.compute_limit, then run the same command again",
             )
-        self._restart()
-
-    def _restart(self) -> None:
+            first.is_over = True
         ray.kill(self._actor, no_restart=True)
         self._start()
-        for handle in list(self._queue):
-            self._send(handle)
-
-    def make_again(self, handle: RayHandle, error: Exception) -> None:
-        """Where the value of a computation, or of one that it builds on, is gone with its machine: the whole chain once more."""
-        chain = list(dict.fromkeys(_inputs(handle)))
-        handle.losses += 1
-        if handle.losses >= _ATTEMPTS:
-            if handle in self._queue:
-                self._queue.remove(handle)
-            handle.end(SurroundingsError(f"the result of {handle.name} was lost, {_ATTEMPTS} times: {last_words(error)}"))
-            return
-        log.warning("the result of %s was lost (%s); it is computed again", handle.name, last_words(error))
-        for one in chain:
-            if one.error is None:
-                one.is_over = False
-        self._queue = deque(dict.fromkeys([*(one for one in chain if not one.is_over), *self._queue]))
-        self._restart()
+        self._send_waiting()
 
     def close(self) -> None:
         ray.kill(self._actor, no_restart=True)
         self._queue.clear()
+        self._calls.clear()
+
+
+def _names(handles: Sequence[RayHandle]) -> str:
+    return ", ".join(dict.fromkeys(handle.name for handle in handles))
 
 
 def _inputs(handle: RayHandle) -> list[RayHandle]:
     """All computations that one builds on, before it, and itself."""
     earlier = [one for argument in handle.arguments if isinstance(argument, RayHandle) for one in _inputs(argument)]
-    return [*earlier, handle]
+    return list(dict.fromkeys([*earlier, handle]))

@@ -262,10 +262,10 @@ class RayExecutor:
         under_way = {actor.reference: actor for actor in self._actors if actor.reference is not None}
         references = list(under_way)
         if isinstance(handle, RayHandle):
-            if handle.is_over:
+            if handle.is_over or handle.reference is None:
                 timeout = 0.0
             else:
-                references.append(handle.outcome)
+                references.append(handle.reference)
         if not references:
             time.sleep(timeout)
             return []

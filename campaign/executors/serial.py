@@ -9,8 +9,8 @@ from typing import Any
 
 from campaign.errors import SurroundingsError
 from campaign.executors.process import WorkerProcess
-from campaign.executors.worker import ComputeWorker
-from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
+from campaign.executors.worker import ComputeWorker, kept_value
+from campaign.protocols import EvaluationJob, FinishedJob, Handle, Kept, OracleSpec, Stored
 
 _IDLE_SECONDS = 0.02
 
@@ -28,15 +28,27 @@ class Done:
     def result(self) -> Any:
         if self.error is not None:
             raise self.error
-        return self.value
+        return self.value.told if isinstance(self.value, Kept) else self.value
+
+    @property
+    def kept(self) -> Any:
+        """What later computations get; raises as ``result``."""
+        self.result()
+        return kept_value(self.value)
 
 
 def computed(worker: ComputeWorker, function: Callable[..., Any], arguments: Sequence[Any]) -> Done:
     """Perform a computation at once; it ends as an input of its own did that failed."""
     try:
-        return Done(worker.perform(function, *(argument.result() if isinstance(argument, Done) else argument for argument in arguments)))
+        return Done(worker.perform(function, *map(_resolved, arguments)))
     except Exception as error:
         return Done(None, error)
+
+
+def _resolved(argument: Any) -> Any:
+    if isinstance(argument, Stored):
+        return argument.reader.crystals(argument.ids)
+    return argument.kept if isinstance(argument, Done) else argument
 
 
 class SerialExecutor:

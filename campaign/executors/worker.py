@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from campaign import plugins, sanity
 from campaign.checkpoints import checkpoint_from_bytes
-from campaign.errors import SurroundingsError
-from campaign.protocols import AsksCommittee, EvaluationJob, Oracle, OracleSpec
+from campaign.errors import OreloopError, SurroundingsError
+from campaign.protocols import AsksCommittee, EvaluationJob, Kept, Oracle, OracleSpec
 from campaign.seeds import library_seeds, seed_sequence
 from campaign.types import Cost, Crystal, Evaluation, FailureKind
 
@@ -123,15 +124,108 @@ class OracleWorker:
         return found, fidelity
 
 
+_crystals: dict[str, Crystal] = {}
+"""What this process was sent of the ledger's crystals."""
+
+
+def known_crystal(identity: str) -> Crystal:
+    return _crystals[identity]
+
+
+def known_crystals(identities: Sequence[str]) -> list[Crystal]:
+    return [_crystals[identity] for identity in identities]
+
+
+@dataclass(frozen=True)
+class Value:
+    """In the place of the value of an earlier computation, by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A computation, by its number."""
+
+    number: int
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a compute worker has to do: ``tasks`` as bytes, which name crystals by id; crystals that are new to it; what it may forget."""
+
+    tasks: bytes
+    crystals: Mapping[str, bytes]
+    forgotten: Sequence[str]
+    dropped: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a computation tells, or what it raised, and the seconds that it took."""
+
+    value: Any
+    error: Exception | None
+    seconds: float
+
+
 class ComputeWorker:
-    """Runs functions one after another beside the loop: fits, generation, selection, training."""
+    """Runs functions one after another beside the loop: fits, generation, selection, training. Their values stay until they are dropped."""
 
     def __init__(self, threads: int) -> None:
         limit_threads(threads)
         self._threads = threads
+        self._values: dict[int, Any] = {}
+        self._errors: dict[int, Exception] = {}
 
     def perform(self, function: Callable[..., Any], *arguments: Any) -> Any:
         import torch
 
         torch.set_num_threads(self._threads)
         return function(*arguments)
+
+    def answer(self, message: bytes) -> list[bytes]:
+        """The outcomes, each as bytes, of a message's tasks."""
+        asked: Message = pickle.loads(message)
+        for number in asked.dropped:
+            self._values.pop(number, None)
+            self._errors.pop(number, None)
+        for identity in asked.forgotten:
+            _crystals.pop(identity, None)
+        _crystals.update((identity, Crystal.from_bytes(data)) for identity, data in asked.crystals.items())
+        return [self._outcome(task) for task in pickle.loads(asked.tasks)]
+
+    def _outcome(self, task: Task) -> bytes:
+        began = time.perf_counter()
+        try:
+            self._values[task.number] = value = self.perform(task.function, *map(self._resolved, task.arguments))
+            told = value.told if isinstance(value, Kept) else value
+            return pickle.dumps(Outcome(told, None, time.perf_counter() - began), protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            self._errors[task.number] = error
+            return pickle.dumps(Outcome(None, _portable(error), 0.0))
+
+    def _resolved(self, argument: Any) -> Any:
+        if not isinstance(argument, Value):
+            return argument
+        if argument.number in self._errors:
+            raise self._errors[argument.number]
+        return kept_value(self._values[argument.number])
+
+
+def kept_value(value: Any) -> Any:
+    """Of what a function returned: what later computations get."""
+    return value.value if isinstance(value, Kept) else value
+
+
+def _portable(error: Exception) -> Exception:
+    """An error with where it came from, as bytes can hold it."""
+    if not isinstance(error, OreloopError):
+        error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error

@@ -20,7 +20,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from campaign.crystals.neighbours import geometry_key, nearest
+from campaign.crystals.neighbours import nearest
 from campaign.crystals.phases import Phase, fractions
 from campaign.types import Crystal, FloatArray
 
@@ -110,7 +110,7 @@ def describe(crystals: Sequence[Crystal], elements: Sequence[str], *, triplets: 
     rows = np.empty((len(crystals), len(column_names(elements, triplets=triplets))))
     groups: dict[bytes, list[int]] = {}
     for i, crystal in enumerate(crystals):
-        groups.setdefault(geometry_key(crystal), []).append(i)
+        groups.setdefault(crystal.sites, []).append(i)
     for key, members in groups.items():
         geometry = _geometry(crystals[members[0]], key)
         for start in range(0, len(members), _CHUNK):
