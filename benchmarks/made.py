@@ -115,7 +115,10 @@ def _elements(system: Sequence[str]) -> Iterator[Crystal]:
 def _generated(name: str, space: SearchSpace, n: int, stream: str) -> Iterator[Crystal]:
     """n crystals, fewer where a generator has no more: what it does not find in one try is asked for again."""
     use = "prototypes" if name == "prototypes" else "random_crystal"
-    settings = {"prototypes": {"source": "library", "atoms": [2, MOST_ATOMS]}, "random_crystal": {"atoms": [2, MOST_ATOMS]}}
+    settings: dict[str, dict[str, Any]] = {
+        "prototypes": {"source": "library", "atoms": [2, MOST_ATOMS]},
+        "random_crystal": {"atoms": [2, MOST_ATOMS]},
+    }
     spec = PluginSpec(group="generators", use=use, params=settings[use], elements=space.elements)
     context = GenerationContext(space=space, objective=Objective(FORMATION_ENERGY.name, "minimize"))
     rng, built = generator(stream), plugins.build(spec)

@@ -57,8 +57,9 @@ def reached(state: CampaignState, wanted: Wanted) -> LabelRecord | None:
 
 
 def rounds_without_gain(state: CampaignState, wanted: Wanted) -> int:
-    """Finished rounds since the best label came in, or the last one on the front; 0 before there is one."""
-    leading = front(state, wanted)
+    """Finished rounds since the best label came in, or the last one on the front, or on the hull; 0 before there is one."""
+    hull = state.hull(wanted.oracle) if wanted.objective.quantity == ENERGY_ABOVE_HULL.name else None
+    leading = [label for label in hull.stable if wanted.takes(label)] if hull is not None else front(state, wanted)
     if not leading:
         return 0
     last = max(label.round for label in leading)

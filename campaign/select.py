@@ -74,9 +74,10 @@ def by_model(asked: Question, material: Material) -> Selection:
     scores, stable = score(config, asked.n - n_explored, asked.stream, pool, material.unseen, dataset, material.fitted, asked.scales)
     left = [row for row in generator(f"{asked.stream}/explored").permutation(len(pool)).tolist() if row not in scores.chosen]
     rows_and_reasons = [(row, "") for row in scores.chosen] + [(row, EXPLORATION) for row in left[:n_explored]]
-    figures = (scores.score, scores.mean, scores.deviation)
     chosen = [
-        ChoiceRow(pool[row].id, "", *(float(figure[row]) for figure in figures), reason, _at(stable, row))
+        ChoiceRow(
+            pool[row].id, "", float(scores.score[row]), float(scores.mean[row]), float(scores.deviation[row]), reason, _at(stable, row)
+        )
         for row, reason in rows_and_reasons
     ]
     table = encode_table([candidate.id for candidate in pool], scores.score, scores.mean, scores.deviation)

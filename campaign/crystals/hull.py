@@ -113,4 +113,4 @@ def _mixed(wanted: FloatArray, fractions: FloatArray, formation: FloatArray) -> 
 
 def _is_vertex(row: int, fractions: FloatArray, formation: FloatArray) -> bool:
     others = np.arange(len(fractions)) != row
-    return formation[row] < _mixed(fractions[row], fractions[others], formation[others]) - _RESOLUTION
+    return bool(formation[row] < _mixed(fractions[row], fractions[others], formation[others]) - _RESOLUTION)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from support import load
+from typer.testing import CliRunner
 
 from campaign import ranking
 from campaign.api import Campaign
+from campaign.cli import app
 from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.replay import replay
@@ -82,6 +84,33 @@ def test_stable_phases_lead_and_the_elements_are_no_finds(searched: Campaign) ->
     best = ranking.best(state, wanted)
     assert best is not None
     assert best.candidate == ranked[0].label.candidate
+
+
+def test_a_phase_that_lands_on_the_hull_is_a_gain(searched: Campaign) -> None:
+    state = searched.state()
+    hull = state.hull("lennard_jones")
+    assert hull is not None
+    last = max(label.round for label in hull.stable)
+    ended = [record.index for record in state.rounds if record.ended is not None]
+    wanted = ranking.wanted_of(searched.loaded.config, "lennard_jones")
+    assert ranking.rounds_without_gain(state, wanted) == sum(index > last for index in ended)
+
+
+def test_explain_status_and_report_tell_of_stability(searched: Campaign) -> None:
+    state = searched.state()
+    chosen = next(choice for record in reversed(state.rounds) if record.decided for choice in record.decided.choices if choice.stable)
+    told = [
+        (["explain", str(searched.folder), chosen.candidate], ("stable with probability", "energy_above_hull = ")),
+        (["status", str(searched.folder)], ("lie on it",)),
+        (["report", str(searched.folder)], ()),
+    ]
+    for command, words in told:
+        result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+        assert result.exit_code == 0, result.output
+        assert all(word in result.output for word in words), result.output
+    page = next(searched.folder.rglob("report.html")).read_text()
+    for words in ("How the hull moved", "Chances to be stable, and what came true", "chance to be stable when chosen"):
+        assert words in page
 
 
 def test_a_batch_by_the_hull_spreads_over_compositions_and_says_how_likely_each_is_stable(searched: Campaign) -> None:
