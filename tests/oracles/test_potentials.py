@@ -179,7 +179,7 @@ def test_a_file_takes_the_library_entry_that_it_was_made_for_where_several_are_o
     (tmp_path / "tungsten.meam").write_text(f"# use with WL from library.meam\n{text}")
     assert potentials.from_file(plain).order == ("WL",)
     assert potentials.from_file(plain.model_copy(update={"elements": ("W",)})).order == ("WL",), "the element, of which the file says more"
-    with pytest.raises(InputError, match="its indices are WL, the config says Si97"):
+    with pytest.raises(InputError, match="the config calls it Si97"):
         potentials.from_file(plain.model_copy(update={"elements": ("Si97",)}))
 
 
