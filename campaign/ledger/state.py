@@ -11,7 +11,7 @@ from typing import Any
 
 from campaign.ledger import events as ev
 from campaign.ledger.leaders import Leaders, Wanted
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, counts_of, reduced_formula
+from campaign.types import FORMATION_ENERGY, FailureKind, counts_of, deciding_energy, reduced_formula
 
 
 @dataclass(slots=True)
@@ -392,7 +392,7 @@ class CampaignState:
 
         A label made with softer settings that change its meaning has none.
         """
-        energy = record.values.get(ENERGY_PER_ATOM.name)
+        energy = deciding_energy(record.values)
         if energy is None or not self.is_of_its_level(record):
             return
         composition = self.composition(record.candidate)
@@ -405,7 +405,7 @@ class CampaignState:
                 affected = [label for label in self.labels.values() if label.oracle == record.oracle]
                 self._leaders.clear()
         for label in affected:
-            value = formation_energy(label.values.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
+            value = formation_energy(deciding_energy(label.values), self.composition(label.candidate), known)
             if value is not None and self.is_of_its_level(label):
                 label.values[FORMATION_ENERGY.name] = value
 
