@@ -5,8 +5,9 @@
 Two things spoil such a slope. Ions that give way do so in straight proportion at small strains only; and tabulated potentials have a rough
 second derivative, so that small strains see the table's own steps. Therefore it is taken twice: with relaxed ions at a small strain and at
 twice as much; and with ions that are carried along, from a cubic through the stresses of a line of wider strains beside it. Where the line
-and the small strain agree, the small strain's slope is given; where not, the line's, to which the ions' share is added. The error is what
-remains between the two, between the small strains, and of the cubic's fit. Strains in 1, stresses and slopes in GPa.
+and the small strain agree, the small strain's slope is given; where not, the line's, to which the ions' share is added. The error is the
+largest of what lies between the two, between the small strains, between the slope and plain differences over wide strains, and what the
+cubic leaves; crystals that are only anharmonic have 0.02 % of it at a reach of 0.3 %. Strains in 1, stresses and slopes in GPa.
 """
 
 from __future__ import annotations
@@ -72,10 +73,13 @@ def slope(
     wide, spread = cubic_slope(np.array(line), np.array([carried[x] for x in line]))
     small, twice = _central(relaxed, strain), _central(relaxed, 2 * strain)
     stiff, stiff_twice = _central(carried, strain), _central(carried, 2 * strain)
+    plain = [_central(carried, x) for x in line if x > reach / 2]
     if np.abs(stiff - wide).max() <= _AGREEMENT * np.abs(wide).max():
-        return Slope(small, np.maximum.reduce([np.abs(stiff - wide), np.abs(small - twice), spread]))
+        others = [wide - stiff, twice - small, *(one - stiff for one in plain)]
+        return Slope(small, np.maximum.reduce([spread, *np.abs(others)]))
     yielding, yielding_twice = small - stiff, twice - stiff_twice
-    return Slope(wide + yielding_twice, np.maximum(np.abs(yielding - yielding_twice), spread))
+    others = [yielding_twice - yielding, *(one - wide for one in plain)]
+    return Slope(wide + yielding_twice, np.maximum.reduce([spread, *np.abs(others)]))
 
 
 def cubic_slope(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
