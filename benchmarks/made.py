@@ -234,7 +234,7 @@ def order_of(strategy: str, proposed: Proposed, formation: Mapping[str, float]) 
         request = fit.FitRequest(
             surrogate=surrogate, classifier=None, quantities=config.modelled, previous=previous, stream=f"{stream}/fit"
         )
-        fitted = fit.fit(request, {"made": dataset})
+        fitted = fit.fit(request, {"made": dataset}).value
         previous = fitted.summary.hyperparameters
         left = [Candidate(crystal) for crystal in pool if crystal not in asked]
         question = Question(

@@ -239,9 +239,11 @@ class Loop:
             yield from self._train(record, learner, dataset, searched)
         self._request_references()
 
-        fitted = self.executor.compute(fit.fit, fit.request(self.loaded, state, record), data) if fit.is_due(self.config, datasets) else None
+        has_model = fit.is_due(self.config, datasets)
+        fitted = self.executor.compute(fit.fit, fit.request(self.loaded, state, record), data) if has_model else None
         counts = shares.counts(known, self.config, self.search_oracle, record.sequence)
-        batches = [self._propose(record, generator, counts[generator.label], searched, fitted, pending) for generator in self.config.generators]
+        asking = [(generator, counts[generator.label]) for generator in self.config.generators]
+        batches = [self._propose(record, generator, n, searched, fitted, pending) for generator, n in asking]
         yield from self._record(record, fitted, batches)
         yield from self._screen(record, [batch.handle for batch in batches])
         yield from self._decide(record, datasets, data, fitted)

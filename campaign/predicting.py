@@ -44,7 +44,7 @@ def predict(loaded: LoadedConfig, reader: LedgerReader, structures: Sequence[Cry
     if not fit.is_due(loaded.config, datasets):
         raise InputError(f"{len(state.labels)} labels are too few for a model, or the config asks none")
     crystals = [crystal_of(item) for item in structures]
-    fitted = fit.fit(fit.request(loaded, state, RoundRecord(len(state.rounds), now, state.time)), datasets)
+    fitted = fit.fit(fit.request(loaded, state, RoundRecord(len(state.rounds), now, state.time)), datasets).value
     units = loaded.quantities()
     table: dict[str, Any] = {"formula": [crystal.formula for crystal in crystals]}
     for name, model in fitted.by_quantity.items():

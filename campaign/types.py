@@ -270,6 +270,7 @@ FORMATION_ENERGY = Quantity("formation_energy_per_atom", "eV/atom")
 ENERGY_ABOVE_HULL = Quantity("energy_above_hull", "eV/atom")
 """Derived from the energies of all crystals at one level, and worked out anew when one of them moves the hull; never a label."""
 DERIVED = (FORMATION_ENERGY, ENERGY_ABOVE_HULL)
+ENTHALPY_PREFIX = "enthalpy_per_atom_at_"
 VOLUME_PER_ATOM = Quantity("volume_per_atom", "angstrom^3/atom")
 FORCES = Quantity("forces", "eV/angstrom", (-1, 3))
 STRESS = Quantity("stress", "GPa", (3, 3))
@@ -279,6 +280,17 @@ PROPOSED_STRESS = Quantity("proposed_stress", "GPa", (3, 3))
 FRACTION_FCC = Quantity("fraction_fcc", "1")
 FRACTION_HCP = Quantity("fraction_hcp", "1")
 FRACTION_BCC = Quantity("fraction_bcc", "1")
+
+
+def enthalpy_at(pressure: float) -> Quantity:
+    """Energy plus pressure times volume, per atom, of a crystal relaxed at a pressure (GPa), which its name says."""
+    return Quantity(f"{ENTHALPY_PREFIX}{pressure:g}_GPa", "eV/atom")
+
+
+def deciding_energy(values: Mapping[str, float]) -> float | None:
+    """Of a label's values what decides which phase is stable (eV/atom): its enthalpy where it has one, its energy elsewhere."""
+    enthalpy = next((value for name, value in values.items() if name.startswith(ENTHALPY_PREFIX)), None)
+    return values.get(ENERGY_PER_ATOM.name) if enthalpy is None else enthalpy
 
 
 Direction = Literal["maximize", "minimize", "match"]

@@ -18,7 +18,7 @@ from campaign.errors import InputError
 from campaign.parameters import ConfigPath
 from campaign.protocols import PluginSpec
 from campaign.reading.structures import read_structures
-from campaign.types import ENERGY_PER_ATOM, Candidate, Crystal, SearchSpace, Verdict
+from campaign.types import Candidate, Crystal, SearchSpace, Verdict, deciding_energy
 from oracles.hull import Hull, Phase, read_phases
 
 _NAME = "above_hull"
@@ -58,7 +58,10 @@ class AboveHull:
         evaluation = self._oracle.evaluate(crystal)
         if evaluation.failure is not None:
             return str(evaluation.failure.message)
-        return Phase(name, dict(Counter(crystal.symbols)), evaluation.value(ENERGY_PER_ATOM.name), self._fidelity)
+        energy = deciding_energy({found.quantity: found.scalar for found in evaluation.observations})
+        if energy is None:
+            return f"{self.config.oracle} measures no energy"
+        return Phase(name, dict(Counter(crystal.symbols)), energy, self._fidelity)
 
     def hull(self, space: SearchSpace) -> Hull:
         """Made at the first candidate. Raises InputError where a competing phase has no energy or is of another fidelity."""

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from campaign.errors import InputError
 from campaign.terminal import PlainConsole
-from campaign.types import ENERGY_PER_ATOM
+from campaign.types import deciding_energy
 from oracles.hull import Hull, Phase, Stability, read_phases
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 def phases_of(state: Any, oracle: str) -> list[Phase]:
     """The labelled crystals of one oracle as phases."""
     return [
-        Phase(label.candidate, state.counts(label.candidate), label.values[ENERGY_PER_ATOM.name], label.fidelity)
+        Phase(label.candidate, state.counts(label.candidate), energy, label.fidelity)
         for label in state.labels.values()
-        if label.oracle == oracle and ENERGY_PER_ATOM.name in label.values and state.is_of_its_level(label)
+        if label.oracle == oracle and (energy := deciding_energy(label.values)) is not None and state.is_of_its_level(label)
     ]
 
 

@@ -5,7 +5,6 @@ Angstrom, eV; stress in GPa, tension positive. A deformation gradient F acts on 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,10 +40,10 @@ class Mechanics(Protocol):
         """Hold this crystal. Raises ValueError for an element or cell that cannot be."""
         ...
 
-    def relax(self, *, cell: bool) -> float:
-        """Relax the ions, and the cell at zero pressure where asked, as far as the engine gets.
+    def relax(self, *, cell: bool, pressure: float = 0.0) -> float:
+        """Relax the ions, and the cell at ``pressure`` (GPa) where asked, as far as the engine gets.
 
-        Returns the largest stress component (GPa) that is left of those that it relaxed; 0 where the cell stays fixed.
+        Returns by how much (GPa) the stress components that it relaxed miss that pressure at most; 0 where the cell stays fixed.
         """
         ...
 
@@ -53,15 +52,3 @@ class Mechanics(Protocol):
         ...
 
     def state(self) -> State: ...
-
-
-def bulk_modulus(mechanics: Mechanics, strain: float) -> float:
-    """B = -dP / d ln V in GPa of the crystal that the engine holds, by two cells with edges strained by +-``strain`` and relaxed ions."""
-    pressures, edge = [], 1.0
-    for wanted in (1 - strain, 1 + strain):
-        mechanics.deform(np.eye(3) * (wanted / edge))
-        edge = wanted
-        mechanics.relax(cell=False)
-        pressures.append(mechanics.state().pressure)
-    log_volumes = 3 * math.log(1 - strain), 3 * math.log(1 + strain)
-    return -(pressures[1] - pressures[0]) / (log_volumes[1] - log_volumes[0])

@@ -1,7 +1,7 @@
 """Relaxation with any ASE calculator behind the port of the static protocols.
 
 Ions by L-BFGS, then FIRE where that gets stuck; ions and cell together through the logarithm of the deformation (ASE's
-FrechetCellFilter) at zero pressure. Angstrom, eV, GPa.
+FrechetCellFilter) at a hydrostatic pressure. Angstrom, eV, GPa.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class AseMechanics:
         self.atoms = crystal.atoms
         self.atoms.calc = self.calculator
 
-    def relax(self, *, cell: bool) -> float:
-        target = FrechetCellFilter(self.atoms) if cell else self.atoms
+    def relax(self, *, cell: bool, pressure: float = 0.0) -> float:
+        target = FrechetCellFilter(self.atoms, scalar_pressure=pressure * GPa) if cell else self.atoms
         for optimiser in (LBFGS, FIRE):
             steps = optimiser(target, logfile=None, maxstep=self._largest_step)
             steps.attach(lambda: self.on_step(self.atoms))
             steps.run(fmax=self._force_tolerance, steps=self._max_steps // 2)
-        return float(np.abs(self.state().stress).max()) if cell else 0.0
+        return float(np.abs(self.state().stress + pressure * np.eye(3)).max()) if cell else 0.0
 
     def deform(self, gradient: FloatArray) -> None:
         self.atoms.set_cell(self.atoms.cell.array @ gradient, scale_atoms=True)

@@ -9,8 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from ase.units import GPa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from campaign.crystals.extent import lone_atoms
+from campaign.crystals.lattice import atomic_volume
 from campaign.crystals.phases import Phase, fractions
 from campaign.types import (
     BULK_MODULUS,
@@ -30,8 +34,9 @@ from campaign.types import (
     Fidelity,
     Observation,
     Quantity,
+    enthalpy_at,
 )
-from oracles import elastic, eos, mechanics
+from oracles import elastic, eos
 from oracles.mechanics import Mechanics, State
 
 ELASTIC_TENSOR = Quantity("elastic_tensor", "GPa", (6, 6))
@@ -44,8 +49,19 @@ BORN_STABILITY = Quantity("smallest_elastic_eigenvalue", "GPa")
 
 Measured = Literal["forces", "proposed", "bulk_modulus", "elastic_tensor"]
 _BY_PHASE = {Phase.FCC: FRACTION_FCC, Phase.HCP: FRACTION_HCP, Phase.BCC: FRACTION_BCC}
-_ELASTIC = (ELASTIC_TENSOR, SHEAR_MODULUS, YOUNG_MODULUS, PUGH_RATIO, BULK_VOIGT, BULK_REUSS, SHEAR_VOIGT, SHEAR_REUSS, BORN_STABILITY)
+_ELASTIC = {
+    SHEAR_MODULUS: "shear",
+    YOUNG_MODULUS: "young",
+    PUGH_RATIO: "pugh",
+    BULK_VOIGT: "bulk_voigt",
+    BULK_REUSS: "bulk_reuss",
+    SHEAR_VOIGT: "shear_voigt",
+    SHEAR_REUSS: "shear_reuss",
+    BORN_STABILITY: "smallest_eigenvalue",
+}
 _NOT_IN_THE_LABEL = frozenset({"max_steps", "residual_pressure", "residual_force", "on_phase_change"})
+_ROOMY, _STRETCH, _LEAST_RISE = 1.5, 0.02, 1e-5
+"""A volume in those of the elements' crystals; a linear strain; eV an atom."""
 
 
 class StaticConfig(BaseModel):
@@ -62,15 +78,30 @@ class StaticConfig(BaseModel):
         "pressure",
         description="At uniform strain: pressures of two cells, Voigt's average of the elastic tensor, or Birch-Murnaghan.",
     )
-    strain: float = Field(1e-3, gt=0, le=0.02, description="Linear strain (1) of the cells whose pressures or stresses are taken.")
+    pressure: float = Field(
+        0.0, ge=0, le=1000, description="Pressure (GPa) at which the cell is relaxed; enthalpies decide where it is set."
+    )
+    strain: float = Field(
+        1e-3, gt=0, le=0.02, description="Linear strain (1) of the cells with relaxed ions whose pressures or stresses are taken."
+    )
     window: float = Field(0.02, gt=0, le=0.1, description="Largest linear strain (1) of the equation of state.")
     points: int = Field(7, ge=5, description="Cells of the equation of state.")
     max_steps: int = Field(5000, gt=0, description="Most steps of one relaxation.")
-    residual_pressure: float = Field(0.05, gt=0, description="Largest stress component (GPa) of a relaxed cell.")
+    residual_pressure: float = Field(
+        0.05, gt=0, description="By how much (GPa) a relaxed cell's stress components may miss the pressure at most."
+    )
     residual_force: float = Field(0.01, gt=0, description="Largest force component (eV/angstrom) of relaxed ions.")
     on_phase_change: Literal["report", "fail"] = Field(
         "report", description="A crystal whose phase changes on relaxation is reported as what it became, or is a failure."
     )
+
+    @model_validator(mode="after")
+    def _is_possible_at_pressure(self) -> StaticConfig:
+        if self.pressure and self.relax != "cell":
+            raise ValueError(f"pressure: {self.pressure:g} GPa needs relax: cell, as only a cell that is free takes on a pressure")
+        if self.pressure and self.bulk_modulus_by == "equation_of_state":
+            raise ValueError("bulk_modulus_by: equation_of_state is that at no pressure; with pressure: take pressure or elastic_tensor")
+        return self
 
 
 class StaticOracle(ABC):
@@ -91,6 +122,8 @@ class StaticOracle(ABC):
     def quantities(self) -> tuple[Quantity, ...]:
         measure = self.config.measure
         found: tuple[Quantity, ...] = (ENERGY_PER_ATOM, VOLUME_PER_ATOM, *_BY_PHASE.values())
+        if self.config.pressure:
+            found += (enthalpy_at(self.config.pressure),)
         if "forces" in measure:
             found += (FORCES, STRESS)
         if "proposed" in measure:
@@ -98,7 +131,7 @@ class StaticOracle(ABC):
         if "bulk_modulus" in measure:
             found += (BULK_MODULUS,)
         if "elastic_tensor" in measure:
-            found += _ELASTIC
+            found += (ELASTIC_TENSOR, *_ELASTIC)
         return found
 
     @property
@@ -108,9 +141,12 @@ class StaticOracle(ABC):
 
     @property
     def fidelity(self) -> Fidelity:
-        settings = {name: value for name, value in self.config.model_dump(mode="json").items() if name in StaticConfig.model_fields}
-        kept = {name: value for name, value in settings.items() if name not in _NOT_IN_THE_LABEL}
-        return Fidelity(self.level.name, {**kept, **self.level.settings, "protocol": 2})
+        config = self.config
+        settings = {name: value for name, value in config.model_dump(mode="json").items() if name in StaticConfig.model_fields}
+        left_out = _NOT_IN_THE_LABEL | (frozenset() if config.pressure else {"pressure"})
+        kept = {name: value for name, value in settings.items() if name not in left_out}
+        name = f"{self.level.name}-{config.pressure:g}GPa" if config.pressure else self.level.name
+        return Fidelity(name, {**kept, **self.level.settings, "protocol": 3})
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         if len(crystal) == 0:
@@ -123,8 +159,12 @@ class StaticOracle(ABC):
         except ValueError as error:
             return Evaluation.failed(FailureKind.UNPHYSICAL, str(error), retryable=False)
         proposed = engine.state() if "proposed" in self.config.measure else None
-        stress = engine.relax(cell=self.config.relax == "cell") if self.config.relax != "none" else 0.0
+        stress = self._relax(engine)
         ground = engine.state()
+        if self.config.relax == "cell":
+            loose = unbound(engine, ground)
+            if loose:
+                return Evaluation.failed(FailureKind.UNPHYSICAL, loose, retryable=False)
         left = self._left(ground, stress)
         if left:
             return Evaluation.failed(FailureKind.NOT_CONVERGED, left)
@@ -137,6 +177,12 @@ class StaticOracle(ABC):
             return Evaluation.failed(FailureKind.UNPHYSICAL, str(error))
         return Evaluation(observations=observations, crystal=ground.crystal if self.config.relax != "none" else None)
 
+    def _relax(self, engine: Mechanics) -> float:
+        """By how much (GPa) the stress misses the pressure."""
+        if self.config.relax == "cell":
+            return engine.relax(cell=True, pressure=self.config.pressure)
+        return engine.relax(cell=False) if self.config.relax == "ions" else 0.0
+
     def _left(self, ground: State, stress: float) -> str:
         """What a relaxation left; empty where it converged."""
         config = self.config
@@ -148,35 +194,60 @@ class StaticOracle(ABC):
         )
 
     def _observations(self, engine: Mechanics, ground: State, proposed: State | None) -> Iterator[Observation]:
+        """Raises ValueError for a modulus that the engine cannot tell."""
         config, n = self.config, len(ground.crystal)
         phase = fractions(ground.crystal)
         values: dict[Quantity, Any] = {ENERGY_PER_ATOM: ground.energy / n, VOLUME_PER_ATOM: ground.crystal.volume / n}
+        if config.pressure:
+            values[enthalpy_at(config.pressure)] = (ground.energy + config.pressure * GPa * ground.crystal.volume) / n
         values |= {quantity: phase[kind] for kind, quantity in _BY_PHASE.items()}
         if "forces" in config.measure:
             values |= {FORCES: ground.forces, STRESS: ground.stress}
         if proposed is not None:
             values |= {PROPOSED_ENERGY: proposed.energy / n, PROPOSED_FORCES: proposed.forces, PROPOSED_STRESS: proposed.stress}
-        needs_tensor = "elastic_tensor" in config.measure or (
-            "bulk_modulus" in config.measure and config.bulk_modulus_by == "elastic_tensor"
-        )
-        found = None
-        if needs_tensor:
+        yield from (Observation(quantity.name, value, quantity.unit) for quantity, value in values.items())
+        yield from self._moduli(engine)
+
+    def _moduli(self, engine: Mechanics) -> Iterator[Observation]:
+        """With their errors as noise."""
+        config = self.config
+        by_tensor = "bulk_modulus" in config.measure and config.bulk_modulus_by == "elastic_tensor"
+        if by_tensor or "elastic_tensor" in config.measure:
             tensor = elastic.elastic_tensor(engine, config.strain)
-            found = elastic.moduli(tensor)
+            found, errors = elastic.moduli(tensor.value), elastic.moduli_errors(tensor)
             if "elastic_tensor" in config.measure:
-                figures = (
-                    *(tensor, found.shear, found.young, found.pugh, found.bulk_voigt, found.bulk_reuss),
-                    *(found.shear_voigt, found.shear_reuss, found.smallest_eigenvalue),
-                )
-                values |= dict(zip(_ELASTIC, figures, strict=True))
-        if "bulk_modulus" in config.measure:
-            if found is not None and config.bulk_modulus_by == "elastic_tensor":
-                values[BULK_MODULUS] = found.bulk_voigt
-            elif config.bulk_modulus_by == "equation_of_state":
-                values[BULK_MODULUS] = eos.scan(engine, config.window, config.points).bulk_modulus
+                yield Observation(ELASTIC_TENSOR.name, tensor.value, ELASTIC_TENSOR.unit, float(tensor.error.max()))
+                for quantity, name in _ELASTIC.items():
+                    yield Observation(quantity.name, getattr(found, name), quantity.unit, getattr(errors, name))
+            if by_tensor:
+                yield Observation(BULK_MODULUS.name, found.bulk_voigt, BULK_MODULUS.unit, errors.bulk_voigt)
+        if "bulk_modulus" in config.measure and not by_tensor:
+            if config.bulk_modulus_by == "equation_of_state":
+                curve = eos.scan(engine, config.window, config.points)
+                modulus, error = curve.bulk_modulus, curve.bulk_modulus_error
             else:
-                values[BULK_MODULUS] = mechanics.bulk_modulus(engine, config.strain)
-        return (Observation(quantity.name, value, quantity.unit) for quantity, value in values.items())
+                measured = elastic.bulk_modulus(engine, config.strain)
+                modulus, error = measured.value, measured.error
+            yield Observation(BULK_MODULUS.name, modulus, BULK_MODULUS.unit, error)
+
+
+def unbound(engine: Mechanics, ground: State) -> str:
+    """Why a crystal with a relaxed cell is none, as nothing holds it together; empty where something does.
+
+    Atoms out of each other's reach, or an energy that does not rise as the cell is stretched.
+    """
+    crystal = ground.crystal
+    per_atom = f"at {crystal.volume / len(crystal):.4g} angstrom^3 and {ground.energy / len(crystal):.4g} eV an atom"
+    if crystal.volume > _ROOMY * sum(atomic_volume(symbol) for symbol in crystal.symbols):
+        lone = lone_atoms(crystal)
+        if lone:
+            return f"the crystal is not bound: {lone} of {len(crystal)} atoms have no neighbour {per_atom}"
+        engine.deform(np.eye(3) * (1 + _STRETCH))
+        rise = (engine.state().energy - ground.energy) / len(crystal)
+        engine.deform(np.eye(3) / (1 + _STRETCH))
+        if rise < _LEAST_RISE:
+            return f"the crystal is not bound: to stretch it by {100 * _STRETCH:g} % takes no energy ({rise:.1g} eV an atom), {per_atom}"
+    return ""
 
 
 def _phase(crystal: Crystal) -> str:

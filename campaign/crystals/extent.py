@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from ase.data import covalent_radii
+from numpy.typing import NDArray
 
 from campaign.crystals.topology import bonds_of, dimensions
 from campaign.types import Crystal
@@ -31,11 +32,9 @@ def not_bulk(crystal: Crystal) -> str:
     spacings = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
     if np.prod(2 * _FARTHEST / spacings + 1) > _MOST_IMAGES:
         return f"a cell that is too flat or skewed: its planes are {', '.join(f'{spacing:.3g}' for spacing in spacings)} angstrom apart"
-    fractional = crystal.fractional - np.floor(crystal.fractional)
-    kinds, rows = np.unique(crystal.numbers, return_inverse=True)
-    radii = np.maximum(covalent_radii[kinds], _LEAST_RADIUS)
-    contacts = bonds_of(crystal.lattice, fractional, rows.astype(np.int64), radii[:, None] + radii + REACH)
+    contacts = _contacts(crystal)
     if len(contacts):
+        fractional = crystal.fractional - np.floor(crystal.fractional)
         first, second, cells = contacts[:, 0], contacts[:, 1], contacts[:, 2:]
         distances = np.linalg.norm((fractional[second] + cells - fractional[first]) @ crystal.lattice, axis=1)
         nearest = int(distances.argmin())
@@ -43,3 +42,16 @@ def not_bulk(crystal: Crystal) -> str:
             return f"atoms {first[nearest] + 1} and {second[nearest] + 1} at one place, {distances[nearest]:.3f} angstrom apart"
     dimension = max(dimensions(len(crystal), contacts))
     return f"{_KINDS[dimension]} in vacuum" if dimension < 3 else ""
+
+
+def lone_atoms(crystal: Crystal) -> int:
+    """How many atoms have no other in contact."""
+    return len(crystal) - len(np.unique(_contacts(crystal)[:, 0]))
+
+
+def _contacts(crystal: Crystal) -> NDArray[np.int64]:
+    """(m, 5) as ``topology.bonds_of`` gives them, each way."""
+    fractional = crystal.fractional - np.floor(crystal.fractional)
+    kinds, rows = np.unique(crystal.numbers, return_inverse=True)
+    radii = np.maximum(covalent_radii[kinds], _LEAST_RADIUS)
+    return bonds_of(crystal.lattice, fractional, rows.astype(np.int64), radii[:, None] + radii + REACH)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from campaign.seeds import content_hash
-from campaign.types import ENERGY_ABOVE_HULL, ENERGY_PER_ATOM, FloatArray, counts_of
+from campaign.types import ENERGY_ABOVE_HULL, FloatArray, counts_of, deciding_energy
 
 if TYPE_CHECKING:
     from campaign.crystals.hull import LowerHull
@@ -75,7 +75,7 @@ class Hull:
     @property
     def version(self) -> str:
         """A hash over the phases on the hull and their energies: it changes when the hull moves."""
-        phases = sorted((label.candidate, label.observed[ENERGY_PER_ATOM.name]) for label in self.stable)
+        phases = sorted((label.candidate, deciding_energy(label.observed)) for label in self.stable)
         return content_hash(phases)[:16]
 
     def fractions_of(self, compositions: Sequence[Mapping[str, float]]) -> FloatArray:
@@ -90,7 +90,7 @@ class Hull:
             return
         fresh, self._fresh = self._fresh, []
         fractions = np.array([_row(self._formula_of(label.candidate), self.elements) for label in fresh])
-        energies = np.array([label.observed[ENERGY_PER_ATOM.name] for label in fresh])
+        energies = np.array([deciding_energy(label.observed) for label in fresh], dtype=float)
         self._labels += fresh
         self._fractions, self._energies = np.vstack([self._fractions, fractions]), np.append(self._energies, energies)
         above = self._hull.above(fractions, energies) if self._hull is not None else None

@@ -12,7 +12,7 @@ from typing import Any
 from campaign.ledger import events as ev
 from campaign.ledger.hulls import Hull
 from campaign.ledger.leaders import Leaders, Wanted
-from campaign.types import ENERGY_ABOVE_HULL, ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, counts_of, reduced_formula
+from campaign.types import ENERGY_ABOVE_HULL, FORMATION_ENERGY, FailureKind, counts_of, deciding_energy, reduced_formula
 
 
 @dataclass(slots=True)
@@ -414,7 +414,7 @@ class CampaignState:
 
         A label made with softer settings that change its meaning has none.
         """
-        energy = record.observed.get(ENERGY_PER_ATOM.name)
+        energy = deciding_energy(record.observed)
         if energy is None or not self.is_of_its_level(record):
             return
         composition = self.composition(record.candidate)
@@ -428,7 +428,7 @@ class CampaignState:
                 self._leaders.clear()
                 self._hulls.pop(record.oracle, None)
         for label in affected:
-            value = formation_energy(label.observed.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
+            value = formation_energy(deciding_energy(label.observed), self.composition(label.candidate), known)
             if value is not None and self.is_of_its_level(label):
                 label.observed = {**label.observed, FORMATION_ENERGY.name: value}
                 if self._wants_hull:

@@ -134,22 +134,25 @@ class LammpsEngine:
         for line in lines:
             self.lmp.command(line)
 
-    def relax_cell(self, *, force_tolerance: float, max_steps: int) -> float:
-        """Relax ions and cell at zero pressure: edges alone in a right-angled cell, all six components in a triclinic one.
+    def relax_cell(self, *, force_tolerance: float, max_steps: int, pressure: float = 0.0) -> float:
+        """Relax ions and cell at a pressure (GPa): edges alone in a right-angled cell, all six components in a triclinic one.
 
-        Returns the largest of those stress components (GPa) that is left.
+        Returns by how much (GPa) those stress components miss the pressure at most.
 
         Conjugate gradients whose line search got stuck far from a minimum start again from the steepest descent.
         """
         mode = "tri" if self.is_triclinic else "aniso"
-        self.commands("min_style cg", "min_modify dmax 0.01 line quadratic", f"fix relax all box/relax {mode} 0.0")
+        self.commands(
+            "min_style cg", "min_modify dmax 0.01 line quadratic", f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g}"
+        )
         for _ in range(_RESTARTS):
             self.relax_ions(force_tolerance=force_tolerance, max_steps=max_steps)
             if float(self.lmp.get_thermo("fmax")) < _STUCK_FORCE:
                 break
         self.commands("unfix relax")
         left = self.figures()
-        return max(abs(left[name]) for name in ("pxx", "pyy", "pzz", *(("pxy", "pxz", "pyz") if self.is_triclinic else ())))
+        missed = [abs(left[name] - pressure) for name in ("pxx", "pyy", "pzz")]
+        return max(*missed, *(abs(left[name]) for name in (("pxy", "pxz", "pyz") if self.is_triclinic else ())))
 
     def relax_ions(self, *, force_tolerance: float, max_steps: int) -> None:
         """Relax the ions in the fixed cell; force_tolerance is the norm over all components, eV/angstrom."""

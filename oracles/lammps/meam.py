@@ -4,6 +4,9 @@ LAMMPS' parameter files name elements by index alone; which index is which eleme
 numbers without a word. So the order is read from the file's comment, or from its values: most parameter files repeat each element's
 cohesive energy and alpha under its index (i,i), and these must be the library's of that element. Where a file says neither, the config
 has to. What a file is called proves nothing; the files that LAMMPS itself brings, whose names were checked, are the exception.
+
+A library may hold several entries of one element (W and WL, Si and Si97), fitted for different parameter files. Which of them a file goes
+with is said by its comment, by its values where these fit one alone, or by the config, which then names the library's label.
 """
 
 from __future__ import annotations
@@ -129,14 +132,17 @@ def element_of(label: str) -> str:
 
 
 def read_library(text: str, file: str) -> dict[str, LibraryEntry]:
-    """The entries of a library file by label. Raises InputError for a file of another kind."""
+    """The entries of a library file by label; of several with one label the first, as LAMMPS takes it.
+
+    Raises InputError for a file of another kind.
+    """
     words = [word for line in text.splitlines() for word in line.partition("#")[0].split()]
     if len(words) % 19:
         raise InputError(f"{file} is no MEAM library: expected 19 values an element, came {len(words)} in all", hint="name a library file")
-    entries = {}
+    entries: dict[str, LibraryEntry] = {}
     for start in range(0, len(words), 19):
         label = words[start].strip("'\"")
-        entries[label] = LibraryEntry(label, element_of(label), float(words[start + 11]), float(words[start + 5]))
+        entries.setdefault(label, LibraryEntry(label, element_of(label), float(words[start + 11]), float(words[start + 5])))
     return entries
 
 
@@ -149,29 +155,34 @@ def index_order(
     ``is_named_by_order``: the file's name is known to say its order. Raises InputError where the file contradicts itself or the given
     order, or where nothing says it.
     """
-    statements = [
-        (order, source)
-        for order, source in (
-            (_stated(parameters, library), "its own comment"),
-            (_named(file, library) if is_named_by_order else (), "its own name"),
-            (_labels(given, library), "the config"),
-        )
-        if order
-    ]
+    stated, named = _stated(parameters, library), _named(file, library) if is_named_by_order else ()
+    asked = _labels(given, library, stated or named)
+    told = ((stated, "its own comment"), (named, "its own name"), (asked, "the config"))
+    statements = [(order, source) for order, source in told if order]
     evidence = _diagonal(parameters)
     for order, source in statements:
         _check_evidence(order, source, evidence, library, file)
-    of_file = next((order for order, source in statements if source != "the config"), ()) or _deduced(parameters, evidence, library)
+    fits = _fits(parameters, evidence, library)
+    deduced = tuple(labels[0] for labels in fits) if all(len(labels) == 1 for labels in fits) else ()
+    of_file = next((order for order, source in statements if source != "the config"), ()) or deduced
     if not of_file and given:
-        return _of_all_indices(_labels(given, library), parameters, file)
+        return _of_all_indices(asked, parameters, file)
+    if not of_file and fits and all(len({library[label].element for label in labels}) == 1 for labels in fits):
+        several = next(labels for labels in fits if len(labels) > 1)
+        raise InputError(
+            f"{file}: the values under index {fits.index(several) + 1} fit {len(several)} entries of the library, {', '.join(several)}, "
+            "which give different energies",
+            hint=f"name the entry that the file was made for, as its source tells it: elements: [{several[-1]}] in the config, or in the "
+            f"file's first line, as in `# use with {several[-1]} from library.meam`",
+        )
     if not of_file:
         raise InputError(
             f"{file} does not say which element each index is, and what a file is called proves nothing",
             hint="name the elements of indices 1, 2, ... in this order with elements: [Ni, Fe] in the config, as the source of the file "
             "tells it, or in the file's first line, as in `# use with Ni Fe from library.meam`",
         )
-    asked = [library[label].element for label in _labels(given, library)]
-    if asked and asked != [library[label].element for label in of_file]:
+    said = [library[label].element if name in atomic_numbers else label for name, label in zip(given, of_file, strict=False)]
+    if given and (said != list(given) or len(given) != len(of_file)):
         raise InputError(f"{file} says that its indices are {' '.join(of_file)}, the config says {' '.join(given)}")
     return of_file
 
@@ -206,12 +217,19 @@ def _check_evidence(
             )
 
 
-def _labels(given: Sequence[str], library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
+def _labels(given: Sequence[str], library: Mapping[str, LibraryEntry], stated: Sequence[str]) -> tuple[str, ...]:
+    """The library's labels of the config's elements, where an element has several the one that the file states."""
     found = []
     for name in given:
         labels = [name] if name in library else [label for label, entry in library.items() if entry.element == name]
+        labels = [label for label in labels if label in stated] or labels
         if not labels:
             raise InputError(f"the MEAM library has no entry for {name}", hint=f"it holds {', '.join(library)}")
+        if len(labels) > 1:
+            raise InputError(
+                f"the MEAM library has {len(labels)} entries for {name}: {', '.join(labels)}",
+                hint="name one of them with elements: in the config, as the source of the file tells it",
+            )
         found.append(labels[0])
     return tuple(found)
 
@@ -227,8 +245,10 @@ def _stated(parameters: str, library: Mapping[str, LibraryEntry]) -> tuple[str, 
 
 
 def _named(file: str, library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
-    """The elements that a file's name is made of, such as SiC.meam or MoCoNiVFeAlCr_2nn.meam; empty where it is another word."""
+    """The labels that a file's name is made of, such as WL.meam, SiC.meam or MoCoNiVFeAlCr_2nn.meam; empty where it is another word."""
     stem = file.removesuffix(".meam").removesuffix("_2nn")
+    if stem in library:
+        return (stem,)
     words = tuple(_SYMBOL.findall(stem))
     return words if "".join(words) == stem and all(word in library for word in words) else ()
 
@@ -251,12 +271,7 @@ def _tell(values: Mapping[str, float]) -> str:
     return " and ".join(names[key].format(value) for key, value in sorted(values.items()))
 
 
-def _deduced(parameters: str, evidence: Mapping[int, Mapping[str, float]], library: Mapping[str, LibraryEntry]) -> tuple[str, ...]:
-    """The order that the values on the diagonal leave; empty where they leave several."""
-    order = []
-    for index in range(1, max(_indices(parameters), default=0) + 1):
-        fits = [label for label, entry in library.items() if index in evidence and _agrees(entry, evidence[index])]
-        if len({library[label].element for label in fits}) != 1:
-            return ()
-        order.append(fits[0])
-    return tuple(order)
+def _fits(parameters: str, evidence: Mapping[int, Mapping[str, float]], library: Mapping[str, LibraryEntry]) -> list[list[str]]:
+    """For indices 1, 2, ... the labels that the values on the diagonal leave; none where the file has no such value."""
+    every = range(1, max(_indices(parameters), default=0) + 1)
+    return [[label for label, entry in library.items() if index in evidence and _agrees(entry, evidence[index])] for index in every]

@@ -74,7 +74,7 @@ class FilePotential:
 
     @property
     def sha256(self) -> str:
-        digest = hashlib.sha256(self.style.encode())
+        digest = hashlib.sha256(" ".join((self.style, *self.order)).encode())
         for name in sorted(self.contents):
             digest.update(hashlib.sha256(self.contents[name]).digest())
         return digest.hexdigest()

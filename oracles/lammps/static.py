@@ -20,12 +20,15 @@ from oracles.static import Measured, StaticConfig, StaticOracle
 
 
 class LammpsConfig(StaticConfig):
-    """Settings of the labels; the defaults of the bulk modulus reproduce the finite-strain elastic protocol to about 0.05 GPa."""
+    """Settings of the labels; the defaults of the bulk modulus reproduce the finite-strain elastic protocol to about 0.01 GPa."""
 
     potential: str | PotentialFileConfig = Field(
         "wu_lee_su_2017", description="Name of a potential (`oreloop potentials` lists them), or the user's own file."
     )
     force_tolerance: float = Field(1e-6, gt=0, description="Norm of all force components (eV/angstrom) at which a relaxation stops.")
+    strain: float = Field(
+        1e-4, gt=0, le=0.02, description="Linear strain (1) of the cells with relaxed ions whose pressures or stresses are taken."
+    )
 
 
 class LammpsBulkModulusConfig(LammpsConfig):
@@ -42,11 +45,11 @@ class LammpsMechanics:
         self.engine.load(crystal)
         self._is_current = False
 
-    def relax(self, *, cell: bool) -> float:
+    def relax(self, *, cell: bool, pressure: float = 0.0) -> float:
         tolerance, steps = self._config.force_tolerance, self._config.max_steps
         self._is_current = True
         if cell:
-            return self.engine.relax_cell(force_tolerance=tolerance, max_steps=steps)
+            return self.engine.relax_cell(force_tolerance=tolerance, max_steps=steps, pressure=pressure)
         self.engine.relax_ions(force_tolerance=tolerance, max_steps=steps)
         return 0.0
 

@@ -162,6 +162,46 @@ def test_openkims_copy_of_the_built_in_potential_gives_the_same_energy() -> None
     assert theirs.evaluate(crystal).value("energy_per_atom") == pytest.approx(ours.evaluate(crystal).value("energy_per_atom"), abs=1e-9)
 
 
+def test_a_file_takes_the_library_entry_that_it_was_made_for_where_several_are_of_one_element(tmp_path: Path) -> None:
+    """Tungsten's own file goes with WL, whose cohesive energy the paper fits (8.66 eV); with W it would give 8.904 eV."""
+    ours = Lammps(LammpsConfig(potential="WL.meam")).evaluate(elemental("W"))
+    assert ours.value("energy_per_atom") == pytest.approx(-8.66, abs=1e-3)
+    shutil.copy(folder() / "WL.meam", tmp_path / "tungsten.meam")
+    shutil.copy(folder() / "library.meam", tmp_path / "library.meam")
+    plain = PotentialFileConfig(file=tmp_path / "tungsten.meam", library=tmp_path / "library.meam")
+    with pytest.raises(InputError, match="index 1 fit 2 entries of the library, W, WL") as error:
+        potentials.from_file(plain)
+    assert "elements: [WL]" in error.value.hint
+    right, other = (potentials.from_file(plain.model_copy(update={"elements": (label,)})) for label in ("WL", "W"))
+    assert (right.order, other.order) == (("WL",), ("W",)), "labels as they are written"
+    assert right.sha256 != other.sha256, "what gives other energies is another level"
+    text = (tmp_path / "tungsten.meam").read_text()
+    (tmp_path / "tungsten.meam").write_text(f"# use with WL from library.meam\n{text}")
+    assert potentials.from_file(plain).order == ("WL",)
+    assert potentials.from_file(plain.model_copy(update={"elements": ("W",)})).order == ("WL",), "the element, of which the file says more"
+    with pytest.raises(InputError, match="the config calls it Si97"):
+        potentials.from_file(plain.model_copy(update={"elements": ("Si97",)}))
+
+
+def test_an_element_with_several_entries_and_none_of_its_name_is_asked_for(tmp_path: Path) -> None:
+    entries = "\n".join(
+        f"'{label}' 'fcc' 12 1 27.0\n4.6 1 1 1 1 4.05 {energy} 1\n1 1 1 1 1 3" for label, energy in (("AlA", 3.3), ("AlB", 3.4))
+    )
+    (tmp_path / "library.meam").write_text(entries)
+    (tmp_path / "x.meam").write_text("rc = 4.5\n")
+    config = PotentialFileConfig(file=tmp_path / "x.meam", library=tmp_path / "library.meam", elements=("Al",))
+    with pytest.raises(InputError, match="2 entries for Al: AlA, AlB"):
+        potentials.from_file(config)
+    assert potentials.from_file(config.model_copy(update={"elements": ("AlB",)})).labels == {"Al": "AlB"}
+    (tmp_path / "x.meam").write_text("Ec(1,1) = 3.4\n")
+    assert potentials.from_file(config.model_copy(update={"elements": None})).order == ("AlB",), "by the value"
+
+
+def test_of_two_library_entries_with_one_label_the_first_counts() -> None:
+    text = "'Ni' 'fcc' 12 28 58.7\n5 1 1 1 1 3.5 4.45 1\n1 1 1 1 1 3\n'Ni' 'fcc' 12 28 58.7\n6 1 1 1 1 3.5 4.00 1\n1 1 1 1 1 3\n"
+    assert meam.read_library(text, "library.meam")["Ni"].cohesive_energy == 4.45
+
+
 def test_library_labels_are_elements() -> None:
     assert [meam.element_of(label) for label in ("Ni", "AlS", "Sn5", "C", "H", "Qq")] == ["Ni", "Al", "Sn", "C", "H", ""]
 
