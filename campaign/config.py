@@ -422,7 +422,7 @@ def _of_quantities(config: CampaignConfig, parts: Parts) -> Iterator[Problem]:
 
 
 _FREE = frozenset({"budget", "stopping", "executor", "tracking", "failure_policy", "ledger", "known"})
-_FREE_OF_ORACLE = frozenset({"workers", "cpus", "gpus", "memory", "wall_limit", "start_limit"})
+_FREE_OF_ORACLE = frozenset({"workers", "batch", "cpus", "gpus", "memory", "wall_limit", "start_limit"})
 _REFUSED = frozenset({"name", "seed", "objective", "further_objectives"})
 
 

@@ -6,7 +6,9 @@ killed from outside), the candidate is not to blame: it is tried again after a w
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -188,13 +190,18 @@ class Dispatcher:
         for name, pairs in self._waiting.items():
             free = 0 if name in held_up or name in self.state.paused or not pairs else self.executor.free_workers(name)
             while pairs and free:
-                job = self.job(pairs[0])
-                if job.alone:
-                    self._submit_alone(job)
+                jobs = self._together(pairs, min(self.oracle_configs[name].batch, math.ceil(len(pairs) / free)))
+                if jobs[0].alone:
+                    self._submit_alone(jobs[0])
                     return
-                self.running.add(pairs.popleft())
-                self.executor.submit(job)
+                self.running.update(pairs.popleft() for _ in jobs)
+                self.executor.submit(*jobs)
                 free -= 1
+
+    def _together(self, pairs: Sequence[Pair], most: int) -> list[EvaluationJob]:
+        """Jobs for one worker: the first of the queue and what stands behind it. What failed before takes nothing else down with it."""
+        fresh = itertools.takewhile(lambda pair: not self.state.tries.get(pair), itertools.islice(pairs, most))
+        return [self.job(pair) for pair in fresh] or [self.job(pairs[0])]
 
     def _submit_alone(self, job: EvaluationJob) -> None:
         """Once nothing else is under way; until then nothing else begins."""

@@ -208,6 +208,18 @@ class Oracle(Protocol):
 
 
 @runtime_checkable
+class EvaluatesMany(Protocol):
+    """An oracle that labels several crystals in less time together than one by one. A worker gives it as many as ``batch`` says."""
+
+    def evaluate_many(self, crystals: Sequence[Crystal]) -> Iterator[tuple[int, Evaluation]]:
+        """Each crystal's index with its evaluation, in the order in which they are ready.
+
+        A failure is one crystal's own. Crystals that are left when it ends or raises are evaluated one by one.
+        """
+        ...
+
+
+@runtime_checkable
 class HasFidelity(Protocol):
     """An oracle that states which of its settings change what a label means."""
 
@@ -362,10 +374,16 @@ class Executor(Protocol):
     def start(self, oracles: Sequence[OracleSpec]) -> None: ...
 
     def free_workers(self, oracle: str) -> int:
-        """How many jobs may be submitted right now without waiting behind another."""
+        """How many workers would take jobs right now, without these waiting behind others."""
         ...
 
-    def submit(self, job: EvaluationJob) -> None: ...
+    def submit(self, *jobs: EvaluationJob) -> None:
+        """Give jobs of one oracle, with the same settings, to one free worker.
+
+        It has as many wall limits for several. Where it dies or takes too long over them, those without an answer are tried one by one,
+        so that the one to blame fails alone.
+        """
+        ...
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
         """Jobs that finished, after at most ``timeout`` seconds; returns early when ``handle`` is done.

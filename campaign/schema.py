@@ -241,6 +241,7 @@ class GeneratorSharesConfig(Frame):
 class OracleConfig(Component):
     name: str | None = Field(None, description="Name in the ledger; the plug-in's name by default.")
     workers: int = Field(1, ge=1, description="Worker processes.")
+    batch: int = Field(1, ge=1, description="Most crystals that a worker gets at once, of an oracle that evaluates many together.")
     cpus: float = Field(1.0, ge=0, description="Processor cores requested by each worker.")
     gpus: float = Field(0.0, ge=0, description="GPUs requested by each worker.")
     memory: int = Field(0, ge=0, description="Memory requested by each worker (bytes; 0 requests none).")

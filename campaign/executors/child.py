@@ -39,10 +39,11 @@ def serve(connection: Connection) -> None:
     connection.send(None)
     while True:
         try:
-            job = connection.recv()
+            jobs = connection.recv()
         except EOFError:
             return
-        connection.send(worker.evaluate(job))
+        for answer in worker.evaluate_many(jobs):
+            connection.send(answer)
 
 
 if __name__ == "__main__":

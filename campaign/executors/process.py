@@ -19,8 +19,9 @@ import psutil
 
 from campaign.clock import awake_seconds
 from campaign.errors import SurroundingsError
+from campaign.executors.group import Group
 from campaign.executors.leftovers import OwnedFolder, end
-from campaign.protocols import EvaluationJob, OracleSpec
+from campaign.protocols import EvaluationJob, FinishedJob, OracleSpec
 from campaign.types import Cost, Evaluation, FailureKind
 
 _START_ATTEMPTS = 3
@@ -150,14 +151,14 @@ class _Process:
 
 
 class WorkerProcess:
-    """One oracle worker: takes a job at a time, starts again after a death. Who submits does not wait for its start."""
+    """One oracle worker: takes one job or several at a time, starts again after a death. Who submits does not wait for its start."""
 
     def __init__(self, spec: OracleSpec, name: str, threads: int) -> None:
         self._spec, self._name, self._threads = spec, name, threads
         self._process: _Process | None = None
-        self._job: EvaluationJob | None = None
+        self._group = Group()
         self._is_sent = False
-        self._since, self._started = 0.0, 0.0
+        self._since, self._started, self._limit = 0.0, 0.0, spec.wall_limit
         self._watch = StoppedWatch()
         self._failed_starts = 0
 
@@ -165,43 +166,49 @@ class WorkerProcess:
     def pids(self) -> tuple[int, ...]:
         return (self._process.pid,) if self._process is not None else ()
 
-    def submit(self, job: EvaluationJob) -> None:
-        """Take a job. Raises SurroundingsError where no process can be started."""
-        self._job, self._is_sent = job, False
-        if job.alone:
+    @property
+    def is_busy(self) -> bool:
+        """Whether jobs wait for their answers."""
+        return bool(self._group.jobs)
+
+    def submit(self, *jobs: EvaluationJob) -> None:
+        """Take jobs. Raises SurroundingsError where no process can be started."""
+        self._group, self._is_sent = Group(jobs), False
+        if any(job.alone for job in jobs):
             self.close()
         self._living()
 
-    def wait(self, timeout: float) -> Evaluation | None:
-        """The answer, after at most ``timeout`` seconds; what it says counts before any limit. Raises SurroundingsError."""
-        job, limit = self._job, self._spec.wall_limit
-        assert job is not None
+    def wait(self, timeout: float) -> list[FinishedJob]:
+        """What is answered after at most ``timeout`` seconds; what it says counts before any limit. Raises SurroundingsError."""
         if not self._is_sent and not self.is_ready(timeout):
-            return None
+            return []
         process = self._living()
         try:
             if not self._is_sent:
                 self._is_sent, self._since, self._started = True, awake_seconds(), time.time()
                 self._watch = StoppedWatch()
-                process.send(job)
-            left = self._since + limit - awake_seconds()
+                jobs = self._group.under_way()
+                self._limit = self._spec.wall_limit * len(jobs)
+                process.send(jobs)
+            left = self._since + self._limit - awake_seconds()
             answer = process.receive(max(0.0, min(timeout, left)))
         except _DiedError as end:
-            cost = self._cost()
-            self.close()
-            return of_a_dead_worker(job, *death(end.returncode), cost)
+            return self._broke(*death(end.returncode))
         if answer is not None:
-            found: Evaluation = answer[0]
-            return found
-        is_late = awake_seconds() >= self._since + limit
+            key, evaluation = answer[0]
+            self._is_sent = len(self._group.under_way()) > 1
+            return [self._group.answered(key, evaluation)]
+        is_late = awake_seconds() >= self._since + self._limit
         was_stopped = self._watch.is_stopped(process.pid) or (is_late and is_stopped(process.pid))
-        if not (is_late or was_stopped):
-            return None
-        cost = self._cost()
-        self.close()
         if was_stopped:
-            return of_a_dead_worker(job, FailureKind.INFRASTRUCTURE, STOPPED, cost)
-        return replace(Evaluation.failed(FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed"), cost=cost)
+            return self._broke(FailureKind.INFRASTRUCTURE, STOPPED)
+        return self._broke(FailureKind.TIMEOUT, f"no answer within {self._limit:g} s; the worker was killed") if is_late else []
+
+    def _broke(self, kind: FailureKind, message: str) -> list[FinishedJob]:
+        """End the process, and what the job that it had has come to; several are begun again, one by one."""
+        cost, self._is_sent = self._cost(), False
+        self.close()
+        return self._group.broke(cost, lambda job, own: of_a_dead_worker(job, kind, message, own))
 
     def is_ready(self, timeout: float) -> bool:
         """Whether it is started, after at most ``timeout`` seconds. Raises SurroundingsError where it does not start."""

@@ -1,6 +1,7 @@
 """The Ray executor: a pool of oracle actors, each with a worker process of its own, and one compute actor.
 
-An actor has at most one job and watches its limits itself. One that dies or is stopped is replaced; its job becomes a failure.
+An actor has one job, or several together, and watches its limits itself. One that dies or is stopped is replaced; its job becomes a
+failure, several are tried one by one.
 Dispatch costs about 1 ms of the driver a job.
 """
 
@@ -26,6 +27,7 @@ import psutil
 from campaign.clock import awake_seconds
 from campaign.errors import OreloopError, SurroundingsError
 from campaign.executors.child import die_with_parent
+from campaign.executors.group import Group
 from campaign.executors.leftovers import OwnedFolder, is_alive, sweep
 from campaign.executors.process import STOPPED, StoppedWatch, WorkerProcess, of_a_dead_worker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
@@ -96,11 +98,18 @@ class OracleWorkerActor:
             pass
         return place()
 
-    def evaluate(self, job: EvaluationJob) -> Evaluation:
-        self._worker.submit(job)
-        while (evaluation := self._worker.wait(_LOOK_SECONDS)) is None:
+    def evaluate(self, *jobs: EvaluationJob) -> list[tuple[str, Evaluation]]:
+        """Begin jobs; the first to be answered."""
+        self._worker.submit(*jobs)
+        return self.further()
+
+    def further(self) -> list[tuple[str, Evaluation]]:
+        """The next to be answered, by their keys."""
+        while not (finished := self._worker.wait(_LOOK_SECONDS)):
             pass
-        return evaluation
+        while self._worker.is_busy and (more := self._worker.wait(0.0)):
+            finished += more
+        return [(item.job.key, item.evaluation) for item in finished]
 
     def close(self) -> None:
         self._worker.close()
@@ -108,14 +117,15 @@ class OracleWorkerActor:
 
 @dataclass
 class _Actor:
-    """An oracle actor. ``reference`` is its start or its job under way; None while it idles. ``since`` in awake seconds."""
+    """An oracle actor. ``reference`` is its start or what it has under way; None while it idles. ``since`` in awake seconds."""
 
     name: str
     spec: OracleSpec
     handle: Any
     reference: Any
     since: float
-    job: EvaluationJob | None = None
+    group: Group = field(default_factory=Group)
+    began: float = 0.0
     started: float = 0.0
     is_starting: bool = True
     place: tuple[str, int] | None = None
@@ -124,8 +134,11 @@ class _Actor:
     @property
     def deadline(self) -> float:
         """The actor keeps the limits itself; past this time it does nothing any more."""
-        starts = _START_ATTEMPTS if self.is_starting else 1
-        return self.since + starts * self.spec.start_limit + (0.0 if self.is_starting else self.spec.wall_limit)
+        if self.is_starting:
+            return self.since + _START_ATTEMPTS * self.spec.start_limit
+        together = len(self.group.under_way())
+        passes = 1 if together == 1 else 2
+        return self.since + passes * self.spec.start_limit + (together + passes - 1) * self.spec.wall_limit
 
     @property
     def is_stopped(self) -> bool:
@@ -239,21 +252,22 @@ class RayExecutor:
     def free_workers(self, oracle: str) -> int:
         return sum(1 for actor in self._actors if actor.spec.name == oracle and actor.reference is None)
 
-    def submit(self, job: EvaluationJob) -> None:
-        actor = next(actor for actor in self._actors if actor.spec.name == job.oracle and actor.reference is None)
-        actor.job = job
-        if job.alone:
+    def submit(self, *jobs: EvaluationJob) -> None:
+        actor = next(actor for actor in self._actors if actor.spec.name == jobs[0].oracle and actor.reference is None)
+        actor.group = Group(jobs)
+        if any(job.alone for job in jobs):
             self._make_ready(actor, fresh=True)
         else:
-            self._evaluate(actor, job)
+            self._evaluate(actor)
 
     def _make_ready(self, actor: _Actor, *, fresh: bool = False) -> None:
         actor.since, actor.is_starting, actor.watch = awake_seconds(), True, StoppedWatch()
         actor.reference = actor.handle.is_ready.remote(fresh=fresh)
 
-    def _evaluate(self, actor: _Actor, job: EvaluationJob) -> None:
-        actor.since, actor.started, actor.watch = awake_seconds(), time.time(), StoppedWatch()
-        actor.reference = actor.handle.evaluate.remote(job)
+    def _evaluate(self, actor: _Actor) -> None:
+        actor.since = actor.began = awake_seconds()
+        actor.started, actor.watch = time.time(), StoppedWatch()
+        actor.reference = actor.handle.evaluate.remote(*actor.group.under_way())
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
         self._look_after_servers()
@@ -277,7 +291,7 @@ class RayExecutor:
         for reference, actor in under_way.items():
             if actor.reference is reference and reference not in ready and (actor.is_stopped or awake_seconds() >= actor.deadline):
                 finished.append(self._given_up(actor))
-        return [job for job in finished if job is not None]
+        return [job for jobs in finished for job in jobs]
 
     def _look_after_servers(self) -> None:
         """Without them Ray waits for a minute and then ends the driver. Raises SurroundingsError."""
@@ -290,7 +304,7 @@ class RayExecutor:
                     f"a server of Ray on this machine died ({name})", hint="run the same command again: nothing recorded is lost"
                 )
 
-    def _collect(self, actor: _Actor) -> FinishedJob | None:
+    def _collect(self, actor: _Actor) -> list[FinishedJob]:
         reference, actor.reference = actor.reference, None
         try:
             value = ray.get(reference)
@@ -306,16 +320,20 @@ class RayExecutor:
             return self._died(actor, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
         if actor.is_starting:
             actor.is_starting, actor.place, self._start_failures = False, value, 0
-            if actor.job is not None:
-                self._evaluate(actor, actor.job)
-            return None
-        job, actor.job = actor.job, None
-        assert job is not None
-        if value.failure is not None:
+            if actor.group.jobs:
+                self._evaluate(actor)
+            return []
+        finished = [actor.group.answered(key, evaluation) for key, evaluation in value]
+        if actor.group.jobs and actor.group.is_together:
+            actor.since = awake_seconds()
+            actor.reference = actor.handle.further.remote()
+        elif any(item.evaluation.failure is not None for item in finished):
             self._make_ready(actor)
-        return FinishedJob(job, value)
+        elif actor.group.jobs:
+            self._evaluate(actor)
+        return finished
 
-    def _given_up(self, actor: _Actor) -> FinishedJob | None:
+    def _given_up(self, actor: _Actor) -> list[FinishedJob]:
         was_stopped = actor.is_stopped
         if was_stopped and actor.place is not None:
             kill_stopped(actor.place)
@@ -325,8 +343,8 @@ class RayExecutor:
         limit = actor.deadline - actor.since
         return self._died(actor, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
 
-    def _died(self, actor: _Actor, kind: FailureKind, message: str) -> FinishedJob | None:
-        """Put a fresh actor in a dead one's place and say what became of its job. Raises SurroundingsError where none starts."""
+    def _died(self, actor: _Actor, kind: FailureKind, message: str) -> list[FinishedJob]:
+        """Put a fresh actor in a dead one's place and say what became of its job; several are begun again, one by one. Raises SurroundingsError where none starts."""
         fresh = self._start_actor(actor.spec)
         self._actors[self._actors.index(actor)] = fresh
         if actor.is_starting:
@@ -336,12 +354,13 @@ class RayExecutor:
                     f"the workers of oracle {actor.spec.name} do not start, {_START_ATTEMPTS} times: {message}",
                     hint="`oreloop validate` and `oreloop doctor` say what is missing; raise start_limit where other jobs hold the machine",
                 )
-            fresh.job = actor.job
-            return None
-        if actor.job is None:
-            return None
-        cost = Cost(wall_seconds=awake_seconds() - actor.since, started=actor.started, worker=actor.name)
-        return FinishedJob(actor.job, of_a_dead_worker(actor.job, kind, message, cost))
+            fresh.group = actor.group
+            return []
+        if not actor.group.jobs:
+            return []
+        fresh.group = actor.group
+        cost = Cost(wall_seconds=awake_seconds() - actor.began, started=actor.started, worker=actor.name)
+        return fresh.group.broke(cost, lambda job, own: of_a_dead_worker(job, kind, message, own))
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         assert self._computations is not None

@@ -52,12 +52,12 @@ def _resolved(argument: Any) -> Any:
 
 
 class SerialExecutor:
-    """One job at a time; computations run at once in the driver, where nothing can end them."""
+    """One worker at a time; computations run at once in the driver, where nothing can end them."""
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
         self._workers: dict[str, WorkerProcess] = {}
-        self._job: EvaluationJob | None = None
+        self._busy: WorkerProcess | None = None
         self._compute = ComputeWorker(threads)
 
     def start(self, oracles: Sequence[OracleSpec]) -> None:
@@ -79,28 +79,28 @@ class SerialExecutor:
         return tuple(pid for worker in self._workers.values() for pid in worker.pids)
 
     def free_workers(self, oracle: str) -> int:
-        return 0 if self._job is not None else 1
+        return 0 if self._busy is not None else 1
 
-    def submit(self, job: EvaluationJob) -> None:
-        self._workers[job.oracle].submit(job)
-        self._job = job
+    def submit(self, *jobs: EvaluationJob) -> None:
+        worker = self._workers[jobs[0].oracle]
+        worker.submit(*jobs)
+        self._busy = worker
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
-        """The job that finished, if any; its worker starts meanwhile where there was none. Raises SurroundingsError where it cannot."""
-        job = self._job
-        if job is None:
+        """What finished, if anything; its worker starts meanwhile where there was none. Raises SurroundingsError where it cannot."""
+        worker = self._busy
+        if worker is None:
             if handle is None:
                 time.sleep(min(timeout, _IDLE_SECONDS))
             return []
         try:
-            evaluation = self._workers[job.oracle].wait(timeout if handle is None else 0.0)
+            finished = worker.wait(timeout if handle is None else 0.0)
         except SurroundingsError:
-            self._job = None
+            self._busy = None
             raise
-        if evaluation is None:
-            return []
-        self._job = None
-        return [FinishedJob(job, evaluation)]
+        if not worker.is_busy:
+            self._busy = None
+        return finished
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         return computed(self._compute, function, arguments)

@@ -26,6 +26,8 @@ class VirtualExecutor:
         self._workers: dict[str, OracleWorker] = {}
         self._free: dict[str, int] = {}
         self._under_way: list[tuple[float, int, FinishedJob]] = []
+        self._last: set[tuple[float, int]] = set()
+        """Ends of the last job of each worker."""
         self._count = 0
         self._compute = ComputeWorker(threads)
         self.clock = 0.0
@@ -38,23 +40,33 @@ class VirtualExecutor:
     def free_workers(self, oracle: str) -> int:
         return self._free[oracle]
 
-    def submit(self, job: EvaluationJob) -> None:
-        self._free[job.oracle] -= 1
+    def submit(self, *jobs: EvaluationJob) -> None:
+        """Jobs that go together begin at once, each with a duration of its own; their worker is free when the last has ended."""
+        self._free[jobs[0].oracle] -= 1
+        together = {job.key: job for job in jobs}
+        ends = [self._begin(together[key], evaluation) for key, evaluation in self._workers[jobs[0].oracle].evaluate_many(jobs)]
+        self._last.add(max(ends))
+
+    def _begin(self, job: EvaluationJob, evaluation: Evaluation) -> tuple[float, int]:
+        """When it ends, and its place among those that end then."""
         rng = generator(f"virtual/{job.key}")
-        evaluation = self._workers[job.oracle].evaluate(job)
         if rng.random() < self._config.failures.get(job.oracle, 0.0):
             evaluation = Evaluation.failed(FailureKind.CRASH, "drawn to fail", retryable=False)
         seconds = self._config.seconds.get(job.oracle, 1.0) * math.exp(self._config.spread * rng.standard_normal())
         cost = Cost(wall_seconds=seconds, cpu_seconds=seconds, started=self.clock, worker=job.oracle)
         self._count += 1
-        heapq.heappush(self._under_way, (self.clock + seconds, self._count, FinishedJob(job, replace(evaluation, cost=cost))))
+        end = self.clock + seconds, self._count
+        heapq.heappush(self._under_way, (*end, FinishedJob(job, replace(evaluation, cost=cost))))
+        return end
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
         """The first job to end."""
         if not self._under_way:
             return []
-        self.clock, _, finished = heapq.heappop(self._under_way)
-        self._free[finished.job.oracle] += 1
+        self.clock, number, finished = heapq.heappop(self._under_way)
+        if (self.clock, number) in self._last:
+            self._last.remove((self.clock, number))
+            self._free[finished.job.oracle] += 1
         return [finished]
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:

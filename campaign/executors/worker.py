@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
@@ -15,7 +16,7 @@ from typing import Any
 from campaign import plugins, sanity
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import OreloopError, SurroundingsError
-from campaign.protocols import AsksCommittee, EvaluationJob, Kept, Oracle, OracleSpec
+from campaign.protocols import AsksCommittee, EvaluatesMany, EvaluationJob, Kept, Oracle, OracleSpec
 from campaign.seeds import library_seeds, seed_sequence
 from campaign.types import Cost, Crystal, Evaluation, FailureKind
 
@@ -80,13 +81,39 @@ class OracleWorker:
     def is_ready(self) -> bool:
         return True
 
+    def evaluate_many(self, jobs: Sequence[EvaluationJob]) -> Iterator[tuple[str, Evaluation]]:
+        """Each job's key and evaluation, as they are ready; what several take together is shared out evenly while they are under way."""
+        left = {job.key: job for job in jobs}
+        clock = _SharedCost(self._name)
+        if len(jobs) > 1:
+            with contextlib.suppress(Exception):
+                for job, evaluation in self._together(jobs):
+                    del left[job.key]
+                    yield job.key, replace(evaluation, cost=clock.share(1 + len(left)))
+        before = clock.share(max(1, len(left)))
+        for job in left.values():
+            yield job.key, _with_earlier(self.evaluate(job), before)
+
+    def _together(self, jobs: Sequence[EvaluationJob]) -> Iterator[tuple[EvaluationJob, Evaluation]]:
+        """Nothing where the oracle takes one crystal at a time; what it raises tells nothing of any one crystal."""
+        oracle, fidelity = self._oracle(jobs[0])
+        if not isinstance(oracle, EvaluatesMany):
+            return
+        crystals = [job.start or job.candidate.crystal for job in jobs]
+        with library_seeds(self._stream("/".join(job.key for job in jobs))):
+            for index, answer in oracle.evaluate_many(crystals):
+                yield jobs[index], replace(self._believed(answer, crystals[index], oracle), fidelity=fidelity)
+
+    def _stream(self, key: str) -> int:
+        return int(seed_sequence(f"{self._spec.seed}/{key}").generate_state(1)[0])
+
     def evaluate(self, job: EvaluationJob) -> Evaluation:
         """The oracle's evaluation with its cost; an exception becomes a failure that tells where it came from."""
-        started, wall, cpu = time.time(), time.perf_counter(), time.process_time()
+        clock = _SharedCost(self._name)
         try:
             crystal = job.start or job.candidate.crystal
             oracle, fidelity = self._oracle(job)
-            with library_seeds(int(seed_sequence(f"{self._spec.seed}/{job.key}").generate_state(1)[0])):
+            with library_seeds(self._stream(job.key)):
                 answer: object = oracle.evaluate(crystal)
             evaluation = replace(self._believed(answer, crystal, oracle), fidelity=fidelity)
         except MemoryError:
@@ -95,8 +122,7 @@ class OracleWorker:
             place = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}, line {place.lineno})"
             evaluation = Evaluation.failed(FailureKind.INFRASTRUCTURE if is_of_the_surroundings(error) else FailureKind.CRASH, text)
-        cost = Cost(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu, started=started, worker=self._name)
-        return replace(evaluation, cost=cost)
+        return replace(evaluation, cost=clock.share(1))
 
     def _believed(self, answer: object, crystal: Crystal, oracle: Oracle) -> Evaluation:
         if not isinstance(answer, Evaluation):
@@ -169,6 +195,29 @@ class Outcome:
     value: Any
     error: Exception | None
     seconds: float
+
+
+class _SharedCost:
+    """What work costs each of those for whom it is done: equal parts of the time that it takes while they are under way."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker, self._started = worker, time.time()
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._wall_each = self._cpu_each = 0.0
+
+    def share(self, n: int) -> Cost:
+        """The part, from the beginning, of one of those of whom ``n`` were under way since the last was told."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self._wall_each += (wall - self._wall) / n
+        self._cpu_each += (cpu - self._cpu) / n
+        self._wall, self._cpu = wall, cpu
+        return Cost(wall_seconds=self._wall_each, cpu_seconds=self._cpu_each, started=self._started, worker=self._worker)
+
+
+def _with_earlier(evaluation: Evaluation, earlier: Cost) -> Evaluation:
+    cost = evaluation.cost
+    wall, cpu = earlier.wall_seconds + cost.wall_seconds, earlier.cpu_seconds + cost.cpu_seconds
+    return replace(evaluation, cost=replace(cost, wall_seconds=wall, cpu_seconds=cpu))
 
 
 class ComputeWorker:

@@ -8,7 +8,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,12 @@ class Bench:
         (self.folder / crystal.id).write_text(note)
         return EvaluationJob(key=f"job/{number}", oracle="scripted", candidate=Candidate(crystal), **changes)
 
-    def submit(self, job: EvaluationJob) -> None:
+    def submit(self, *jobs: EvaluationJob) -> None:
         deadline = time.monotonic() + 40
         while not self.executor.free_workers("scripted"):
             assert time.monotonic() < deadline, "no worker is free"
             assert not self.executor.wait(0.2)
-        self.executor.submit(job)
+        self.executor.submit(*jobs)
 
     def collect(self, seconds: float = 40) -> Evaluation:
         deadline = time.monotonic() + seconds
@@ -61,6 +61,22 @@ class Bench:
             assert time.monotonic() < deadline, "the job neither ended nor failed"
         (one,) = finished
         return one.evaluation
+
+    def together(self, *notes: str, during: Callable[[], None] = lambda: None) -> list[Evaluation]:
+        """Evaluations of crystals that go to one worker, in their order."""
+        jobs = [self.job(note) for note in notes]
+        self.submit(*jobs)
+        during()
+        found: dict[str, Evaluation] = {}
+        deadline = time.monotonic() + 60
+        while len(found) < len(jobs):
+            assert self.executor.free_workers("scripted") == 0, "the worker has jobs"
+            assert time.monotonic() < deadline, "jobs neither ended nor failed"
+            for item in self.executor.wait(0.2):
+                assert item.job.key not in found
+                found[item.job.key] = item.evaluation
+        assert self.executor.wait(0.0) == []
+        return [found[job.key] for job in jobs]
 
     def label(self, note: str = "", **changes: Any) -> Evaluation:
         self.submit(self.job(note, **changes))
@@ -219,6 +235,90 @@ def test_a_ready_result_beats_its_limit(bench: Bench) -> None:
     bench.executor.wait(0.0)
     time.sleep(LIMIT + 1)
     assert bench.collect().failure is None
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+@on_all
+def test_several_at_once_have_an_answer_each(bench: Bench) -> None:
+    began = time.monotonic()
+    found = bench.together("", "fail it is bad", "", "sleep 0.3")
+    taken = time.monotonic() - began
+    answers = [evaluation.value("answer") for evaluation in (found[3], found[2], found[0])]
+    assert answers == sorted(answers), "they come in the order in which they are ready"
+    assert failure(found[1]) == (FailureKind.CRASH, "it is bad")
+    if bench.name != "virtual":
+        costs = [evaluation.cost for evaluation in found]
+        assert 0.25 < sum(cost.wall_seconds for cost in costs) <= taken, "what they took together is shared out"
+        assert all(cost.wall_seconds > 0.07 for cost in costs), "all were under way while the last slept"
+        assert len({cost.started for cost in costs}) == 1
+
+
+@on_all
+def test_a_pass_that_raises_is_no_ones_failure(bench: Bench) -> None:
+    found = bench.together("", "together raise", "")
+    assert [evaluation.failure for evaluation in found] == [None] * 3
+
+
+@on_all
+def test_the_one_that_raises_fails_alone(bench: Bench) -> None:
+    first, broken, last = bench.together("", "raise it broke", "")
+    assert first.failure is None
+    assert last.failure is None
+    assert failure(broken)[1].startswith("RuntimeError: it broke")
+
+
+@in_processes
+@pytest.mark.parametrize(
+    ("note", "kind"),
+    [
+        ("exit 13", FailureKind.CRASH),
+        (f"signal {int(signal.SIGSEGV)}", FailureKind.CRASH),
+        (f"signal {int(signal.SIGKILL)}", FailureKind.INFRASTRUCTURE),
+        ("sleep 100", FailureKind.TIMEOUT),
+        (f"together {int(signal.SIGKILL)}", None),
+        (f"together {int(signal.SIGSEGV)}", None),
+    ],
+)
+def test_the_one_that_ends_the_worker_fails_alone(bench: Bench, note: str, kind: FailureKind | None) -> None:
+    began = time.monotonic()
+    found = bench.together("", note, "")
+    kinds = [evaluation.failure.kind if evaluation.failure is not None else None for evaluation in found]
+    assert kinds == [None, kind, None]
+    taken = time.monotonic() - began
+    assert sum(evaluation.cost.wall_seconds for evaluation in found) <= taken
+    if kind is FailureKind.TIMEOUT:
+        assert found[1].cost.wall_seconds > LIMIT + LIMIT, "its own limit, and its part of what all had"
+        assert sum(evaluation.cost.wall_seconds for evaluation in found) > 0.9 * (3 * LIMIT + LIMIT), "lost time is booked"
+
+
+@in_processes
+def test_who_is_left_of_a_killed_pass_is_done_again(bench: Bench) -> None:
+    bench.label()
+
+    def kill() -> None:
+        while not (bench.folder / "children").exists() or len((bench.folder / "children").read_text().split()) < 2:
+            bench.executor.wait(0.02)
+        os.kill(psutil.Process(bench.children()[0]).ppid(), signal.SIGKILL)
+
+    found = bench.together("", "children 2", during=kill)
+    assert [evaluation.failure for evaluation in found] == [None, None]
+    assert alive(bench.children()) != []
+
+
+@in_processes
+def test_ready_results_of_several_beat_their_limit(bench: Bench) -> None:
+    bench.label()
+    jobs = [bench.job("sleep 0.1") for _ in range(2)]
+    bench.submit(*jobs)
+    time.sleep(0.05)
+    early = bench.executor.wait(0.0)
+    time.sleep(2 * LIMIT + 0.5)
+    found = [*early, *bench.executor.wait(0.2)]
+    while len(found) < 2:
+        found += bench.executor.wait(0.2)
+    assert [item.evaluation.failure for item in found] == [None, None]
 
 
 # --- computations -----------------------------------------------------------------------------------------------------
