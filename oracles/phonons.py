@@ -48,7 +48,9 @@ class PhononsConfig(AsksOracle):
     temperature: float = Field(300.0, ge=0, description="Temperature (K) of the free energies.")
     tolerance: float = Field(0.1, ge=0, description="Imaginary frequency (THz) up to which a crystal counts as dynamically stable.")
     acoustic_tolerance: float = Field(
-        0.5, gt=0, description="Largest frequency (THz) at Gamma of moving the whole crystal, before it is set to zero; noise of the forces."
+        0.5,
+        gt=0,
+        description="Largest frequency (THz) at Gamma of moving the whole crystal, before it is set to zero; noise of the forces.",
     )
     symmetry_tolerance: float = Field(1e-3, gt=0, description="How far atoms may lie off their symmetric sites (angstrom).")
     on_instability: Literal["report", "fail"] = Field(
@@ -158,7 +160,9 @@ class Phonons:
         if not np.isfinite(found.frequencies).all():
             return Evaluation.failed(FailureKind.UNPHYSICAL, "no phonons: forces on displaced atoms are not finite")
         if found.drift > self.config.acoustic_tolerance:
-            message = f"moving the whole crystal has {found.drift:.3g} THz, allowed {self.config.acoustic_tolerance:g}: forces are too noisy"
+            message = (
+                f"moving the whole crystal has {found.drift:.3g} THz, allowed {self.config.acoustic_tolerance:g}: forces are too noisy"
+            )
             return Evaluation.failed(FailureKind.NOT_CONVERGED, message)
         measured = tuple(self._observations(found, len(at_rest), evaluation.value(ENERGY_PER_ATOM.name)))
         lowest, stable = measured[0].scalar, measured[1].scalar
