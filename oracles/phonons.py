@@ -8,6 +8,7 @@ Each displaced supercell costs one evaluation of energy and forces: one or two f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import spglib
+from ase.data import atomic_masses
+from numpy.typing import NDArray
 from pydantic import Field
 
 from campaign import plugins
@@ -77,14 +80,25 @@ def primitive(crystal: Crystal, tolerance: float) -> Crystal:
     return Crystal(rows, fractional @ lattice @ np.linalg.inv(rows), np.asarray(numbers))
 
 
+def supercell(crystal: Crystal, length: float, tolerance: float) -> NDArray[np.intp]:
+    """(3, 3) whole rows of a symmetric supercell of a primitive cell; repeats of the conventional cell are tried too."""
+    cell = (crystal.lattice, crystal.fractional, crystal.numbers)
+    found = spglib.get_symmetry_dataset(cell, symprec=tolerance)
+    if found is None:
+        return vibrations.supercell(crystal.lattice, np.eye(3, dtype=np.intp)[None], (), length)
+    conventional = np.round(np.linalg.inv(found.transformation_matrix).T).astype(np.intp)
+    return vibrations.supercell(crystal.lattice, found.rotations, (conventional,), length)
+
+
 def force_constants(engine: Mechanics, crystal: Crystal, config: PhononsConfig) -> Phonopy:
     """Those of a primitive cell at rest, from forces on a supercell, before the sum rules."""
     from phonopy import Phonopy
     from phonopy.structure.atoms import PhonopyAtoms
 
-    cell = PhonopyAtoms(numbers=crystal.numbers.tolist(), cell=crystal.lattice, scaled_positions=crystal.fractional)
-    repeats = vibrations.repeats(crystal.lattice, config.supercell_length)
-    phonons = Phonopy(cell, supercell_matrix=np.diag(repeats), primitive_matrix="P", symprec=config.symmetry_tolerance)
+    masses = atomic_masses[crystal.numbers]
+    cell = PhonopyAtoms(numbers=crystal.numbers.tolist(), cell=crystal.lattice, scaled_positions=crystal.fractional, masses=masses)
+    rows = supercell(crystal, config.supercell_length, config.symmetry_tolerance)
+    phonons = Phonopy(cell, supercell_matrix=rows.T, primitive_matrix="P", symprec=config.symmetry_tolerance)
     phonons.generate_displacements(distance=config.displacement)
     rest = _forces(engine, cell)[[phonons.supercell.u2u_map[atom] for atom in phonons.supercell.s2u_map]]
     phonons.forces = [_forces(engine, moved) - rest for moved in phonons.supercells_with_displacements]
@@ -101,7 +115,8 @@ def spectrum(phonons: Phonopy, mesh_length: float) -> Spectrum:
     """On a mesh with Gamma, after the sum rules."""
     drift = float(np.sort(np.abs(phonons.run_qpoints([[0, 0, 0]]).frequencies[0]))[:3].max())
     phonons.symmetrize_force_constants(show_drift=False)
-    mesh = phonons.run_mesh(mesh_length, is_gamma_center=True)
+    with warnings.catch_warnings(category=RuntimeWarning, action="ignore"):  # meshes that follow the conventional cell are told as warnings
+        mesh = phonons.run_mesh(mesh_length, is_gamma_center=True)
     return Spectrum(np.asarray(mesh.frequencies), np.asarray(mesh.qpoints), np.asarray(mesh.weights, dtype=float), drift)
 
 

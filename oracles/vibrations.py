@@ -7,11 +7,13 @@ Frequencies are (q, m): m modes at each of q points of a mesh, whose weights (q,
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from ase.units import _e, _hplanck, kB
 from numpy.typing import NDArray
 
+from campaign.crystals.primitive import reduced
 from campaign.types import FloatArray
 
 EV_PER_THZ = 1e12 * _hplanck / _e
@@ -20,22 +22,44 @@ _NEIGHBOURS = np.array([c for c in itertools.product((-1, 0, 1), repeat=3) if an
 
 
 def shortest_vector(lattice: FloatArray) -> float:
-    """Of a reduced cell, or one that is near to one: the least distance (angstrom) between an atom and its images."""
-    return float(np.linalg.norm(_NEIGHBOURS @ lattice, axis=1).min())
+    """The least distance (angstrom) between an atom and its images."""
+    return float(np.linalg.norm(_NEIGHBOURS @ reduced(lattice), axis=1).min())
 
 
-def repeats(lattice: FloatArray, length: float) -> tuple[int, int, int]:
-    """The fewest repeats of a reduced cell that leave every image of an atom at least ``length`` (angstrom) away."""
-    heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
-    most = np.ceil(length / heights).astype(int)
-    several = sorted(itertools.product(*(range(1, n + 1) for n in most.tolist())), key=lambda n: (n[0] * n[1] * n[2], max(n), n))
-    return next(n for n in several if shortest_vector(lattice * np.array(n)[:, None]) >= length * (1 - 1e-9))
+def supercell(lattice: FloatArray, rotations: NDArray[np.intp], bases: Sequence[NDArray[np.intp]], length: float) -> NDArray[np.intp]:
+    """(3, 3) whole rows S of the smallest cell S lattice that leaves images of an atom ``length`` (angstrom) apart and has all rotations.
+
+    ``rotations`` (r, 3, 3) turn columns of fractional coordinates. Tried are repeats along the rows of the lattice, and along those of
+    ``bases`` (3, 3), such as the conventional cell's.
+    """
+    least_volume = length**3 / np.sqrt(2)
+    tried = []
+    for basis in (np.eye(3, dtype=np.intp), *bases):
+        heights = 1 / np.linalg.norm(np.linalg.inv(basis @ lattice), axis=0)
+        most = int(np.ceil(length / heights.min() - 1e-9))
+        tried += [np.array(n)[:, None] * basis for n in itertools.product(range(1, most + 1), repeat=3)]
+    sizes = np.abs(np.linalg.det(np.array(tried)))
+    order = [row for row in np.argsort(sizes, kind="stable") if sizes[row] * abs(np.linalg.det(lattice)) > least_volume * (1 - 1e-6)]
+    return next(
+        tried[row] for row in order if is_kept(tried[row], rotations) and shortest_vector(tried[row] @ lattice) >= length * (1 - 1e-9)
+    )
+
+
+def is_kept(rows: NDArray[np.intp], rotations: NDArray[np.intp]) -> bool:
+    """Whether rotations (r, 3, 3) of fractional coordinates map the lattice of whole rows (3, 3) onto itself."""
+    turned = rows @ np.swapaxes(rotations, 1, 2) @ np.linalg.inv(rows)
+    return bool(np.abs(turned - np.round(turned)).max() < 1e-6)
+
+
+def is_gamma(points: FloatArray) -> NDArray[np.bool_]:
+    """(q,) which of fractional q points (q, 3) are Gamma."""
+    return np.asarray(np.abs(points - np.round(points)).max(1) < 1e-8)
 
 
 def counted(frequencies: FloatArray, points: FloatArray) -> NDArray[np.bool_]:
     """(q, m) all modes but the three at Gamma that move the crystal as a whole: those nearest to zero there. ``points``: (q, 3)."""
     found = np.ones(frequencies.shape, dtype=bool)
-    for at in np.flatnonzero(np.all(points == 0, axis=1)):
+    for at in np.flatnonzero(is_gamma(points)):
         found[at, np.argsort(np.abs(frequencies[at]))[:3]] = False
     return found
 

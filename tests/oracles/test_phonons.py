@@ -86,6 +86,14 @@ def test_rattled_crystals_shake_as_their_relaxed_one_does() -> None:
     assert own(asked.evaluate(rattled)) == pytest.approx(own(asked.evaluate(crystal)), abs=2e-3)
 
 
+def test_supercells_of_low_symmetry_do_not_break_the_little_there_is(recwarn: pytest.WarningsRecorder) -> None:
+    """A tetragonal crystal: repeats that differ along the cube's edges would make force constants of another symmetry."""
+    stretched = Crystal(elemental("Si").lattice @ np.diag([1.0, 1.0, 1.04]), elemental("Si").fractional, elemental("Si").numbers)
+    evaluation = oracle({**SILICON, "relax": "ions"}).evaluate(stretched)
+    assert len(own(evaluation)) == 5
+    assert not [str(warning.message) for warning in recwarn if "phonopy" in warning.filename]
+
+
 def unstable() -> Crystal:
     """Nickel in a body-centred cell of fixed shape: Bain's path leads downhill to fcc."""
     return elemental("Ni", "bcc")

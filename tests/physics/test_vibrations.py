@@ -6,10 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import spglib
 from ase.build import bulk
 from ase.units import kB
 
+from campaign.types import Crystal
 from oracles import vibrations
+from oracles.phonons import primitive, supercell
 from oracles.vibrations import EV_PER_THZ
 
 ONE = np.ones((1, 1), dtype=bool)
@@ -44,20 +47,36 @@ def test_only_the_three_modes_next_to_zero_at_gamma_are_left_out() -> None:
     assert soft[modes].min() == -1.3
 
 
+NO_TURN = np.eye(3, dtype=int)[None]
+ALONG = np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+"""The cube's edges in rows of the primitive cell of fcc."""
+
+
 @pytest.mark.parametrize(
-    ("symbol", "kind", "length", "expected"),
-    [("Ni", "fcc", 10.0, (5, 5, 5)), ("Ni", "fcc", 9.9, (4, 4, 4)), ("Si", "diamond", 10.0, (3, 3, 3)), ("Fe", "bcc", 9.0, (4, 4, 4))],
+    ("symbol", "kind", "length", "atoms"),
+    [("Ni", "fcc", 10.0, 108), ("Ni", "fcc", 9.9, 64), ("Fe", "bcc", 9.0, 64), ("Ti", "hcp", 10.0, 96), ("Si", "diamond", 10.0, 54)],
 )
-def test_supercells_are_the_smallest_that_keep_images_apart(symbol: str, kind: str, length: float, expected: tuple[int, ...]) -> None:
-    """Shortest lattice vectors: fcc and diamond a / sqrt 2, 2.489 and 3.840 angstrom; bcc a sqrt 3 / 2, 2.485."""
-    assert vibrations.repeats(bulk(symbol, kind).cell.array, length) == expected
+def test_supercells_are_the_smallest_that_keep_images_apart(symbol: str, kind: str, length: float, atoms: int) -> None:
+    """Nickel's cube has an edge of 3.52 angstrom, 3 of 4 atoms are enough for 10; 4 primitive edges of 2.489 are for 9.9."""
+    cell = bulk(symbol, kind)
+    crystal = primitive(Crystal.from_atoms(cell), 1e-3)
+    rows = supercell(crystal, length, 1e-3)
+    assert len(crystal) * abs(round(np.linalg.det(rows))) == atoms
+    assert vibrations.shortest_vector(rows @ crystal.lattice) >= length
 
 
-def test_a_long_cell_is_repeated_across_alone() -> None:
-    assert vibrations.repeats(np.diag([2.0, 3.0, 12.0]), 10.0) == (5, 4, 1)
-    assert vibrations.repeats(np.diag([2.0, 5.0, 10.0]), 10.0) == (5, 2, 1), "exactly so far is far enough"
+def test_a_long_cell_is_repeated_across_alone_where_it_has_no_symmetry() -> None:
+    along = vibrations.supercell(np.diag([2.0, 3.0, 12.0]), NO_TURN, (), 10.0)
+    assert along.tolist() == np.diag([5, 4, 1]).tolist()
+    assert vibrations.supercell(np.diag([2.0, 5.0, 10.0]), NO_TURN, (), 10.0).tolist() == np.diag([5, 2, 1]).tolist(), "just far enough"
+    quarter = np.array([[[0, -1, 0], [1, 0, 0], [0, 0, 1]]])
+    assert vibrations.supercell(np.diag([2.0, 3.0, 12.0]), quarter, (), 10.0).tolist() == np.diag([5, 5, 1]).tolist()
+
+
+def test_supercells_keep_images_apart_and_all_rotations() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(20):
+    for _ in range(10):
         lattice = np.diag(rng.uniform(2, 14, 3)) + rng.normal(0, 0.4, (3, 3))
-        found = np.array(vibrations.repeats(lattice, 10.0))
-        assert vibrations.shortest_vector(lattice * found[:, None]) >= 10.0
+        assert vibrations.shortest_vector(vibrations.supercell(lattice, NO_TURN, (), 10.0) @ lattice) >= 10.0
+    assert vibrations.is_kept(ALONG, spglib.get_symmetry((bulk("Ni").cell.array, [[0, 0, 0]], [28]))["rotations"])
+    assert not vibrations.is_kept(np.diag([2, 2, 1]), spglib.get_symmetry((bulk("Ni").cell.array, [[0, 0, 0]], [28]))["rotations"])
