@@ -82,7 +82,7 @@ class WithoutWorkers:
     def free_workers(self, oracle: str) -> int:
         return _MANY
 
-    def submit(self, job: EvaluationJob) -> None:
+    def submit(self, *jobs: EvaluationJob) -> None:
         pass
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -355,7 +356,7 @@ def _build_parts(loaded: LoadedConfig) -> tuple[Parts | None, list[Problem]]:
         return None, found
     fidelities = {o.label: plugins.fidelity_of(known[o.label], loaded.spec("oracles", o)) for o in config.oracles}
     parts = Parts(generators, screens, surrogate, known, fidelities, committee)
-    found += [*_of_committee(config, known), *_of_levels(config, known), *_of_quantities(config, parts)]
+    found += [*_of_committee(config, known), *_of_levels(config, known), *_of_gates(config, known), *_of_quantities(config, parts)]
     return (None if found else parts), found
 
 
@@ -408,6 +409,18 @@ def _of_levels(config: CampaignConfig, oracles: Mapping[str, Oracle]) -> Iterato
             if wanted not in measured and not (wanted in {quantity.name for quantity in DERIVED} and ENERGY_PER_ATOM.name in measured):
                 message, hint = f"{below}, the level below, does not measure {wanted}", f"it measures {', '.join(sorted(measured))}"
                 yield Problem((*place, "gate"), message, hint, also=("oracles", "objective"))
+
+
+def _of_gates(config: CampaignConfig, oracles: Mapping[str, Oracle]) -> Iterator[Problem]:
+    """The bounds of gates name what the level below measures."""
+    levels = config.fidelities.levels if config.fidelities else ()
+    for i, (lower, level) in enumerate(itertools.pairwise(levels), start=1):
+        for k, item in enumerate(level.gate.constraints if level.gate is not None else ()):
+            measured = with_derived({lower.oracle: oracles[lower.oracle].quantities}) if lower.oracle in oracles else {}
+            if measured and item.quantity not in measured:
+                message = f"{lower.oracle}, the level below, does not measure {item.quantity}"
+                place: Location = ("fidelities", "levels", i, "gate", "constraints", k, "quantity")
+                yield Problem(place, message, f"it measures {', '.join(sorted(measured))}", also=("oracles",))
 
 
 def _of_quantities(config: CampaignConfig, parts: Parts) -> Iterator[Problem]:

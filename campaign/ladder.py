@@ -17,6 +17,7 @@ import numpy as np
 from campaign import ranking
 from campaign.ledger import CampaignState
 from campaign.ledger import events as ev
+from campaign.ledger.leaders import Bound
 from campaign.schema import CampaignConfig, GateConfig, LevelConfig
 from campaign.seeds import generator
 from campaign.types import Objective
@@ -41,7 +42,8 @@ def climbers(state: CampaignState, config: CampaignConfig, *, before: int, strea
         assert level.gate is not None
         ranked = ranking.at_level(state, config, lower.oracle, level.gate.quantity or config.objective.quantity, before)
         passed = _passing(ranked, level.gate, ranking.objective_of(config, level.gate.quantity or config.objective.quantity))
-        chosen = [row for row in passed if _is_new(state, row[0], level.oracle)]
+        bounds = ranking.bounds_of(level.gate.constraints)
+        chosen = [row for row in passed if _is_new(state, row[0], level.oracle) and _holds(state, row[0], lower.oracle, bounds)]
         gated = [ev.ChoiceRow(candidate, level.oracle, value, reason="gate") for candidate, value in chosen]
         climbing = {row.candidate for row in gated}
         rows = _audited(state, config, level, [name for name, *_ in ranked if name not in climbing], stream) + gated
@@ -93,6 +95,12 @@ def _passing(ranked: Sequence[tuple[str, float, bool]], gate: GateConfig, object
         for candidate, value, may_be_wanted in ranked[:n]
         if may_be_wanted and (gate.threshold is None or objective.gain(value) >= objective.gain(gate.threshold))
     ]
+
+
+def _holds(state: CampaignState, candidate: str, oracle: str, bounds: Sequence[Bound]) -> bool:
+    """Whether an oracle's label of a candidate has every quantity that is bounded, and inside its bounds."""
+    values = state.labels[candidate, oracle].values
+    return all(bound.shortfall(values) == 0 for bound in bounds)
 
 
 def _is_new(state: CampaignState, candidate: str, oracle: str) -> bool:

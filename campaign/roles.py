@@ -21,7 +21,8 @@ def reference_oracles(loaded: LoadedConfig) -> list[str]:
     config = loaded.config
     if config.references is not None and config.references.oracles is not None:
         return list(config.references.oracles)
-    gates = [level.gate.quantity for level in config.fidelities.levels if level.gate is not None] if config.fidelities is not None else []
+    levels = config.fidelities.levels if config.fidelities is not None else ()
+    gates = [name for level in levels if level.gate is not None for name in level.gate.judged]
     if config.references is None and config.phases is None and not {item.name for item in DERIVED} & {*config.modelled, *gates}:
         return []
     return _measuring(loaded, ENERGY_PER_ATOM.name)

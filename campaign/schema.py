@@ -256,18 +256,34 @@ class OracleConfig(Component):
         return self.name or self.use.rpartition(":")[2]
 
 
+class GateConstraintConfig(ConstraintConfig):
+    """A bound on a quantity that labels of the level below have to hold."""
+
+    quantity: str = Field(description="Name of a quantity of the level below, such as disagreement or lowest_frequency.")
+
+
 class GateConfig(Frame):
-    """Who climbs to a level: labels below it that pass a threshold, or are among the best. Both have to hold where both are given."""
+    """Who climbs to a level: labels below it that pass a threshold, are among the best, hold constraints; all that are given."""
 
     quantity: str | None = Field(None, description="Quantity of the level below that is judged; the objective's by default.")
     threshold: float | None = Field(None, description="Value, in the quantity's unit, that a label has to reach.")
     best_fraction: float | None = Field(None, gt=0, le=1, description="Share (1) of the level's labels, the best first, that climbs.")
+    constraints: tuple[GateConstraintConfig, ...] = Field(
+        (),
+        description="Bounds that a label has to hold: a committee's disagreement at_most sends up what is believed, at_least what is not.",
+    )
 
     @model_validator(mode="after")
     def _gated(self) -> GateConfig:
-        if self.threshold is None and self.best_fraction is None:
-            raise ValueError("a gate needs threshold or best_fraction")
+        if self.threshold is None and self.best_fraction is None and not self.constraints:
+            raise ValueError("a gate needs constraints, threshold or best_fraction")
         return self
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The quantities that it names."""
+        named = () if self.quantity is None else (self.quantity,)
+        return (*named, *(item.quantity for item in self.constraints))
 
 
 class LevelConfig(Frame):

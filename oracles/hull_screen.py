@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from campaign import plugins
 from campaign.crystals import references
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath
-from campaign.protocols import PluginSpec
 from campaign.reading.structures import read_structures
 from campaign.types import Candidate, Crystal, SearchSpace, Verdict, deciding_energy
 from oracles.hull import Hull, Phase, read_phases
+from oracles.inner import AsksOracle, built
 
 _NAME = "above_hull"
 
 
-class AboveHullConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class AboveHullConfig(AsksOracle):
     oracle: str = Field(description="Name of the oracle that gives energies.")
-    params: dict[str, Any] = Field(default_factory=dict, description="The oracle's settings.")
     largest: float = Field(0.1, ge=0, description="Largest energy above the hull (eV/atom) that is accepted.")
     phases: ConfigPath | None = Field(None, description="CSV of competing phases: id, formula, energy_per_atom (eV), fidelity.")
     structures: tuple[ConfigPath, ...] = Field((), description="Files of competing crystals, whose energies are computed.")
@@ -39,19 +35,12 @@ class AboveHull:
 
     def __init__(self, config: AboveHullConfig) -> None:
         self.config = config
+        self._oracle = built(config.spec(), "params")
         self._hull: Hull | None = None
 
     @cached_property
-    def _oracle(self) -> Any:
-        return plugins.build(self._spec)
-
-    @property
-    def _spec(self) -> PluginSpec:
-        return PluginSpec(group="oracles", use=self.config.oracle, params=self.config.params)
-
-    @cached_property
     def _fidelity(self) -> str:
-        return plugins.fidelity_of(self._oracle, self._spec).key
+        return plugins.fidelity_of(self._oracle, self.config.spec()).key
 
     def _phase(self, crystal: Crystal, name: str) -> Phase | str:
         """The crystal with its energy, or why it has none."""

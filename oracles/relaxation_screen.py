@@ -7,23 +7,16 @@ process that screens.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from campaign import plugins
-from campaign.protocols import PluginSpec
 from campaign.types import ENERGY_PER_ATOM, Candidate, SearchSpace, Verdict
+from oracles.inner import AsksOracle, built
 
 _NAME = "relaxation"
 
 
-class RelaxationScreenConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class RelaxationScreenConfig(AsksOracle):
     oracle: str = Field(description="Name of the oracle that gives energies; it has the setting `relax`.")
-    params: dict[str, Any] = Field(default_factory=dict, description="The oracle's settings.")
     largest_energy: float = Field(description="Largest relaxed energy (eV/atom) that is accepted: the highest of the data.")
     largest_release: float = Field(10.0, gt=0, description="Largest energy (eV per cell) that relaxation may release.")
 
@@ -33,14 +26,7 @@ class RelaxationScreen:
 
     def __init__(self, config: RelaxationScreenConfig) -> None:
         self.config = config
-
-    @cached_property
-    def _relaxing(self) -> Any:
-        return plugins.build(PluginSpec(group="oracles", use=self.config.oracle, params=self.config.params))
-
-    @cached_property
-    def _rigid(self) -> Any:
-        return plugins.build(PluginSpec(group="oracles", use=self.config.oracle, params={**self.config.params, "relax": "none"}))
+        self._relaxing, self._rigid = built(config.spec(), "params"), built(config.spec(relax="none"), "params")
 
     def judge(self, candidate: Candidate, space: SearchSpace) -> Verdict:
         before, after = self._rigid.evaluate(candidate.crystal), self._relaxing.evaluate(candidate.crystal)

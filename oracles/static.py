@@ -114,6 +114,13 @@ class StaticOracle(ABC):
     def make_mechanics(self) -> Mechanics: ...
 
     @property
+    def mechanics(self) -> Mechanics:
+        """The engine, made where there is none yet."""
+        if self._mechanics is None:
+            self._mechanics = self.make_mechanics()
+        return self._mechanics
+
+    @property
     @abstractmethod
     def level(self) -> Fidelity:
         """Name of the level of theory and the engine's own settings that change a label."""
@@ -151,9 +158,7 @@ class StaticOracle(ABC):
     def evaluate(self, crystal: Crystal) -> Evaluation:
         if len(crystal) == 0:
             return Evaluation.failed(FailureKind.UNPHYSICAL, "the crystal holds no atoms", retryable=False)
-        if self._mechanics is None:
-            self._mechanics = self.make_mechanics()
-        engine = self._mechanics
+        engine = self.mechanics
         try:
             engine.load(crystal)
         except ValueError as error:

@@ -32,6 +32,7 @@ ONLY_IN = {
     "lammps": ("oracles/lammps/",),
     "mace": ("oracles/mace/",),
     "gpaw": ("oracles/dft/",),
+    "phonopy": ("oracles/phonons.py",),
     "sqlalchemy": ("campaign/ledger/",),
 }
 HEAVY = ("torch", "ray", "mlflow", "botorch", "pymatgen", "ase", "pandas", "matplotlib", "plotly")

@@ -1,0 +1,135 @@
+"""The oracle ``committee``: different potentials label one crystal, their mean is the label and their spread its noise.
+
+Each member relaxes the crystal itself, so that none is blamed for strain at another's minimum; the relaxed crystal is the first member's.
+Energies of different potentials count from different zeros, so they are compared as formation energies: each member labels the elements'
+crystals once, and its energies are shifted to the first member's zero. Formation energies and hulls of the means are therefore the means
+of the members' own. A member that fails has the whole label fail. A label costs the sum of its members'.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from campaign import plugins
+from campaign.crystals import references
+from campaign.errors import InputError
+from campaign.parameters import PluginParameter
+from campaign.protocols import HasElements, RelaxesVolume
+from campaign.types import ENERGY_PER_ATOM, PROPOSED_ENERGY, Crystal, Evaluation, Failure, Fidelity, Observation, Quantity
+from oracles.inner import built
+
+DISAGREEMENT = "disagreement"
+_FROM_A_ZERO = (ENERGY_PER_ATOM.name, PROPOSED_ENERGY.name, "free_energy_per_atom")
+
+
+class CommitteeConfig(BaseModel):
+    """Who the members are, and what their disagreement is about."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: tuple[PluginParameter, ...] = Field(min_length=2, description="Oracles, each with use: and params:, of different potentials.")
+    about: str = Field(
+        ENERGY_PER_ATOM.name,
+        description="Quantity whose spread is the disagreement: standard deviation over the members, in its unit; energies on one zero.",
+    )
+
+
+class _NoZeroError(Exception):
+    """A member has no energy of an element's crystal."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+
+
+class Committee:
+    """Mean and spread of every scalar that all members measure, and their disagreement about one of them."""
+
+    Config = CommitteeConfig
+
+    def __init__(self, config: CommitteeConfig) -> None:
+        self.config = config
+        self._specs = [member.spec("oracles") for member in config.members]
+        self.members = [built(spec, "members", i, "params") for i, spec in enumerate(self._specs)]
+        self._fidelities = [plugins.fidelity_of(*pair).key for pair in zip(self.members, self._specs, strict=True)]
+        self._elemental: dict[tuple[int, str], float] = {}
+        doubled = [key for key, n in Counter(self._fidelities).items() if n > 1]
+        if doubled:
+            raise InputError(f"two members of the committee are of one level of theory, {doubled[0]}", hint="name different potentials")
+        known = {quantity.name for quantity in self._common}
+        if config.about not in known:
+            raise InputError(f"not every member measures {config.about!r}", hint=f"all measure {', '.join(sorted(known)) or 'nothing'}")
+
+    @cached_property
+    def _common(self) -> tuple[Quantity, ...]:
+        """The scalars that all members measure in one unit."""
+        others = [set(member.quantities) for member in self.members[1:]]
+        return tuple(
+            quantity for quantity in self.members[0].quantities if not quantity.shape and all(quantity in other for other in others)
+        )
+
+    @cached_property
+    def quantities(self) -> tuple[Quantity, ...]:
+        unit = next(quantity.unit for quantity in self._common if quantity.name == self.config.about)
+        return (*self._common, Quantity(DISAGREEMENT, unit))
+
+    @cached_property
+    def elements(self) -> frozenset[str]:
+        from ase.data import chemical_symbols
+
+        everything = frozenset(chemical_symbols[1:])
+        return everything.intersection(*(member.elements for member in self.members if isinstance(member, HasElements)))
+
+    @property
+    def relaxes_volume(self) -> bool:
+        return all(isinstance(member, RelaxesVolume) and member.relaxes_volume for member in self.members)
+
+    @property
+    def energy_zero(self) -> str:
+        """What energies count from: what the first member's do."""
+        return str(getattr(self.members[0], "energy_zero", ""))
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return Fidelity("committee", {"members": self._fidelities, "about": self.config.about, "protocol": 1})
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        answers = []
+        for i, member in enumerate(self.members):
+            answer = member.evaluate(crystal)
+            if answer.failure is not None:
+                return Evaluation(failure=self._told(i, answer.failure, ""))
+            answers.append(answer)
+        needs_zero = any(quantity.name in _FROM_A_ZERO for quantity in self._common)
+        try:
+            zeros = np.array([self._zero(i, crystal) if needs_zero else 0.0 for i in range(len(answers))])
+        except _NoZeroError as error:
+            return Evaluation(failure=error.failure)
+        observations = []
+        for quantity in self._common:
+            values = np.array([answer.value(quantity.name) for answer in answers])
+            if quantity.name in _FROM_A_ZERO:
+                values = values - zeros + zeros[0]
+            observations.append(Observation(quantity.name, float(values.mean()), quantity.unit, float(values.std(ddof=1))))
+        spread = next(observation for observation in observations if observation.quantity == self.config.about)
+        disagreement = Observation(DISAGREEMENT, spread.noise or 0.0, spread.unit)
+        return Evaluation(observations=(*observations, disagreement), crystal=answers[0].crystal)
+
+    def _zero(self, i: int, crystal: Crystal) -> float:
+        """eV/atom of a member's elements in the crystal's proportions. Raises _NoZeroError."""
+        shares = {symbol: count / len(crystal) for symbol, count in Counter(crystal.symbols).items()}
+        return sum(share * self._energy_of_element(i, symbol) for symbol, share in shares.items())
+
+    def _energy_of_element(self, i: int, symbol: str) -> float:
+        if (i, symbol) not in self._elemental:
+            answer = self.members[i].evaluate(references.elementals([symbol], {})[symbol])
+            if answer.failure is not None:
+                raise _NoZeroError(self._told(i, answer.failure, f"the crystal of {symbol}, which its energies refer to, fails: "))
+            self._elemental[i, symbol] = answer.value(ENERGY_PER_ATOM.name)
+        return self._elemental[i, symbol]
+
+    def _told(self, i: int, failure: Failure, what: str) -> Failure:
+        return Failure(failure.kind, f"member {i + 1}, {self.config.members[i].use}: {what}{failure.message}", failure.retryable)
