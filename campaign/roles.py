@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from campaign import elements
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState
 from campaign.protocols import asks_committee
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY
+from campaign.types import ENERGY_PER_ATOM
 
 
 def objective_oracle(loaded: LoadedConfig) -> str:
@@ -18,13 +19,7 @@ def objective_oracle(loaded: LoadedConfig) -> str:
 
 def reference_oracles(loaded: LoadedConfig) -> list[str]:
     """The oracles that label the elements' crystals: those named, or all that measure energies where formation energies are wanted."""
-    config = loaded.config
-    if config.references is not None and config.references.oracles is not None:
-        return list(config.references.oracles)
-    gates = [level.gate.quantity for level in config.fidelities.levels if level.gate is not None] if config.fidelities is not None else []
-    if config.references is None and FORMATION_ENERGY.name not in (*config.modelled, *gates):
-        return []
-    return _measuring(loaded, ENERGY_PER_ATOM.name)
+    return elements.labelling(loaded.config, loaded.measured)
 
 
 def asking_committee(loaded: LoadedConfig) -> frozenset[str]:

@@ -20,12 +20,12 @@ from campaign.errors import SurroundingsError
 from campaign.types import Crystal
 
 _FILE = "ground_states.json"
-_SHA256 = "61bf67a499d70151220129b0251e9777b95305bccc00af82364c86295de684ab"
+_SHA256 = "5fd7b79e94d3868ff9dc13cc0f9e823eea5e1a22853bb4343a44b7805c68f90b"
 
 
 @dataclass(frozen=True)
 class GroundState:
-    """An element's crystal; its energy and that of the lowest crystal of the element in Materials Project, which may be another (eV/atom)."""
+    """An element's crystal, its energy, and the lowest of any crystal of the element in Materials Project (eV/atom)."""
 
     crystal: Crystal
     space_group: str

@@ -22,7 +22,10 @@ ParentLattice = Literal["bcc", "fcc"]
 _ATOMS_PER_CUBIC_CELL = {"fcc": 4, "bcc": 2, "sc": 1, "diamond": 8}
 
 VOLUMES_IN_COMPOUNDS = {"H": 5.08, "N": 11.8, "O": 11.39, "F": 11.17, "Cl": 25.8, "Br": 32.7, "I": 46.2}
-"""Of elements whose own crystals are loosely packed molecules: means over crystals (angstrom^3); D. W. M. Hofmann, Acta Cryst. B 58 (2002) 489."""
+"""Of elements whose own crystals are loosely packed molecules: means over crystals (angstrom^3).
+
+D. W. M. Hofmann, Acta Cryst. B 58 (2002) 489.
+"""
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any
 
 from campaign.ledger import events as ev
 from campaign.ledger.leaders import Leaders, Wanted
+from campaign.ledger.zeros import Zeros
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, FailureKind, counts_of, reduced_formula
 
 
@@ -118,6 +119,7 @@ class CampaignState:
         self.keys: set[str] = set()
         self.requested: dict[Pair, str] = {}
         self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
+        self.zeros = Zeros()
         self.elemental: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
         """By oracle and element: the lowest energy per atom (eV) of a crystal of that element alone, and its candidate."""
 
@@ -143,6 +145,11 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.ConfigRevised) -> None:
         self.config = event
+        zeros = Zeros.of(event.config)
+        if zeros != self.zeros:
+            self.zeros = zeros
+            for oracle in dict.fromkeys(label.oracle for label in self.labels.values()):
+                self._derive_anew(oracle)
         self.revisions.append((self.sequence, self.time, event))
 
     @_apply.register
@@ -404,10 +411,21 @@ class CampaignState:
                 known[element] = (energy, record.candidate)
                 affected = [label for label in self.labels.values() if label.oracle == record.oracle]
                 self._leaders.clear()
+        zeros = self.zeros_of(record.oracle)
         for label in affected:
-            value = formation_energy(label.values.get(ENERGY_PER_ATOM.name), self.composition(label.candidate), known)
+            value = formation_energy(self.energy(label), self.composition(label.candidate), zeros)
             if value is not None and self.is_of_its_level(label):
                 label.values[FORMATION_ENERGY.name] = value
+
+    def energy(self, label: LabelRecord) -> float | None:
+        """eV/atom, with the anion corrections that the config asks for."""
+        energy = label.values.get(ENERGY_PER_ATOM.name)
+        return None if energy is None else energy + self.zeros.correction(self.formula(label.candidate))
+
+    def zeros_of(self, oracle: str) -> dict[str, float]:
+        """By element: the energy (eV/atom) that formation energies refer to; a chemical potential comes before a label."""
+        labelled = {element: energy for element, (energy, _) in self.elemental[oracle].items()}
+        return labelled | dict(self.zeros.potentials_of(oracle))
 
     def is_of_its_level(self, label: LabelRecord) -> bool:
         """Whether a label was made with its oracle's own settings."""
@@ -515,11 +533,11 @@ def _scalars(observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
 _counts = lru_cache(maxsize=4096)(counts_of)
 
 
-def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]) -> float | None:
+def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, float]) -> float | None:
     """E - sum over elements of x E_element, in eV per atom; None where something is not known yet."""
     if energy is None or not composition or not composition.keys() <= references.keys():
         return None
-    return energy - sum(fraction * references[element][0] for element, fraction in composition.items())
+    return energy - sum(fraction * references[element] for element, fraction in composition.items())
 
 
 def fold(rows: Iterable[tuple[int, float, ev.Event]]) -> CampaignState:
