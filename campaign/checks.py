@@ -46,8 +46,9 @@ def elements_of_the_space(config: CampaignConfig) -> Iterator[Problem]:
             yield _foreign(("space", "together", i, "elements"), element, config)
         for element in _doubled(group.elements):
             yield Problem(("space", "together", i, "elements"), f"{element} is named twice")
-    for element in sorted(set(config.references.structures) - set(config.space.elements)) if config.references else ():
-        yield _foreign(("references", "structures", element), element, config)
+    for key in ("structures", "chemical_potentials") if config.references else ():
+        for element in sorted(set(getattr(config.references, key)) - set(config.space.elements)):
+            yield _foreign(("references", key, element), element, config)
     for i, expected in enumerate(config.sentinels.expected if config.sentinels else ()):
         if expected.element not in config.space.elements:
             yield _foreign(("sentinels", "expected", i, "element"), expected.element, config)
@@ -182,6 +183,8 @@ def oracles_that_are_named_exist(config: CampaignConfig) -> Iterator[Problem]:
     named += [(("fidelities", "levels", i, "oracle"), level.oracle) for i, level in enumerate(levels)]
     for key, part in (("sentinels", config.sentinels), ("references", config.references), ("phases", config.phases)):
         named += [((key, "oracles", i), name) for i, name in enumerate((part and part.oracles) or ())]
+    for element, value in config.references.chemical_potentials.items() if config.references else ():
+        named += [(("references", "chemical_potentials", element, name), name) for name in (value if isinstance(value, dict) else ())]
     for key, found in (("initial_data", config.initial_data), ("candidate_pools", config.candidate_pools)):
         named += [((key, i, "oracle"), source.oracle) for i, source in enumerate(found) if source.oracle]
     for location, name in named:

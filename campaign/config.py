@@ -22,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 from campaign import plugins
 from campaign.checks import Location, Problem
 from campaign.code import code_key
+from campaign.elements import problems_of_references
 from campaign.errors import InputError
 from campaign.passwords import without_password
 from campaign.protocols import (
@@ -357,6 +358,7 @@ def _build_parts(loaded: LoadedConfig) -> tuple[Parts | None, list[Problem]]:
     fidelities = {o.label: plugins.fidelity_of(known[o.label], loaded.spec("oracles", o)) for o in config.oracles}
     parts = Parts(generators, screens, surrogate, known, fidelities, committee)
     found += [*_of_committee(config, known), *_of_levels(config, known), *_of_gates(config, known), *_of_quantities(config, parts)]
+    found += problems_of_references(config, parts.measured, loaded.folder)
     return (None if found else parts), found
 
 

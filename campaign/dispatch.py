@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import msgspec
 
-from campaign import ladder, phases, sentinels
+from campaign import elements, ladder, phases, sentinels
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.crystals import references
@@ -62,6 +62,7 @@ class Dispatcher:
         self.running: set[Pair] = set()
         self._alone: Pair | None = None
         self.add(self.state.pending)
+        self._structures = elements.given_structures(self.config, loaded.folder)
         self._sentinel_crystals = self._make_sentinels()
         self._sentinels: deque[EvaluationJob] = deque()
         self._running_sentinels: set[str] = set()
@@ -99,11 +100,9 @@ class Dispatcher:
 
     def request_references(self, measuring: Sequence[str]) -> None:
         """Ask once for the elements' crystals at the oracles named, as formation energies need them."""
-        config = self.config.references
-        structures = dict(config.structures) if config else {}
         rows, blobs = [], {}
-        for crystal in references.elementals(self.config.space.elements, structures).values():
-            for oracle in measuring:
+        for oracle in measuring:
+            for crystal in references.elementals(elements.wanted(self.config, oracle), self._structures).values():
                 rows.append(ev.RequestRow(crystal.id, equivalence_key(crystal), oracle))
                 blobs[crystal.id] = crystal.to_bytes()
         new = tuple(row for row in rows if (row.candidate, row.oracle) not in self.state.requested)
@@ -159,8 +158,7 @@ class Dispatcher:
         """By candidate id: name and crystal."""
         if self.config.sentinels is None:
             return {}
-        structures = dict(self.config.references.structures) if self.config.references else {}
-        found = references.sentinels(self.config.space.elements, structures)
+        found = references.sentinels(self.config.space.elements, self._structures)
         return {crystal.id: (name, crystal) for name, crystal in found.items()}
 
     def schedule_sentinels(self, occasion: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from campaign import elements
 from campaign.config import LoadedConfig
 from campaign.ledger import CampaignState
 from campaign.protocols import asks_committee
-from campaign.types import DERIVED, ENERGY_PER_ATOM
+from campaign.types import ENERGY_PER_ATOM
 
 
 def objective_oracle(loaded: LoadedConfig) -> str:
@@ -18,14 +19,7 @@ def objective_oracle(loaded: LoadedConfig) -> str:
 
 def reference_oracles(loaded: LoadedConfig) -> list[str]:
     """The oracles that label the elements' crystals: those named, or all that measure energies where formation energies are wanted."""
-    config = loaded.config
-    if config.references is not None and config.references.oracles is not None:
-        return list(config.references.oracles)
-    levels = config.fidelities.levels if config.fidelities is not None else ()
-    gates = [name for level in levels if level.gate is not None for name in level.gate.judged]
-    if config.references is None and config.phases is None and not {item.name for item in DERIVED} & {*config.modelled, *gates}:
-        return []
-    return _measuring(loaded, ENERGY_PER_ATOM.name)
+    return elements.labelling(loaded.config, loaded.measured)
 
 
 def asking_committee(loaded: LoadedConfig) -> frozenset[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, model_validator
 
 from campaign.checks import ASKS_NO_SURROGATE, problems
+from campaign.crystals.corrections import Corrections
 from campaign.parameters import OpenWindow, Window
 from campaign.passwords import check_password, without_password
 from campaign.reading.disorder import Disorder
@@ -331,8 +332,19 @@ class FidelitiesConfig(Frame):
 class ReferencesConfig(Frame):
     """Crystals of the elements, labelled first, to which formation energies refer."""
 
-    structures: dict[Element, Literal["fcc", "bcc", "hcp", "diamond", "sc"]] = Field(
-        default_factory=dict, description="Structure by element where it is not the one of ASE's table of ground states."
+    structures: dict[Element, str] = Field(
+        default_factory=dict,
+        description="By element, where it is not the ground state that comes with oreloop: fcc, bcc, hcp, diamond, sc, or a file of its "
+        "crystal, such as O2.cif; relative paths start at the config's folder.",
+    )
+    chemical_potentials: dict[Element, float | dict[str, float]] = Field(
+        default_factory=dict,
+        description="Energies of elements (eV/atom) in place of their crystals': a number, or a number by oracle where several label.",
+    )
+    corrections: Corrections | None = Field(
+        None,
+        description="Anion corrections that formation energies of all levels get, for energies by PBE: materials_project_2020; none by "
+        "default. Never with a model that learned corrected energies.",
     )
     oracles: tuple[str, ...] | None = Field(None, description="Oracles that label them; all that measure energies by default.")
 

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from campaign.errors import InputError
 from campaign.terminal import PlainConsole
-from campaign.types import deciding_energy
 from oracles.hull import Hull, Phase, Stability, read_phases
 
 if TYPE_CHECKING:
@@ -31,11 +30,22 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x")
 
 
 def phases_of(state: Any, oracle: str) -> list[Phase]:
-    """The labelled crystals of one oracle as phases."""
-    return [
-        Phase(label.candidate, state.counts(label.candidate), energy, label.fidelity)
+    """The labelled crystals of one oracle as phases, and in place of elements with a chemical potential these."""
+    given = state.zeros.potentials_of(oracle)
+    labels = [
+        label
         for label in state.labels.values()
-        if label.oracle == oracle and (energy := deciding_energy(label.values)) is not None and state.is_of_its_level(label)
+        if label.oracle == oracle and state.energy(label) is not None and state.is_of_its_level(label)
+    ]
+    phases = [
+        Phase(label.candidate, counts, state.energy(label), state.zeros.level(label.fidelity))
+        for label in labels
+        if not (len(counts := state.counts(label.candidate)) == 1 and counts.keys() <= given.keys())
+    ]
+    level = state.zeros.level(labels[0].fidelity) if labels else ""
+    held = {element for phase in phases for element in phase.composition}
+    return phases + [
+        Phase(f"chemical potential of {element}", {element: 1}, given[element], level) for element in sorted(held & given.keys())
     ]
 
 
@@ -45,7 +55,7 @@ def oracles_with_hull(state: Any) -> list[str]:
     for oracle in dict.fromkeys(label.oracle for label in state.labels.values()):
         phases = phases_of(state, oracle)
         elements = {element for phase in phases for element in phase.composition}
-        if len(elements) > 1 and elements <= state.elemental[oracle].keys():
+        if len(elements) > 1 and elements <= state.zeros_of(oracle).keys():
             found.append(oracle)
     return found
 

@@ -15,21 +15,34 @@ import numpy as np
 from ase.data import atomic_numbers as numbers_by_symbol
 from ase.data import covalent_radii, reference_states
 
+from campaign.crystals.ground_states import ground_states
 from campaign.types import Crystal, FloatArray
 
 ParentLattice = Literal["bcc", "fcc"]
 _ATOMS_PER_CUBIC_CELL = {"fcc": 4, "bcc": 2, "sc": 1, "diamond": 8}
 
+VOLUMES_IN_COMPOUNDS = {"H": 5.08, "N": 11.8, "O": 11.39, "F": 11.17, "Cl": 25.8, "Br": 32.7, "I": 46.2}
+"""Of elements whose own crystals are loosely packed molecules: means over crystals (angstrom^3).
+
+D. W. M. Hofmann, Acta Cryst. B 58 (2002) 489.
+"""
+
 
 @cache
 def atomic_volume(symbol: str) -> float:
-    """Volume per atom of the element's reference crystal in cubic angstrom (ASE's table); from the covalent radius elsewhere."""
+    """Volume per atom of an element in cubic angstrom: of its crystal by ASE's table where the structure is a simple one, elsewhere of its
+    ground state by PBE. Molecules take their atoms' volume in compounds; the covalent radius is left where nothing is known."""
     state = reference_states[numbers_by_symbol[symbol]] or {}
     kind = str(state.get("symmetry", ""))
     if kind in _ATOMS_PER_CUBIC_CELL:
         return float(state["a"]) ** 3 / _ATOMS_PER_CUBIC_CELL[kind]
     if kind == "hcp":
         return float(np.sqrt(3) / 4 * state["a"] ** 3 * state["c/a"])
+    if symbol in VOLUMES_IN_COMPOUNDS:
+        return VOLUMES_IN_COMPOUNDS[symbol]
+    found = ground_states().get(symbol)
+    if found is not None:
+        return found.crystal.volume / len(found.crystal)
     return float((2 * covalent_radii[numbers_by_symbol[symbol]]) ** 3 / np.sqrt(2))
 
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import atomic_numbers, reference_states
+from ase.data import atomic_numbers
 
+from campaign.crystals.ground_states import ground_states
 from campaign.crystals.lattice import atomic_volume
+from campaign.errors import InputError
 from campaign.types import Crystal
 
 COHESIVE_ENERGIES = {
@@ -56,27 +58,39 @@ COHESIVE_ENERGIES = {
 }
 """Energy (eV/atom) that takes the element's crystal apart into free atoms; Kittel, Introduction to Solid State Physics, 8th ed., ch. 3."""
 
-_KNOWN = ("fcc", "bcc", "hcp", "diamond", "sc")
+SIMPLE_STRUCTURES = ("fcc", "bcc", "hcp", "diamond", "sc")
 
 
-def structure_of(symbol: str) -> str:
-    """Crystal structure of an element's ground state (ASE's table) where it is a simple one; fcc elsewhere."""
-    state = reference_states[atomic_numbers[symbol]] or {}
-    name = str(state.get("symmetry", ""))
-    return name if name in _KNOWN else "fcc"
+def has_reference(symbol: str) -> bool:
+    """Whether the element's ground state is known here."""
+    return symbol in ground_states()
 
 
 def elemental(symbol: str, structure: str | None = None) -> Crystal:
-    """The primitive cell of an element in a simple structure, at the volume of its reference crystal."""
+    """The element's ground state, or its primitive cell in a simple structure at the volume of the ground state.
+
+    Raises InputError for an element whose ground state is not known here, where no structure is named.
+    """
+    if structure is None:
+        if not has_reference(symbol):
+            raise InputError(
+                f"there is no reference crystal of {symbol}",
+                hint=f"give one under references: {{structures: {{{symbol}: FILE or fcc}}}}, "
+                f"or its energy under references: {{chemical_potentials: {{{symbol}: ENERGY}}}}",
+            )
+        return ground_states()[symbol].crystal
+    return _simple(symbol, structure)
+
+
+def _simple(symbol: str, structure: str) -> Crystal:
     from ase.build import bulk
 
-    kind = structure or structure_of(symbol)
     atoms_per_cube = {"fcc": 4, "bcc": 2, "sc": 1, "diamond": 8}
     volume = atomic_volume(symbol)
-    if kind == "hcp":
+    if structure == "hcp":
         edge = (volume * 4 / np.sqrt(3) / np.sqrt(8 / 3)) ** (1 / 3)
         return Crystal.from_atoms(bulk(symbol, "hcp", a=float(edge), c=float(edge * np.sqrt(8 / 3))))
-    return Crystal.from_atoms(bulk(symbol, kind, a=float((volume * atoms_per_cube[kind]) ** (1 / 3))))
+    return Crystal.from_atoms(bulk(symbol, structure, a=float((volume * atoms_per_cube[structure]) ** (1 / 3))))
 
 
 def ordered_binary(one: str, other: str) -> Crystal:
@@ -107,11 +121,15 @@ def known_figures(symbol: str) -> ElementFigures | None:
     return ElementFigures((row["exp_volume"], row["wien2k_volume"]), (row["exp_B"], row["wien2k_B"]))
 
 
-def elementals(symbols: Sequence[str], structures: Mapping[str, str]) -> dict[str, Crystal]:
-    return {symbol: elemental(symbol, structures.get(symbol)) for symbol in symbols}
+def elementals(symbols: Sequence[str], structures: Mapping[str, str | Crystal]) -> dict[str, Crystal]:
+    """The crystal of each element: the one given, one in the simple structure that is named, or the ground state.
+
+    Raises InputError for an element of which none is known.
+    """
+    return {symbol: given if isinstance(given := structures.get(symbol), Crystal) else elemental(symbol, given) for symbol in symbols}
 
 
-def sentinels(symbols: Sequence[str], structures: Mapping[str, str]) -> dict[str, Crystal]:
+def sentinels(symbols: Sequence[str], structures: Mapping[str, str | Crystal]) -> dict[str, Crystal]:
     """The elements' crystals and B2 order of each pair, by name; few and cheap, and no two species can be swapped unseen in them."""
     pairs = {f"{one}{other} B2": ordered_binary(one, other) for one, other in itertools.combinations(symbols, 2)}
     return elementals(symbols, structures) | pairs

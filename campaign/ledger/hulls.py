@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from campaign.seeds import content_hash
-from campaign.types import ENERGY_ABOVE_HULL, FloatArray, counts_of, deciding_energy
+from campaign.types import ENERGY_ABOVE_HULL, FORMATION_ENERGY, FloatArray, counts_of
 
 if TYPE_CHECKING:
     from campaign.crystals.hull import LowerHull
@@ -33,7 +33,8 @@ class Move:
 class Hull:
     """The hull of labels with formation energies at one oracle.
 
-    ``elements``: those that have a reference. ``formula_of`` a candidate. ``on_move`` is called when the hull moved.
+    ``elements``: those that have a reference; ``given``: those of them whose chemical potential is stated, which stands for the element.
+    ``formula_of`` a candidate. ``on_move`` is called when the hull moved.
     """
 
     def __init__(
@@ -42,14 +43,22 @@ class Hull:
         formula_of: Callable[[str], str],
         labels: Iterable[LabelRecord] = (),
         on_move: Callable[[], None] = lambda: None,
+        given: frozenset[str] = frozenset(),
     ) -> None:
         self.elements = tuple(sorted(elements))
         self._formula_of, self._on_move = formula_of, on_move
         self._labels: list[LabelRecord] = []
-        self._fresh: list[LabelRecord] = list(labels)
-        self._fractions = np.empty((0, len(self.elements)))
-        self._energies = np.empty(0)
+        self._given = given
+        self._fresh: list[LabelRecord] = [label for label in labels if self.takes(label)]
+        self._fractions = np.array([[float(element == one) for one in self.elements] for element in sorted(given)])
+        self._fractions = self._fractions.reshape(-1, len(self.elements))
+        self._energies = np.zeros(len(given))
         self._hull: LowerHull | None = None
+
+    def takes(self, label: LabelRecord) -> bool:
+        """Whether a label lies on the diagram: crystals of an element alone do not where its chemical potential is given in their place."""
+        counts = counts_of(self._formula_of(label.candidate))
+        return not (len(counts) == 1 and self._given.issuperset(counts))
 
     def add(self, label: LabelRecord) -> None:
         self._fresh.append(label)
@@ -70,12 +79,13 @@ class Hull:
     @property
     def stable(self) -> list[LabelRecord]:
         """The labels on the hull."""
-        return [self._labels[row] for row in self.lower.vertices]
+        rows = self.lower.vertices - len(self._given)
+        return [self._labels[row] for row in rows if row >= 0]
 
     @property
     def version(self) -> str:
         """A hash over the phases on the hull and their energies: it changes when the hull moves."""
-        phases = sorted((label.candidate, deciding_energy(label.observed)) for label in self.stable)
+        phases = sorted((label.candidate, label.observed[FORMATION_ENERGY.name]) for label in self.stable)
         return content_hash(phases)[:16]
 
     def fractions_of(self, compositions: Sequence[Mapping[str, float]]) -> FloatArray:
@@ -90,7 +100,7 @@ class Hull:
             return
         fresh, self._fresh = self._fresh, []
         fractions = np.array([_row(self._formula_of(label.candidate), self.elements) for label in fresh])
-        energies = np.array([deciding_energy(label.observed) for label in fresh], dtype=float)
+        energies = np.array([label.observed[FORMATION_ENERGY.name] for label in fresh], dtype=float)
         self._labels += fresh
         self._fractions, self._energies = np.vstack([self._fractions, fractions]), np.append(self._energies, energies)
         above = self._hull.above(fractions, energies) if self._hull is not None else None
@@ -98,7 +108,8 @@ class Hull:
             _set(fresh, above)
             return
         self._hull = lower_hull(self._fractions, self._energies)
-        _set(self._labels, self._hull.above(self._fractions, self._energies))
+        n = len(self._given)
+        _set(self._labels, self._hull.above(self._fractions[n:], self._energies[n:]))
         self._on_move()
 
     def moves(self) -> list[Move]:
@@ -106,7 +117,9 @@ class Hull:
         from campaign.crystals.hull import lower_hull
 
         self.settle()
+        n = len(self._given)
         order = np.argsort([label.sequence for label in self._labels], kind="stable")
+        order = np.append(np.arange(n), order + n)
         fractions, energies = self._fractions[order], self._energies[order]
         first = int(max(np.flatnonzero(column > 1 - 1e-9)[0] for column in fractions.T)) + 1
         hull = lower_hull(fractions[:first], energies[:first])
@@ -122,7 +135,7 @@ class Hull:
             among = np.append(members, row)
             hull = lower_hull(fractions[among], energies[among])
             members = among[hull.vertices]
-            label = self._labels[order[row]]
+            label = self._labels[order[row] - n]
             found.append(Move(label.sequence, label.candidate, float(-above[lower[0]]), len(members)))
             done = row + 1
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, singledispatchmethod
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from campaign.ledger import events as ev
 from campaign.ledger.hulls import Hull
 from campaign.ledger.leaders import Leaders, Wanted
+from campaign.ledger.zeros import Zeros
 from campaign.types import ENERGY_ABOVE_HULL, FORMATION_ENERGY, FailureKind, counts_of, deciding_energy, reduced_formula
 
 
@@ -130,6 +131,7 @@ class CampaignState:
         self.keys: set[str] = set()
         self.requested: dict[Pair, str] = {}
         self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
+        self.zeros = Zeros()
         self.elemental: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
         """By oracle and element: the lowest energy per atom (eV) of a crystal of that element alone, and its candidate."""
         self._hulls: dict[str, Hull] = {}
@@ -158,6 +160,11 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.ConfigRevised) -> None:
         self.config = event
+        zeros = Zeros.of(event.config)
+        if zeros != self.zeros:
+            self.zeros = zeros
+            for oracle in dict.fromkeys(label.oracle for label in self.labels.values()):
+                self._derive_anew(oracle)
         self.revisions.append((self.sequence, self.time, event))
         wanted = _wants_hull(event.config)
         if wanted != self._wants_hull:
@@ -427,8 +434,9 @@ class CampaignState:
                 affected = [label for label in self.labels.values() if label.oracle == record.oracle]
                 self._leaders.clear()
                 self._hulls.pop(record.oracle, None)
+        zeros = self.zeros_of(record.oracle)
         for label in affected:
-            value = formation_energy(deciding_energy(label.observed), self.composition(label.candidate), known)
+            value = formation_energy(self.energy(label), self.composition(label.candidate), zeros)
             if value is not None and self.is_of_its_level(label):
                 label.observed = {**label.observed, FORMATION_ENERGY.name: value}
                 if self._wants_hull:
@@ -438,16 +446,31 @@ class CampaignState:
         """Beside the others on its level's diagram."""
         hull = self._hulls.get(label.oracle)
         if hull is None:
-            hull = self._hulls[label.oracle] = Hull(tuple(self.elemental[label.oracle]), self.formula, (), self._leaders.clear)
-        label.hull = hull
-        hull.add(label)
+            hull = self._hulls[label.oracle] = self._new_hull(label.oracle, (), self._leaders.clear)
+        if hull.takes(label):
+            label.hull = hull
+            hull.add(label)
+
+    def _new_hull(self, oracle: str, labels: Iterable[LabelRecord], on_move: Callable[[], None]) -> Hull:
+        given = frozenset(self.zeros.potentials_of(oracle))
+        return Hull(tuple(self.zeros_of(oracle)), self.formula, labels, on_move, given)
 
     def hull(self, oracle: str) -> Hull | None:
         """The hull of an oracle's labels; None where no element has a reference, or nothing is there beside the elements."""
         if oracle in self._hulls:
             return self._hulls[oracle]
         labels = [label for label in self.labels.values() if label.oracle == oracle and FORMATION_ENERGY.name in label.observed]
-        return Hull(tuple(self.elemental[oracle]), self.formula, map(replace, labels)) if labels else None
+        return self._new_hull(oracle, map(replace, labels), lambda: None) if labels else None
+
+    def energy(self, label: LabelRecord) -> float | None:
+        """eV/atom, of an enthalpy where there is one, with the anion corrections that the config asks for."""
+        energy = deciding_energy(label.observed)
+        return None if energy is None else energy + self.zeros.correction(self.formula(label.candidate))
+
+    def zeros_of(self, oracle: str) -> dict[str, float]:
+        """By element: the energy (eV/atom) that formation energies refer to; a chemical potential comes before a label."""
+        labelled = {element: energy for element, (energy, _) in self.elemental[oracle].items()}
+        return labelled | dict(self.zeros.potentials_of(oracle))
 
     def is_of_its_level(self, label: LabelRecord) -> bool:
         """Whether a label was made with its oracle's own settings."""
@@ -563,11 +586,11 @@ def _wants_hull(config: Mapping[str, Any]) -> bool:
     return any(item.get("quantity") == ENERGY_ABOVE_HULL.name for item in named if item)
 
 
-def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, tuple[float, str]]) -> float | None:
+def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, float]) -> float | None:
     """E - sum over elements of x E_element, in eV per atom; None where something is not known yet."""
     if energy is None or not composition or not composition.keys() <= references.keys():
         return None
-    return energy - sum(fraction * references[element][0] for element, fraction in composition.items())
+    return energy - sum(fraction * references[element] for element, fraction in composition.items())
 
 
 def fold(rows: Iterable[tuple[int, float, ev.Event]]) -> CampaignState:
