@@ -36,6 +36,7 @@ class AboveHullConfig(BaseModel):
 
 class AboveHull:
     Config = AboveHullConfig
+    is_costly = True
 
     def __init__(self, config: AboveHullConfig) -> None:
         self.config = config

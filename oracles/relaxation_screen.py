@@ -30,6 +30,7 @@ class RelaxationScreenConfig(BaseModel):
 
 class RelaxationScreen:
     Config = RelaxationScreenConfig
+    is_costly = True
 
     def __init__(self, config: RelaxationScreenConfig) -> None:
         self.config = config

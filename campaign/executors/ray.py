@@ -182,7 +182,12 @@ class RayExecutor:
                 **common,
             )
         except (ConnectionError, RuntimeError, OSError) as error:
-            raise SurroundingsError(f"Ray did not start on this machine: {error}", hint="see `oreloop doctor`") from error
+            named = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
+            is_long = "AF_UNIX path length" in str(error)
+            hint = (
+                f"its sockets lie below {temporary}: set {named or 'RAY_TMPDIR'} to a shorter folder" if is_long else "see `oreloop doctor`"
+            )
+            raise SurroundingsError(f"Ray did not start on this machine: {error}", hint=hint) from error
         finally:
             for name in folder.surroundings:
                 del os.environ[name]
