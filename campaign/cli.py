@@ -152,6 +152,7 @@ def validate(config: Annotated[Path, typer.Argument(help="A campaign's YAML conf
     """Build every part of a config and read the data that it names, without computing or downloading anything."""
     from campaign import config as configs
     from campaign.parameters import without_downloads
+    from campaign.protocols import is_costly
     from campaign.survey import survey
 
     with without_downloads():
@@ -166,8 +167,10 @@ def validate(config: Annotated[Path, typer.Argument(help="A campaign's YAML conf
         table.add_row("oracle", f"{name} at {fidelity.key}: {measured}")
     for found in survey(loaded):
         table.add_row(found.purpose, f"{found.path}: {found}")
-    for part in loaded.config.screens.extra if loaded.config.candidate_pools or loaded.config.initial_data else ():
-        table.add_row("screen", f"{part.use} may compute and was not asked")
+    has_data = loaded.config.candidate_pools or loaded.config.initial_data
+    for part, built in zip(loaded.config.screens.extra, loaded.parts.screens, strict=True) if has_data else ():
+        if is_costly(built):
+            table.add_row("screen", f"{part.use} computes and was not asked")
     console.print(table)
 
 

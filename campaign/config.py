@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,12 +36,16 @@ from campaign.protocols import (
     PluginSpec,
     Screen,
     Surrogate,
+    WaitsForPeople,
     asks_committee,
 )
 from campaign.reading.settings import text_of
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
 from campaign.types import DERIVED, ENERGY_PER_ATOM, PROPOSED_ENERGY, Fidelity, Quantity
+
+_WALL_LIMIT = 600.0
+"""Seconds for an evaluation where the config sets no limit."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,24 @@ class LoadedConfig:
             cpus=oracle.cpus,
             gpus=oracle.gpus,
             memory=oracle.memory,
-            wall_limit=oracle.wall_limit,
+            wall_limit=self._wall_limit(oracle),
             start_limit=oracle.start_limit,
             sanity=oracle.sanity,
             fidelity=self.fidelity_keys[oracle.label],
             seed=self.config.seed,
         )
+
+    def _wall_limit(self, oracle: OracleConfig) -> float:
+        """In seconds."""
+        if oracle.wall_limit is not None:
+            return oracle.wall_limit
+        return math.inf if oracle.label in self.waiting_for_people else _WALL_LIMIT
+
+    @property
+    def waiting_for_people(self) -> frozenset[str]:
+        """Oracles whose answers people give."""
+        oracles = self.parts.oracles.items()
+        return frozenset(name for name, oracle in oracles if isinstance(oracle, WaitsForPeople) and oracle.waits_for_people)
 
     @property
     def has_user_modules(self) -> bool:

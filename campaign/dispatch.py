@@ -21,7 +21,7 @@ from campaign import elements, ladder, phases, sentinels
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.crystals import references
-from campaign.crystals.matching import equivalence_key
+from campaign.crystals.matching import key_or_none
 from campaign.debts import PURPOSES
 from campaign.errors import StoppedByFailuresError, StuckError
 from campaign.label import evaluation_job, observation_rows, outcome
@@ -103,7 +103,7 @@ class Dispatcher:
         rows, blobs = [], {}
         for oracle in measuring:
             for crystal in references.elementals(elements.wanted(self.config, oracle), self._structures).values():
-                rows.append(ev.RequestRow(crystal.id, equivalence_key(crystal), oracle))
+                rows.append(ev.RequestRow(crystal.id, key_or_none(crystal), oracle))
                 blobs[crystal.id] = crystal.to_bytes()
         new = tuple(row for row in rows if (row.candidate, row.oracle) not in self.state.requested)
         if new:

@@ -134,7 +134,7 @@ def _structures(loaded: LoadedConfig, pools: list[Survey], n: int) -> list[Cryst
 
 def _timed(loaded: LoadedConfig, crystals: list[Crystal]) -> tuple[dict[str, list[float]], dict[str, int], float]:
     """By oracle the seconds of its evaluations and how many failed, and the seconds until the workers had started."""
-    config, without = loaded.config, asking_committee(loaded)
+    config, without = loaded.config, {*asking_committee(loaded), *loaded.waiting_for_people}
     seconds: dict[str, list[float]] = defaultdict(list)
     failed: dict[str, int] = defaultdict(int)
     names = [oracle.label for oracle in config.oracles if oracle.label not in without]

@@ -10,7 +10,7 @@ import numpy as np
 
 from campaign import plugins
 from campaign.checkpoints import checkpoint_from_bytes
-from campaign.crystals.matching import equivalence_key
+from campaign.crystals.matching import key_or_none
 from campaign.dataset import Dataset
 from campaign.fit import Fit
 from campaign.ledger.events import ProposalRow
@@ -62,7 +62,7 @@ def propose(
         n_drawn = n * oversampling if fitted is not None else n
         drawn = list(plugins.build(spec).generate(n_drawn, rng=generator(stream), context=context))
         for crystal, proposal in _most_promising(drawn, n, context):
-            rows.append(ProposalRow(crystal.id, _key(crystal), tuple(proposal.parents), dict(proposal.condition)))
+            rows.append(ProposalRow(crystal.id, key_or_none(crystal), tuple(proposal.parents), dict(proposal.condition)))
             blobs[crystal.id] = crystal.to_bytes()
     return Proposals(tuple(rows), blobs, time.perf_counter() - started)
 
@@ -78,11 +78,3 @@ def _most_promising(drawn: list[tuple[Crystal, Proposal]], n: int, context: Gene
         mean, variance = posterior.mean.reshape(-1).numpy(), posterior.variance.clamp_min(0).reshape(-1).numpy()
         value[part] = context.objective.gain(mean) + np.sqrt(variance)
     return [drawn[row] for row in sorted(np.argsort(-value, kind="stable")[:n].tolist())]
-
-
-def _key(crystal: Crystal) -> str:
-    """The equivalence key; empty for an overlapping or degenerate cell, which the screens refuse."""
-    try:
-        return equivalence_key(crystal)
-    except (ValueError, RuntimeError, FloatingPointError):
-        return ""

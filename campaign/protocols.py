@@ -106,6 +106,17 @@ class Screen(Protocol):
 
 
 @runtime_checkable
+class Costly(Protocol):
+    """A screen that computes, so that it is asked in a campaign alone and not where a config is checked."""
+
+    is_costly: bool
+
+
+def is_costly(screen: Screen) -> bool:
+    return isinstance(screen, Costly) and screen.is_costly
+
+
+@runtime_checkable
 class Embedder(Protocol):
     """Descriptor columns of crystals, for surrogates: from a formula, or from a model's weights."""
 
@@ -241,6 +252,13 @@ class HasElements(Protocol):
 
     @property
     def elements(self) -> frozenset[str]: ...
+
+
+@runtime_checkable
+class WaitsForPeople(Protocol):
+    """An oracle that people answer: an evaluation may take as long as it takes, unless the config limits it."""
+
+    waits_for_people: bool
 
 
 class HasEnergyZero(Protocol):

@@ -246,7 +246,11 @@ class OracleConfig(Component):
     cpus: float = Field(1.0, ge=0, description="Processor cores requested by each worker.")
     gpus: float = Field(0.0, ge=0, description="GPUs requested by each worker.")
     memory: int = Field(0, ge=0, description="Memory requested by each worker (bytes; 0 requests none).")
-    wall_limit: float = Field(600.0, gt=0, description="Longest time for one evaluation (s); the worker is killed after it.")
+    wall_limit: float | None = Field(
+        None,
+        gt=0,
+        description="Longest time for one evaluation (s); the worker is killed after it. By default 600, and none where people answer.",
+    )
     start_limit: float = Field(120.0, gt=0, description="Longest time for a worker to start (s).")
     sanity: dict[str, OpenWindow] = Field(
         default_factory=dict, description="Least and largest believable value by quantity, in its unit; outside is a failure."

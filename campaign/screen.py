@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from campaign import plugins
 from campaign.crystals.matching import Distinct, Invariants, KeyIndex, Matcher, Sameness, equivalence_key
-from campaign.crystals.neighbours import shortest_distance
+from campaign.crystals.neighbours import SCALED_CUTOFF, is_flat, length_scale, shortest_distance
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger.events import VerdictRow
 from campaign.propose import Proposals
@@ -118,6 +118,8 @@ def judge_validity(crystal: Crystal, config: ScreensConfig, space: SearchSpace) 
     low, high = config.volume_per_atom
     if not low <= volume <= high:
         return Verdict(False, "volume", f"{volume:.2f} angstrom^3 per atom, allowed {low:g} to {high:g}")
+    if is_flat(crystal.lattice, SCALED_CUTOFF * length_scale(crystal.lattice, len(crystal))):
+        return Verdict(False, "validity", "its cell is too flat or too skewed")
     distance = shortest_distance(crystal)
     if distance < config.min_distance:
         return Verdict(False, "distance", f"two atoms {distance:.2f} angstrom apart, allowed from {config.min_distance:g}")

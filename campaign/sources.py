@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from campaign.crystals.matching import KeyIndex, Matcher, equivalence_key
+from campaign.crystals.matching import KeyIndex, Matcher, key_or_none
 from campaign.errors import InputError
 from campaign.ledger import LedgerReader
 from campaign.ledger import events as ev
@@ -97,7 +97,7 @@ def _groups(entries: Sequence[Entry]) -> Iterator[tuple[str, list[Entry]]]:
     index = KeyIndex(_REPLICATE)
     for entry in entries:
         crystal = entry.crystal
-        key = groups[crystal.id][0] if crystal.id in groups else equivalence_key(crystal)
+        key = groups[crystal.id][0] if crystal.id in groups else key_or_none(crystal)
         same = [crystal.id] if crystal.id in groups else index.near(key) if entry.values else []
         rivals = (groups[name] for name in same)
         found = next((group for _, group in rivals if _is_one(group[0], entry)), None)

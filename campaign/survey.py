@@ -10,13 +10,14 @@ from campaign.config import LoadedConfig
 from campaign.errors import InputError
 from campaign.ledger.events import ProposalRow
 from campaign.propose import Proposals
+from campaign.protocols import is_costly
 from campaign.schema import SourceConfig
 from campaign.types import Crystal
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Of one source: its crystals, the values by quantity, and how many each of the built-in screens refuses."""
+    """Of one source: its crystals, the values by quantity, and how many each screen refuses that is no costly one."""
 
     purpose: str
     path: str
@@ -40,7 +41,7 @@ class Survey:
 def survey(loaded: LoadedConfig) -> list[Survey]:
     """Read every source of ``initial_data`` and ``candidate_pools``. Raises InputError with all that is wrong in them.
 
-    Screens that a config adds are left out: they may compute.
+    Costly screens are left out.
     """
     found: list[Survey] = []
     wrong: list[InputError] = []
@@ -62,7 +63,9 @@ def _survey_of(loaded: LoadedConfig, purpose: str, source: SourceConfig) -> Surv
     found = sources.imported(source, folder=loaded.folder, purpose=purpose, quantities=parts.quantities(), windows=windows)
     rows = tuple(ProposalRow(row.candidate, row.equivalence) for row in found.rows.values())
     rivals = screen.Rivals(screen.sameness(config.screens, parts.oracles.values()), frozenset(), {})
-    verdicts = screen.judge(config.screens, (), config.space.space, rivals, Proposals(rows, found.blobs))
+    pairs = zip(config.screens.extra, parts.screens, strict=True)
+    extra = [loaded.spec("screens", component) for component, part in pairs if not is_costly(part)]
+    verdicts = screen.judge(config.screens, extra, config.space.space, rivals, Proposals(rows, found.blobs))
     refused = [verdict for verdict in verdicts if not verdict.is_accepted]
     return Survey(
         purpose,

@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 
 from campaign.crystals.gvectors import g_distance
-from campaign.crystals.matching import Distinct, Matcher, equivalence_key
-from campaign.crystals.neighbours import shortest_distance
+from campaign.crystals.matching import Distinct, Matcher, equivalence_key, key_or_none
+from campaign.crystals.neighbours import SCALED_CUTOFF, is_flat, length_scale, shortest_distance
 from campaign.crystals.phases import Phase, classify
 from campaign.types import Crystal
 from generators.fingerprints import fingerprint
@@ -44,7 +44,8 @@ class Reconstruction:
 
 def is_valid(crystal: Crystal) -> bool:
     """Atoms at least 0.5 angstrom apart, a volume of at least 0.1 cubic angstrom, and charges that can balance (metals' always do)."""
-    has_room = crystal.volume >= LEAST_VOLUME and shortest_distance(crystal) >= LEAST_DISTANCE
+    has_shape = len(crystal) > 0 and not is_flat(crystal.lattice, SCALED_CUTOFF * length_scale(crystal.lattice, len(crystal)))
+    has_room = has_shape and crystal.volume >= LEAST_VOLUME and shortest_distance(crystal) >= LEAST_DISTANCE
     return has_room and _is_balanced(frozenset(crystal.symbols), crystal.formula)
 
 
@@ -103,7 +104,7 @@ def generation(crystals: Sequence[Crystal], known: Sequence[Crystal] = ()) -> Ma
     valid = [crystal for crystal in crystals if is_valid(crystal)]
     unique, seen = Distinct(Matcher()), Distinct(Matcher())
     for crystal in known:
-        seen.add(crystal.id, equivalence_key(crystal), crystal)
+        seen.add(crystal.id, key_or_none(crystal), crystal)
     n_unique = n_novel = 0
     for crystal in valid:
         key = equivalence_key(crystal)

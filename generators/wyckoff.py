@@ -182,13 +182,18 @@ def random_cell(
     space_group: int, assignment: Assignment, numbers: Sequence[int], atomic_volume: float, rng: np.random.Generator
 ) -> SymmetricCell | None:
     """The same as a primitive cell with its operations; None where the positions, left free, have more symmetry than the group."""
-    group = group_of(space_group)
     for _ in range(_GENERIC_TRIES):
-        crystal = random_crystal(space_group, assignment, numbers, atomic_volume, rng)
-        cell = symmetric_cell(crystal, precision=1e-4)
-        if cell is not None and cell.space_group == space_group and len(cell.crystal) * group.centring == len(crystal):
+        cell = _cell_of(random_crystal(space_group, assignment, numbers, atomic_volume, rng), space_group)
+        if cell is not None:
             return cell
     return None
+
+
+def _cell_of(crystal: Crystal, space_group: int) -> SymmetricCell | None:
+    """The primitive cell of a conventional one; None where it has another symmetry than the group."""
+    cell = symmetric_cell(crystal, precision=1e-4)
+    is_of_group = cell is not None and cell.space_group == space_group
+    return cell if cell is not None and is_of_group and len(cell.crystal) * group_of(space_group).centring == len(crystal) else None
 
 
 def spread_cell(
@@ -200,15 +205,17 @@ def spread_cell(
     least: float = 0.75,
     tries: int = 8,
 ) -> SymmetricCell | None:
-    """A random cell whose atoms are at least ``least`` (atomic volume)^(1/3) apart; the most spread one of the tries where none is."""
-    best, best_distance = None, -1.0
+    """A random cell whose atoms are at least ``least`` (atomic volume)^(1/3) apart; the most spread one of the tries where none is.
+
+    Symmetry is sought in the spread ones alone, as that is the dear part.
+    """
+    crowded: list[tuple[float, Crystal]] = []
     for _ in range(tries):
-        cell = random_cell(space_group, assignment, numbers, atomic_volume, rng)
-        if cell is None:
-            return best
-        distance = shortest_distance(cell.crystal) / atomic_volume ** (1 / 3)
-        if distance > best_distance:
-            best, best_distance = cell, distance
-        if distance >= least:
-            break
-    return best
+        crystal = random_crystal(space_group, assignment, numbers, atomic_volume, rng)
+        distance = shortest_distance(crystal) / atomic_volume ** (1 / 3)
+        if distance < least:
+            crowded.append((distance, crystal))
+        elif (cell := _cell_of(crystal, space_group)) is not None:
+            return cell
+    crowded.sort(key=lambda pair: -pair[0])
+    return next((cell for _, crystal in crowded if (cell := _cell_of(crystal, space_group)) is not None), None)

@@ -4,7 +4,7 @@ It writes each question into a folder, as ``<candidate id>.cif`` with a row in `
 filled in, or ``answers.csv`` with columns ``id`` and one for each quantity (or ``failure`` with a reason), plain or with a unit, as in
 ``hardness (GPa)``; other units are converted. A row with blanks is no answer yet. What cannot be read leaves its question open, and is
 told at once: in the log and in ``problems.txt`` in the folder. A question is asked once, also after a restart. ``workers`` of the oracle
-says how many questions are open at a time, its ``wall_limit`` how long it waits (s).
+says how many questions are open at a time. It waits as long as it takes, or the ``wall_limit`` (s) that the config sets.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Answers:
 
 class AskTell:
     Config = AskTellConfig
+    waits_for_people = True
 
     def __init__(self, config: AskTellConfig) -> None:
         self.config = config

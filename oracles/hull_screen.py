@@ -32,6 +32,7 @@ class AboveHullConfig(AsksOracle):
 
 class AboveHull:
     Config = AboveHullConfig
+    is_costly = True
 
     def __init__(self, config: AboveHullConfig) -> None:
         self.config = config

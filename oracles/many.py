@@ -165,7 +165,9 @@ class Relaxations:
         noise = _NOISE * self._model.precision * after.abs()
         is_taken = is_first | (is_sound & (after <= before + noise))
         longest = table["step"].norm(dim=2).amax(1)
-        table["trust"] = torch.where(is_first, table["trust"], torch.where(is_taken, (2 * table["trust"]).clamp(max=_LARGEST_STEP), longest / 4))
+        table["trust"] = torch.where(
+            is_first, table["trust"], torch.where(is_taken, (2 * table["trust"]).clamp(max=_LARGEST_STEP), longest / 4)
+        )
         new = {"place": table["trial"], "gradient": gradient, "forces": forces, "stress": found.stresses, "energies": found.energies}
         for name, value in new.items():
             table[name] = torch.where(is_taken.view(-1, *[1] * (value.dim() - 1)), value, table[name])

@@ -23,6 +23,7 @@ class RelaxationScreenConfig(AsksOracle):
 
 class RelaxationScreen:
     Config = RelaxationScreenConfig
+    is_costly = True
 
     def __init__(self, config: RelaxationScreenConfig) -> None:
         self.config = config

@@ -68,6 +68,14 @@ def equivalence_key(crystal: Crystal) -> str:
     return f"{crystal.formula}:{_VERSION}:{base64.b64encode(sites + values.astype('<f2').tobytes()).decode()}"
 
 
+def key_or_none(crystal: Crystal) -> str:
+    """The equivalence key; empty for an overlapping or degenerate cell, which the screens refuse."""
+    try:
+        return equivalence_key(crystal)
+    except (ValueError, RuntimeError, ArithmeticError):
+        return ""
+
+
 @dataclass(frozen=True)
 class Invariants:
     """What a key tells.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from campaign.types import Crystal, FloatArray
 
 SCALED_CUTOFF = 2.2
+_MOST_IMAGES = 1e6
 _CACHED_GEOMETRIES = 512
 
 
@@ -34,10 +35,18 @@ def length_scale(lattice: FloatArray, n: int) -> float:
     return float((abs(np.linalg.det(lattice)) / n) ** (1 / 3))
 
 
+def is_flat(lattice: FloatArray, reach: float) -> bool:
+    """Whether a sphere of radius ``reach`` holds more images of the cell than can be looked at."""
+    spacings = abs(np.linalg.det(lattice)) / np.linalg.norm(np.cross(lattice[[1, 2, 0]], lattice[[2, 0, 1]]), axis=1)
+    return bool(not np.all(spacings > 0) or np.prod(2 * reach / spacings + 1) > _MOST_IMAGES)
+
+
 def pairs(
     lattice: FloatArray, fractional: FloatArray, cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]:
-    """Ordered pairs within the cutoff: first atom, second atom, distance (m,), vector (m, 3)."""
+    """Ordered pairs within the cutoff: first atom, second atom, distance (m,), vector (m, 3). Raises ValueError for a flat cell."""
+    if is_flat(lattice, cutoff):
+        raise ValueError("the cell is too flat or too skewed: a sphere of the cutoff reaches more than a million of its images")
     first, second, distance, vector = neighbour_list(
         "ijdD", positions=fractional @ lattice, cell=lattice, pbc=np.ones(3, dtype=bool), cutoff=cutoff
     )

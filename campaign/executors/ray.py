@@ -195,7 +195,12 @@ class RayExecutor:
                 **common,
             )
         except (ConnectionError, RuntimeError, OSError) as error:
-            raise SurroundingsError(f"Ray did not start on this machine: {error}", hint="see `oreloop doctor`") from error
+            named = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "")
+            is_long = "AF_UNIX path length" in str(error)
+            hint = (
+                f"its sockets lie below {temporary}: set {named or 'RAY_TMPDIR'} to a shorter folder" if is_long else "see `oreloop doctor`"
+            )
+            raise SurroundingsError(f"Ray did not start on this machine: {error}", hint=hint) from error
         finally:
             for name in folder.surroundings:
                 del os.environ[name]
@@ -344,7 +349,10 @@ class RayExecutor:
         return self._died(actor, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
 
     def _died(self, actor: _Actor, kind: FailureKind, message: str) -> list[FinishedJob]:
-        """Put a fresh actor in a dead one's place and say what became of its job; several are begun again, one by one. Raises SurroundingsError where none starts."""
+        """Put a fresh actor in a dead one's place and say what became of its job; several are begun again, one by one.
+
+        Raises SurroundingsError where none starts.
+        """
         fresh = self._start_actor(actor.spec)
         self._actors[self._actors.index(actor)] = fresh
         if actor.is_starting:

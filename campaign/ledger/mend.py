@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from campaign.crystals.matching import equivalence_key
+from campaign.crystals.matching import key_or_none
 from campaign.ledger import events as ev
 from campaign.ledger.state import CampaignState, Pair
 from campaign.types import Crystal
@@ -42,7 +42,7 @@ class _Gap:
             yield ev.RoundStarted(round=index, key=f"round/{index}/started")
         if self.candidates:
             crystals = {identity: Crystal.from_bytes(blobs[identity]) for identity in self.candidates}
-            rows = tuple(ev.ProposalRow(identity, equivalence_key(crystal)) for identity, crystal in crystals.items())
+            rows = tuple(ev.ProposalRow(identity, key_or_none(crystal)) for identity, crystal in crystals.items())
             yield ev.Proposed(round=latest, generator=PUT_BACK, checkpoint=None, stream="", seconds=0.0, proposals=rows)
         if self.pairs:
             yield ev.Decided(

@@ -28,6 +28,8 @@ _ENERGIES, _FORCES, _STRESSES = ("energy", "REF_energy"), ("forces", "REF_forces
 _VIRIALS = ("virial", "virials", "REF_virial", "REF_virials")
 _SAME_ENERGY = 1e-6
 _OUTLIER, _LEAST_DEVIATION = 100.0, 0.05
+_COPY = Matcher(length=1e-3, site=1e-3, angle=0.05, same="structure", volume=1e-3)
+"""How far two settings of one and the same frame may be apart."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,15 @@ def _told(path: Path, frames: Mapping[int, Frame]) -> list[str]:
 
 
 def held_out(frames: Sequence[Frame], share: float, rng: np.random.Generator) -> tuple[list[Frame], list[Frame]]:
-    """About ``share`` of the frames, at least one, and the others. Settings of one crystal stay on one side."""
+    """About ``share`` of the frames, at least one, and the others. Settings of one crystal stay on one side; where that would hold out
+    more than half, as of one crystal in motion, only its copies do."""
+    kept, known = _parted(frames, share, rng, Matcher())
+    return (kept, known) if len(kept) <= len(known) else _parted(frames, share, rng, _COPY)
+
+
+def _parted(frames: Sequence[Frame], share: float, rng: np.random.Generator, matcher: Matcher) -> tuple[list[Frame], list[Frame]]:
     groups: defaultdict[str, list[Frame]] = defaultdict(list)
-    distinct = Distinct(Matcher())
+    distinct = Distinct(matcher)
     for frame in frames:
         crystal, key = frame.crystal, equivalence_key(frame.crystal)
         name = distinct.find(crystal, key)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import numpy as np
 import pytest
 from ase.build import bulk
 
 from campaign import screen
 from campaign.api import Campaign
-from campaign.crystals.matching import equivalence_key
+from campaign.crystals.matching import equivalence_key, key_or_none
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger import events as ev
 from campaign.propose import Proposals
 from campaign.protocols import Oracle
 from campaign.schema import ScreensConfig
-from campaign.types import Crystal, SearchSpace
+from campaign.types import Crystal, FloatArray, SearchSpace
+from generators.metrics import is_valid
 from oracles.analytic import LennardJones, LennardJonesConfig
 
 Make = Callable[..., Campaign]
@@ -142,3 +144,15 @@ def test_a_cell_without_a_key_is_refused_by_what_is_wrong_with_it() -> None:
     crowded = Crystal(NICKEL.lattice, [[0.0, 0.0, 0.0], [0.0, 0.0, 0.01]], [28, 28])  # type: ignore[arg-type]
     (verdict,) = judged([(NICKEL, equivalence_key(NICKEL))], [(crowded, "")])
     assert (verdict.is_accepted, verdict.screen) == (False, "distance")
+
+
+@pytest.mark.parametrize(
+    "lattice", [np.diag([4.0, 4.0, 1e-9]), np.diag([1e4, 1e4, 2e-7]), np.array([[4.0, 0, 0], [4e5, 1e-4, 0], [0, 0, 4e4]])]
+)
+def test_flat_cells_are_refused_at_once(lattice: FloatArray) -> None:
+    crystal = Crystal(lattice, np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), np.array([28, 26]))  # type: ignore[arg-type]
+    assert key_or_none(crystal) == ""
+    verdict = screen.judge_validity(crystal, ScreensConfig(volume_per_atom=(1e-12, 1e9)), SearchSpace(("Ni", "Fe")))
+    assert verdict.screen == "validity"
+    assert "too flat" in verdict.reason
+    assert not is_valid(crystal)

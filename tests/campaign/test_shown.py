@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,44 @@ def test_validate_reads_the_data_and_says_what_passes(tmp_path: Path) -> None:
     assert "4 crystals, 2 pass the screens" in output
     assert "1 refused by composition (such as: holds Cu" in output
     assert "1 refused by volume" in output
+
+
+SCREENS = """
+from campaign.types import Verdict
+
+class Even:
+    def judge(self, candidate, space):
+        return Verdict(len(set(candidate.crystal.symbols)) != 2, "even", "of two elements")
+
+class Dear(Even):
+    is_costly = True
+
+    def judge(self, candidate, space):
+        raise RuntimeError("asked")
+"""
+
+
+def test_validate_asks_screens_that_a_config_adds_unless_they_are_costly(tmp_path: Path) -> None:
+    (tmp_path / "my_screens.py").write_text(SCREENS)
+    cif("Ni Ni Fe Cr", tmp_path / "pool", "a.cif")
+    cif("Ni Fe Fe Fe", tmp_path / "pool", "b.cif")
+    extra = [{"use": "my_screens:Even"}, {"use": "my_screens:Dear"}]
+    code, output = told(tmp_path, "validate", candidate_pools=[{"path": "pool"}], screens={"extra": extra, "volume_per_atom": [2, 50]})
+    assert code == 0, output
+    assert "2 crystals, 1 pass the screens, 1 refused by even (such as: of two elements)" in output
+    assert "my_screens:Dear computes and was not asked" in output
+
+
+def test_people_have_all_the_time_that_they_need_unless_the_config_limits_it(tmp_path: Path) -> None:
+    params = {"folder": str(tmp_path / "lab"), "quantities": {"energy_per_atom": "eV/atom"}}
+    oracles: list[dict[str, Any]] = [
+        {"use": "ask_tell", "params": params},
+        {"use": "ask_tell", "name": "soon", "wall_limit": 5, "params": params},
+    ]
+    oracles.append({"use": "lennard_jones"})
+    loaded = load(tmp_path, oracles=oracles)
+    limits = {oracle.label: loaded.oracle_spec(oracle).wall_limit for oracle in loaded.config.oracles}
+    assert limits == {"ask_tell": math.inf, "soon": 5, "lennard_jones": 600}
 
 
 def test_validate_names_all_that_is_wrong_in_the_data(tmp_path: Path) -> None:

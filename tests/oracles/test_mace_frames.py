@@ -104,3 +104,17 @@ def test_settings_of_one_crystal_stay_on_one_side(tmp_path: Path) -> None:
         kept, known = held_out(frames, 0.2, np.random.default_rng(seed))
         assert len(kept) + len(known) == 18
         assert not {round(one.energy, 6) for one in kept} & {round(one.energy, 6) for one in known}
+
+
+def test_frames_of_one_crystal_in_motion_are_parted_and_their_copies_are_not(tmp_path: Path) -> None:
+    frames = read_frames(saved(tmp_path, *(frame(i) for i in range(10)))).frames
+    turned = []
+    for i in range(10):
+        atoms = frame(i)
+        atoms.rotate(30, "z", rotate_cell=True)
+        turned.append(atoms)
+    copies = read_frames(saved(tmp_path, *turned)).frames
+    kept, known = held_out([*frames, *copies], 0.2, np.random.default_rng(0))
+    assert len(kept) == 4
+    assert len(known) == 16
+    assert not {round(one.energy, 6) for one in kept} & {round(one.energy, 6) for one in known}
