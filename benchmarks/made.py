@@ -119,7 +119,7 @@ def _generated(name: str, space: SearchSpace, n: int, stream: str) -> Iterator[C
         "prototypes": {"source": "library", "atoms": [2, MOST_ATOMS]},
         "random_crystal": {"atoms": [2, MOST_ATOMS]},
     }
-    spec = PluginSpec(group="generators", use=use, params=settings[use], elements=space.elements)
+    spec = PluginSpec(group="generators", use=use, params=settings[use] | {"atoms": [2, MOST_ATOMS]}, elements=space.elements)
     context = GenerationContext(space=space, objective=Objective(FORMATION_ENERGY.name, "minimize"))
     rng, built = generator(stream), plugins.build(spec)
     asked = itertools.repeat(None) if use == "random_crystal" else [None]

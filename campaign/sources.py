@@ -21,7 +21,7 @@ from campaign.ledger.engines import DATABASE
 from campaign.reading.structures import Tally, read_structure_text, read_structures
 from campaign.reading.tables import Measure, Problems, Reader, is_gap, plain_facts, read_table
 from campaign.schema import SourceConfig
-from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, VOLUME_PER_ATOM, Crystal, Quantity
+from campaign.types import DERIVED, ENERGY_PER_ATOM, FORMATION_ENERGY, VOLUME_PER_ATOM, Crystal, Quantity
 
 _SAME_VALUE = 1e-9
 _REPLICATE = Matcher(length=1e-3, site=1e-3, angle=0.05, same="structure", volume=1e-3)
@@ -284,6 +284,6 @@ def _from_campaign(path: Path, source: SourceConfig, quantities: Mapping[str, Qu
         reader.close()
 
 
-_DERIVED_UNITS = {FORMATION_ENERGY.name: FORMATION_ENERGY.unit}
+_DERIVED_UNITS = {quantity.name: quantity.unit for quantity in DERIVED}
 HOUSE_UNITS = {quantity.name: quantity.unit for quantity in (ENERGY_PER_ATOM, FORMATION_ENERGY, VOLUME_PER_ATOM)}
 """Units of quantities that have one meaning everywhere."""

@@ -136,7 +136,9 @@ def chances(hulls: Sequence[LowerHull], fractions: FloatArray, mean: FloatArray,
     from scipy.special import ndtr
 
     spread = np.maximum(deviation, math.sqrt(_LEAST_VARIANCE))
-    found = np.mean([ndtr((hull.at(fractions) + tolerance - mean) / spread) for hull in hulls], axis=0)
+    distinct, place = np.unique(fractions, axis=0, return_inverse=True)
+    levels = (hull.at(distinct)[place.reshape(-1)] + tolerance for hull in hulls)
+    found = sum(ndtr((level - mean) / spread) for level in levels) / len(hulls)
     return np.asarray(np.clip(found, 0.5 / (len(hulls) + 1), None))
 
 
