@@ -344,7 +344,10 @@ class RayExecutor:
         return self._died(actor, FailureKind.TIMEOUT, f"no answer within {limit:g} s; the worker was killed")
 
     def _died(self, actor: _Actor, kind: FailureKind, message: str) -> list[FinishedJob]:
-        """Put a fresh actor in a dead one's place and say what became of its job; several are begun again, one by one. Raises SurroundingsError where none starts."""
+        """Put a fresh actor in a dead one's place and say what became of its job; several are begun again, one by one.
+
+        Raises SurroundingsError where none starts.
+        """
         fresh = self._start_actor(actor.spec)
         self._actors[self._actors.index(actor)] = fresh
         if actor.is_starting:
