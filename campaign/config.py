@@ -28,6 +28,7 @@ from campaign.errors import InputError
 from campaign.passwords import without_password
 from campaign.protocols import (
     Committee,
+    EvaluatesMany,
     Generator,
     HasElements,
     MultiFidelity,
@@ -394,6 +395,9 @@ def _of_oracle(config: CampaignConfig, i: int, oracle: Oracle) -> Iterator[Probl
         lacking = ", ".join(sorted(set(config.space.elements) - oracle.elements))
         hint = f"it knows {', '.join(sorted(oracle.elements))}; change space.elements or take another potential"
         yield Problem(("oracles", i), f"oracle {oracle_config.label} has no parameters for {lacking}", hint, also=("space",))
+    if oracle_config.batch > 1 and not isinstance(oracle, EvaluatesMany):
+        message = f"oracle {oracle_config.label} takes one crystal at a time, batch asks for {oracle_config.batch}"
+        yield Problem(("oracles", i, "batch"), message, "leave batch out and raise workers, or give the oracle `evaluate_many`")
     measured = [quantity.name for quantity in oracle.quantities]
     for quantity in oracle_config.sanity:
         if quantity not in measured:

@@ -32,7 +32,7 @@ from campaign.crystals import references
 from campaign.crystals.lattice import atomic_volume
 from campaign.errors import OreloopError
 from campaign.executors.serial import SerialExecutor
-from campaign.protocols import EvaluationJob, HasElements, Oracle, OracleSpec, PluginSpec
+from campaign.protocols import EvaluatesMany, EvaluationJob, HasElements, Oracle, OracleSpec, PluginSpec
 from campaign.types import Candidate, Crystal, Evaluation, FailureKind, Quantity
 
 Status = Literal["passed", "failed", "skipped"]
@@ -91,6 +91,18 @@ class _Bench:
             pass
         self._known[crystal.id] = finished[0].evaluation
         return finished[0].evaluation
+
+    def together(self, crystals: Sequence[Crystal]) -> list[Evaluation]:
+        """Their answers in one pass."""
+        jobs = [
+            EvaluationJob(key=f"check/together/{crystal.id}", oracle=self.spec.name, candidate=Candidate(crystal)) for crystal in crystals
+        ]
+        found: dict[str, Evaluation] = {}
+        with _temporary_folder(self._folder):
+            self._executor.submit(*jobs)
+        while len(found) < len(jobs):
+            found |= {item.job.key: item.evaluation for item in self._executor.wait(1.0)}
+        return [found[job.key] for job in jobs]
 
     def close(self) -> None:
         before = _with_descendants(roots := self._executor.processes)
@@ -172,6 +184,7 @@ class _Checks:
         return {
             "gives what it promises": self.promises,
             "same again": self.same_again,
+            "several at once": self.at_once,
             "permutation": lambda: self.same_as(*self.permuted(), "with its atoms in another order"),
             "rotation": lambda: self.same_as(*self.rotated(), "rotated"),
             "translation": lambda: self.same_as(*self.translated(), "moved"),
@@ -207,6 +220,24 @@ class _Checks:
         worst = self.compare(first, second, "the second time")
         noisy = [o.quantity for o in first.observations if o.noise]
         return f"largest change {worst:.1e}" + (f"; stated noise on {', '.join(noisy)}" if noisy else "")
+
+    def at_once(self) -> str:
+        """Crystals of several sizes, and one that fails, have the labels that they have alone."""
+        if not isinstance(self.oracle, EvaluatesMany):
+            raise _Skipped("the oracle takes one crystal at a time")
+        doubled = Crystal.from_atoms(self.crystal.atoms.repeat((2, 1, 1)))
+        empty = Crystal(self.crystal.lattice, np.zeros((0, 3)), np.zeros(0, dtype=np.uint8))
+        crystals = [self.crystal, doubled, empty, self.permuted()[0]]
+        found = self.bench.together(crystals)
+        began = {evaluation.cost.started for evaluation in found}
+        assert len(began) == 1, "evaluate_many raised, or gave no answer for some of four crystals: they were evaluated one by one"
+        worst = 0.0
+        for crystal, evaluation in zip(crystals, found, strict=True):
+            single = self.bench.evaluate(crystal)
+            assert (single.failure is None) == (evaluation.failure is None), f"{crystal.formula or 'an empty cell'} fails only one way"
+            if single.failure is None:
+                worst = max(worst, self.compare(single, evaluation, "among others"))
+        return f"largest change {worst:.1e}"
 
     def permuted(self) -> tuple[Crystal, Any]:
         order = np.argsort(self.crystal.numbers[::-1], kind="stable")

@@ -94,8 +94,11 @@ class Relaxations:
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, name: Hashable, crystal: Crystal, *, ions: bool, cell: bool) -> None:
-        """Begin with a crystal; where neither ions nor cell move it is asked for its forces alone. Raises ValueError as the model does."""
+    def add(self, name: Hashable, crystal: Crystal, *, ions: bool, cell: bool, pressure: float = 0.0) -> None:
+        """Begin with a crystal, its cell at ``pressure`` (GPa) where it moves; where nothing moves the model is asked for its forces alone.
+
+        Raises ValueError as the model does.
+        """
         member = _Member(name, crystal, self._model.graph(crystal))
         lines = np.concatenate([crystal.lattice, crystal.fractional % 1.0 @ crystal.lattice])
         place = torch.as_tensor(lines, device=self._device)[None]
@@ -108,7 +111,8 @@ class Relaxations:
             "gradient": torch.zeros_like(place),
             "forces": torch.zeros_like(place),
             "stress": place.new_zeros((1, 3, 3)),
-            "energies": place.new_full((1, self._model.size), torch.inf),
+            "energies": place.new_zeros((1, self._model.size)),
+            "enthalpy": one * torch.inf,
             "free": torch.cat([one.expand(3) * cell, one.expand(len(crystal)) * ions])[None, :, None],
             "steps": memory,
             "changes": memory,
@@ -116,6 +120,7 @@ class Relaxations:
             "softness": one / _STIFFNESS,
             "trust": one * _FIRST_STEP,
             "atoms": one * len(crystal),
+            "pressure": one * (pressure * GPa),
         }
         self._table = {key: _joined(self._table[key], value) for key, value in row.items()} if self._members else row
         self._members.append(member)
@@ -145,12 +150,12 @@ class Relaxations:
     def _take(self, found: Predictions, forces: torch.Tensor) -> None:
         """Learn the curvature along each step, and go where the energy fell."""
         table = self._table
-        volumes = torch.linalg.det(table["trial"][:, :3])[:, None, None]
+        volumes = torch.linalg.det(table["trial"][:, :3])
         gradient = -forces
-        gradient[:, :3] = volumes * found.stresses / table["atoms"].sqrt()[:, None, None]
+        gradient[:, :3] = _lines(volumes / table["atoms"].sqrt()) * self._unbalanced(found.stresses)
         gradient = gradient * table["free"]
 
-        before, after = table["energies"].mean(1), found.energies.mean(1)
+        before, after = table["enthalpy"], found.energies.mean(1) + table["pressure"] * volumes
         is_first = torch.isinf(before)
         is_sound = torch.isfinite(after) & torch.isfinite(gradient).all(dim=2).all(dim=1)
         change = torch.where(_lines(is_sound), gradient - table["gradient"], 0.0)
@@ -165,26 +170,36 @@ class Relaxations:
         noise = _NOISE * self._model.precision * after.abs()
         is_taken = is_first | (is_sound & (after <= before + noise))
         longest = table["step"].norm(dim=2).amax(1)
-        table["trust"] = torch.where(
-            is_first, table["trust"], torch.where(is_taken, (2 * table["trust"]).clamp(max=_LARGEST_STEP), longest / 4)
-        )
-        new = {"place": table["trial"], "gradient": gradient, "forces": forces, "stress": found.stresses, "energies": found.energies}
+        trust = torch.where(is_taken, (2 * table["trust"]).clamp(max=_LARGEST_STEP), longest / 4)
+        table["trust"] = torch.where(is_first, table["trust"], trust)
+        new = {
+            "place": table["trial"],
+            "gradient": gradient,
+            "forces": forces,
+            "stress": found.stresses,
+            "energies": found.energies,
+            "enthalpy": after,
+        }
         for name, value in new.items():
             table[name] = torch.where(is_taken.view(-1, *[1] * (value.dim() - 1)), value, table[name])
+
+    def _unbalanced(self, stresses: torch.Tensor) -> torch.Tensor:
+        """(b, 3, 3) what of the stresses the pressure does not balance."""
+        return stresses + _lines(self._table["pressure"]) * torch.eye(3, dtype=stresses.dtype, device=stresses.device)
 
     def _converged(self) -> torch.Tensor:
         """(b,) what moves has little force on it. That on the cell is V sigma / n, of n atoms, beside the stress itself."""
         table, criterion = self._table, self._criterion
         free = table["free"]
         on_atoms = (table["forces"] * free)[:, 3:]
-        stress = table["stress"] * free[:, :3]
+        stress = self._unbalanced(table["stress"]) * free[:, :3]
         volumes = torch.linalg.det(table["place"][:, :3])
         on_cell = stress.norm(dim=2).amax(1) * volumes / table["atoms"]
         return (
             (on_atoms.norm(dim=2).amax(1) <= criterion.force)
             & (on_atoms.abs().amax((1, 2)) <= criterion.force_component)
             & (on_cell <= criterion.force)
-            & (stress.abs().amax((1, 2)) <= criterion.stress * GPa)
+            & (stress.abs().amax((1, 2)) / GPa <= criterion.stress)
         )
 
     def _choose_steps(self) -> None:
@@ -203,7 +218,7 @@ class Relaxations:
         direction = torch.where(_lines(is_downhill), direction, table["gradient"] / _STIFFNESS)
         longest = direction.norm(dim=2).amax(1)
         step = -_lines((table["trust"] / longest.clamp(min=1e-300)).clamp(max=1.0)) * direction
-        strain = step[:, :3] / table["atoms"].sqrt()[:, None, None]
+        strain = step[:, :3] / _lines(table["atoms"].sqrt())
         deformation = torch.linalg.matrix_exp((strain + strain.mT) / 2)
         moved = table["place"] + step
         moved[:, :3] = table["place"][:, :3]

@@ -94,7 +94,13 @@ class Lammps(StaticOracle):
     def make_mechanics(self) -> Mechanics:
         if isinstance(self.potential, KimPotential):
             config = self.config
-            return AseMechanics(self.potential.calculator(), force_tolerance=config.force_tolerance, max_steps=config.max_steps)
+            return AseMechanics(
+                self.potential.calculator(),
+                force_tolerance=config.force_tolerance,
+                max_steps=config.max_steps,
+                residual_force=config.residual_force,
+                residual_pressure=config.residual_pressure,
+            )
         return LammpsMechanics(self.potential, self.config)
 
 

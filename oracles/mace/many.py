@@ -23,11 +23,11 @@ _SKIN = 0.6
 _EDGES = 40_000
 
 
-@dataclass
+@dataclass(eq=False)
 class Graph:
-    """One crystal: its kinds of atoms (n, k), and the pairs of a skinned list with the cell (3, 3) and positions (n, 3) that it is of."""
+    """One crystal: its kinds of atoms (n, k) by network, and the pairs of a skinned list of a cell (3, 3) and positions (n, 3)."""
 
-    kinds: torch.Tensor
+    kinds: tuple[torch.Tensor, ...]
     cell: torch.Tensor
     positions: torch.Tensor
     pairs: torch.Tensor
@@ -38,7 +38,7 @@ class Graph:
         return self.pairs.shape[1]
 
     def __len__(self) -> int:
-        return len(self.kinds)
+        return len(self.positions)
 
 
 class Networks:
@@ -50,15 +50,23 @@ class Networks:
             for parameter in member.parameters():
                 parameter.requires_grad_(False)
         self._dtype = next(self._members[0].parameters()).dtype
-        self._numbers = np.array(numbers_of(self._members[0]))
+        self._numbers = [np.array(numbers_of(member)) for member in self._members]
         self.size, self.precision = len(self._members), float(torch.finfo(self._dtype).eps)
-        self._cutoff = max(cutoff_of(member) for member in self._members)
+        self._cutoffs = [cutoff_of(member) for member in self._members]
+        self._cutoff = max(self._cutoffs)
         self._chunks: list[_Chunk] = []
 
+    def check(self, crystal: Crystal) -> None:
+        """Raises ValueError for an element that one of the networks does not know."""
+        known = frozenset.intersection(*(frozenset(numbers.tolist()) for numbers in self._numbers))
+        unknown = sorted({symbol for symbol, number in zip(crystal.symbols, crystal.numbers.tolist(), strict=True) if number not in known})
+        if unknown:
+            raise ValueError(f"the model does not know {', '.join(unknown)}")
+
     def graph(self, crystal: Crystal) -> Graph:
-        """Raises ValueError for an element that the networks do not know."""
+        self.check(crystal)
         cell, positions = np.array(crystal.lattice), crystal.fractional % 1.0 @ crystal.lattice
-        kinds = torch.as_tensor(crystal.numbers[:, None] == self._numbers[None, :]).to(self._device, self._dtype)
+        kinds = tuple(torch.as_tensor(crystal.numbers[:, None] == known).to(self._device, self._dtype) for known in self._numbers)
         graph = Graph(kinds, self._tensor(cell), self._tensor(positions), torch.empty((2, 0)), torch.empty((0, 3)))
         self._list(graph, graph.cell, graph.positions)
         return graph
@@ -132,14 +140,15 @@ class Networks:
         positions, cells = positions.to(self._dtype), cells.to(self._dtype)
         first, second = chunk.pairs
         vectors = positions[second] - positions[first] + torch.einsum("ei,eij->ej", chunk.shifts.to(self._dtype), cells[chunk.owner[first]])
-        near = (vectors.square().sum(-1) < self._cutoff**2).nonzero().squeeze(-1)
-        shifts = chunk.shifts[near].to(self._dtype)
+        squared = vectors.square().sum(-1)
         found = []
-        for member in self._members:
+        for member, cutoff, kinds in zip(self._members, self._cutoffs, chunk.kinds, strict=True):
+            near = (squared < cutoff**2).nonzero().squeeze(-1)
+            shifts = chunk.shifts[near].to(self._dtype)
             data = {
                 "positions": positions.detach().clone(),
                 "cell": cells.reshape(-1, 3),
-                "node_attrs": chunk.kinds,
+                "node_attrs": kinds,
                 "edge_index": chunk.pairs[:, near],
                 "unit_shifts": shifts,
                 "shifts": shifts,
@@ -161,11 +170,11 @@ class _Chunk:
     def __init__(self, graphs: Sequence[Graph]) -> None:
         self.graphs = list(graphs)
         counts = [len(graph) for graph in graphs]
-        device = graphs[0].kinds.device
+        device = graphs[0].positions.device
         self.ends = [0, *np.cumsum(counts).tolist()]
         self.ends_tensor = torch.tensor(self.ends, device=device)
         self.owner = torch.repeat_interleave(torch.arange(len(counts), device=device), torch.tensor(counts, device=device))
-        self.kinds = torch.cat([graph.kinds for graph in graphs])
+        self.kinds = [torch.cat(kinds) for kinds in zip(*(graph.kinds for graph in graphs), strict=True)]
         self.join()
 
     def join(self) -> None:

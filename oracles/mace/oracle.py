@@ -11,22 +11,25 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
 from pydantic import Field, model_validator
 
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath, may_download
 from campaign.types import ENERGY_PER_ATOM, Checkpoint, Crystal, Evaluation, Fidelity
 from oracles.mace.files import sha256_of
-from oracles.relaxation import AseMechanics
 from oracles.static import StaticConfig, StaticOracle
+from oracles.together import Ask, AskingMechanics, Request, alone, side_by_side
+
+if TYPE_CHECKING:
+    from oracles.many import Relaxations, Relaxed
 
 log = logging.getLogger(__name__)
 
@@ -80,30 +83,6 @@ def foundation_path(name: str) -> Path | None:
         ) from error
 
 
-class CommitteeCalculator(Calculator):  # type: ignore[misc]
-    """Mean energy, forces and stress of one or several networks; the spread of the energies as ``energy_spread`` (eV)."""
-
-    implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
-
-    def __init__(self, members: Sequence[Any], device: str) -> None:
-        super().__init__()
-        self.members, self._device = list(members), device
-
-    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
-        from oracles.mace import network as networks
-
-        super().calculate(atoms, properties, system_changes)
-        crystal = Crystal.from_atoms(self.atoms)
-        found = [networks.predict(member, [crystal], device=self._device)[0] for member in self.members]
-        stress = np.mean([prediction.stress for prediction in found], axis=0)
-        self.results = {
-            "energy": float(np.mean([prediction.energy for prediction in found])),
-            "forces": np.mean([prediction.forces for prediction in found], axis=0),
-            "stress": stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]],
-            "energy_spread": float(np.std([prediction.energy for prediction in found], ddof=1)) if len(found) > 1 else None,
-        }
-
-
 def elements_of(path: Path) -> frozenset[str]:
     """The elements that a model knows. MACE's own files are pickles, so they are read in a process of their own."""
     from ase.data import chemical_symbols
@@ -149,7 +128,8 @@ class Mace(StaticOracle):
 
     def load(self, committee: Checkpoint) -> None:
         self._committee, self._mechanics = committee, None
-        self.__dict__.pop("members", None)
+        for made in ("members", "_networks"):
+            self.__dict__.pop(made, None)
 
     @cached_property
     def members(self) -> list[Any]:
@@ -185,28 +165,41 @@ class Mace(StaticOracle):
         settings = {"models_sha256": which, "precision": self.config.precision, "force_tolerance": self.config.force_tolerance}
         return Fidelity("mace", settings)
 
-    def make_mechanics(self) -> AseMechanics:
-        from ase.data import chemical_symbols
+    @cached_property
+    def _networks(self) -> Any:
+        from oracles.mace.many import Networks
 
-        from oracles.mace.network import numbers_of
+        return Networks(self.members, self.config.device)
 
-        known = frozenset.intersection(*(frozenset(chemical_symbols[z] for z in numbers_of(member)) for member in self.members))
+    def _relaxations(self) -> Relaxations:
+        """None under way. What they call converged is what a label needs."""
+        from oracles.many import Criterion, Relaxations
 
-        def check(crystal: Crystal) -> None:
-            unknown = sorted(set(crystal.symbols) - known)
-            if unknown:
-                raise ValueError(f"the model does not know {', '.join(unknown)}")
+        config = self.config
+        criterion = Criterion(config.force_tolerance, config.residual_force, config.residual_pressure)
+        return Relaxations(self._networks, criterion, config.max_steps, config.device)
 
-        calculator = CommitteeCalculator(self.members, self.config.device)
-        return AseMechanics(calculator, force_tolerance=self.config.force_tolerance, max_steps=self.config.max_steps, check=check)
+    def _alone(self, request: Request) -> Relaxed:
+        return alone(self._relaxations(), request)
+
+    def make_mechanics(self) -> AskingMechanics:
+        return AskingMechanics(self._alone, self._networks.check)
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
-        evaluation = super().evaluate(crystal)
+        return self._evaluate(crystal, self._alone)
+
+    def evaluate_many(self, crystals: Sequence[Crystal]) -> Iterator[tuple[int, Evaluation]]:
+        """Each crystal's index with its evaluation, as they are ready; relaxations and strained cells of all are computed together."""
+        return side_by_side(self._relaxations(), [partial(self._evaluate, crystal) for crystal in crystals])
+
+    def _evaluate(self, crystal: Crystal, ask: Ask) -> Evaluation:
+        """By an engine of its own that asks for all that is computed."""
+        one = copy(self)
+        one._mechanics = AskingMechanics(ask, self._networks.check)
+        evaluation = super(Mace, one).evaluate(crystal)
         if evaluation.failure is not None or len(self.members) == 1:
             return evaluation
-        from oracles.mace import network as networks
-
-        energies = [networks.predict(member, [evaluation.crystal or crystal])[0].energy / len(crystal) for member in self.members]
+        energies = ask(Request(evaluation.crystal or crystal)).energies / len(crystal)
         noise = float(np.std(energies, ddof=1))
         observations = tuple(
             replace(found, noise=noise) if found.quantity == ENERGY_PER_ATOM.name else found for found in evaluation.observations
