@@ -434,7 +434,8 @@ class Campaign:
                 log.info("config changed: %s", ", ".join(change.key for change in found) or "code is recorded")
                 accepted = tuple(change.key for change in found)
                 events.append(ev.ConfigRevised(**{**_fields(revised), "accepted": accepted}))
-        events.append(ev.SessionStarted(host=socket.gethostname(), process=os.getpid(), versions=versions.installed()))
+        here = versions.installed() | loaded.parts.versions_elsewhere
+        events.append(ev.SessionStarted(host=socket.gethostname(), process=os.getpid(), versions=here))
         parts = configs.Recorded.of(loaded.parts).document()
         copy = json.dumps({"config": resolved, "folder": str(loaded.folder), "parts": parts}, indent=2)
         write_whole(self.folder / CONFIG_COPY, copy.encode())

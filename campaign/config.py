@@ -9,8 +9,9 @@ import copy
 import difflib
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from campaign.checks import Location, Problem
 from campaign.code import code_key
 from campaign.elements import problems_of_references
 from campaign.errors import InputError
+from campaign.interpreters import InterpreterError, OracleElsewhere, describe, words_of
 from campaign.passwords import without_password
 from campaign.protocols import (
     Committee,
     EvaluatesMany,
     Generator,
     HasElements,
+    HasTrial,
     MultiFidelity,
     Oracle,
     OracleSpec,
@@ -61,7 +64,9 @@ class LoadedConfig:
 
     def spec(self, group: str, component: Component) -> PluginSpec:
         elements = tuple(self.config.space.elements)
-        return PluginSpec(group=group, use=component.use, params=component.params, module_folder=str(self.folder), elements=elements)
+        python = words_of(component.python, self.folder) if isinstance(component, OracleConfig) else ()
+        folder = str(self.folder)
+        return PluginSpec(group=group, use=component.use, params=component.params, module_folder=folder, elements=elements, python=python)
 
     def oracle_spec(self, oracle: OracleConfig) -> OracleSpec:
         return OracleSpec(
@@ -160,6 +165,12 @@ class Parts:
     @property
     def fidelity_keys(self) -> dict[str, str]:
         return {name: fidelity.key for name, fidelity in self.fidelities.items()}
+
+    @property
+    def versions_elsewhere(self) -> dict[str, str]:
+        """By oracle and package, as ``sevennet/torch``: what is installed in the interpreters that oracles have of their own."""
+        elsewhere = {name: oracle.versions for name, oracle in self.oracles.items() if isinstance(oracle, OracleElsewhere)}
+        return {f"{name}/{package}": version for name, found in elsewhere.items() for package, version in sorted(found.items())}
 
     def quantities(self) -> dict[str, Quantity]:
         """What the oracles measure and what follows from it, by name."""
@@ -345,9 +356,14 @@ def _build_parts(loaded: LoadedConfig) -> tuple[Parts | None, list[Problem]]:
             reason = plugins.unavailable(spec)
             if reason:
                 raise InputError(reason)
-            return plugins.build(spec)
+            built = plugins.build(spec)
+            if isinstance(built, HasTrial):
+                describe(replace(spec, python=(sys.executable,)))
+            return built
         except plugins.ParameterError as error:
             found.extend(_of_parameters(error, location))
+        except InterpreterError as error:
+            found.append(Problem((*location, "python"), error.message, error.hint))
         except InputError as error:
             found.append(Problem((*location, "use"), error.message, error.hint))
         return None
@@ -458,7 +474,7 @@ def _of_quantities(config: CampaignConfig, parts: Parts) -> Iterator[Problem]:
 
 
 _FREE = frozenset({"budget", "stopping", "executor", "tracking", "failure_policy", "ledger", "known"})
-_FREE_OF_ORACLE = frozenset({"workers", "batch", "cpus", "gpus", "memory", "wall_limit", "start_limit"})
+_FREE_OF_ORACLE = frozenset({"workers", "batch", "cpus", "gpus", "memory", "wall_limit", "start_limit", "python"})
 _REFUSED = frozenset({"name", "seed", "objective", "further_objectives"})
 
 

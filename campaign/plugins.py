@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -116,8 +117,18 @@ def _owner(name: str, home: Path) -> str:
     return "an installed package" if name in PACKAGES or is_installed else ""
 
 
+def as_installed(spec: PluginSpec) -> PluginSpec:
+    """For the interpreter that a component lives in: the component by its class, as the names of plug-ins are known in this one."""
+    named = next((entry.value for entry in entry_points(group=f"oreloop.{spec.group}") if entry.name == spec.use), spec.use)
+    return replace(spec, use=named if spec.python else spec.use, python=())
+
+
 def build(spec: PluginSpec) -> Any:
-    """An instance of a component. Raises ParameterError for wrong params."""
+    """An instance of a component. Raises ParameterError for wrong params, InterpreterError where its interpreter is no good."""
+    if spec.python:
+        from campaign.interpreters import OracleElsewhere
+
+        return OracleElsewhere(spec)
     component = load(spec)
     config = getattr(component, "Config", None)
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
@@ -135,6 +146,11 @@ def build(spec: PluginSpec) -> Any:
 
 def known_settings(spec: PluginSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that a component has; all where it does not say which it has."""
+    if spec.python:
+        from campaign.interpreters import describe
+
+        names = describe(spec).settings
+        return dict(settings) if names is None else {name: value for name, value in settings.items() if name in names}
     config = getattr(load(spec), "Config", None)
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
         return dict(settings)
@@ -149,7 +165,9 @@ def fidelity_of(oracle: Oracle, spec: PluginSpec) -> Fidelity:
 
 
 def unavailable(spec: PluginSpec) -> str:
-    """Why a component's engine cannot run here, in one line; empty where it can."""
+    """Why a component's engine cannot run here, in one line; empty where it can, and where it runs in another interpreter."""
+    if spec.python:
+        return ""
     check = getattr(load(spec), "unavailable", None)
     return str(check()) if check is not None else ""
 

@@ -261,6 +261,15 @@ class WaitsForPeople(Protocol):
     waits_for_people: bool
 
 
+@runtime_checkable
+class HasTrial(Protocol):
+    """An oracle that can be tried in seconds before anything is paid for."""
+
+    def trial(self, elements: Sequence[str]) -> None:
+        """Raises InputError where it does not work here, or not for crystals of these elements."""
+        ...
+
+
 class HasEnergyZero(Protocol):
     """An oracle that states what its energies count from: ``free atoms`` lets ``oracle check`` find energies in another unit."""
 
@@ -290,7 +299,8 @@ def asks_committee(oracle: Oracle) -> bool:
 class PluginSpec:
     """How a worker builds a component: the group, the name or ``module:Class``, its parameters, and where user modules lie.
 
-    ``elements`` are those of the search space; settings see them and the folder in pydantic's validation context.
+    ``elements`` are those of the search space; settings see them and the folder in pydantic's validation context. ``python``: the words
+    of the command that starts the interpreter it lives in, for an oracle; this one where there are none.
     """
 
     group: str
@@ -298,6 +308,7 @@ class PluginSpec:
     params: Mapping[str, Any] = field(default_factory=dict)
     module_folder: str | None = None
     elements: tuple[str, ...] = ()
+    python: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

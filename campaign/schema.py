@@ -241,6 +241,11 @@ class GeneratorSharesConfig(Frame):
 
 class OracleConfig(Component):
     name: str | None = Field(None, description="Name in the ledger; the plug-in's name by default.")
+    python: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="The interpreter that it lives in, such as ../.venv-sevennet/bin/python, or the words of a command that starts one; "
+        "a path starts at the config's folder. The interpreter of oreloop by default.",
+    )
     workers: int = Field(1, ge=1, description="Worker processes.")
     batch: int = Field(1, ge=1, description="Most crystals that a worker gets at once, of an oracle that evaluates many together.")
     cpus: float = Field(1.0, ge=0, description="Processor cores requested by each worker.")

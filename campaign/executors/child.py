@@ -1,6 +1,6 @@
-"""The life of a worker process that talks through a pipe, whose number is its argument.
+"""The life of a worker process that talks through two pipes.
 
-Started as a module, so that the driver's own main module is never imported a second time.
+It has a program of its own, so that the driver's own main module is never imported a second time.
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
 
 from campaign.errors import OreloopError, SurroundingsError
+from campaign.executors import wire
 from campaign.executors.worker import OracleWorker
+from campaign.types import Evaluation, FailureKind
 
 _DIE_WITH_PARENT = 1
 
@@ -22,29 +27,43 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
-def serve(connection: Connection) -> None:
-    """Build the oracle that the first message names, answer jobs, end with the parent."""
+def serve(reader: int, writer: int) -> None:
+    """Build the oracle that the first message names, answer jobs, end with whoever asks."""
     die_with_parent()
-    if os.getppid() == 1:
-        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.set_inheritable(connection.fileno(), False)
-    spec, name, threads, search_path = connection.recv()
+    answers, asked = Connection(writer, readable=False), _asked(Connection(reader, writable=False))
+    spec, name, threads, search_path = asked.get()
     sys.path += [folder for folder in search_path if folder not in sys.path]
     try:
         worker = OracleWorker(spec, name, threads)
     except Exception as error:
-        connection.send(error if isinstance(error, OreloopError) else SurroundingsError(f"{type(error).__name__}: {error}"))
+        told = error if isinstance(error, OreloopError) else SurroundingsError(f"{type(error).__name__}: {error}")
+        answers.send_bytes(wire.pack(told))
         return
-    connection.send(None)
+    answers.send_bytes(wire.pack(None))
     while True:
-        try:
-            jobs = connection.recv()
-        except EOFError:
-            return
-        for answer in worker.evaluate_many(jobs):
-            connection.send(answer)
+        for key, evaluation in worker.evaluate_many(asked.get()):
+            answers.send_bytes(_packed(key, evaluation))
 
 
-if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+def _packed(key: str, evaluation: Evaluation) -> bytes:
+    try:
+        return wire.pack((key, evaluation))
+    except TypeError as error:
+        failed = Evaluation.failed(FailureKind.CRASH, f"the oracle's answer cannot be sent: {error}", retryable=False)
+        return wire.pack((key, failed))
+
+
+def _asked(connection: Connection) -> SimpleQueue[Any]:
+    """What comes in. When nobody can ask any more this process ends, whatever it is at: also behind a container's wall."""
+    found: SimpleQueue[Any] = SimpleQueue()
+
+    def read() -> None:
+        while True:
+            try:
+                found.put(wire.unpack(connection.recv_bytes()))
+            except (EOFError, OSError):
+                os._exit(0)
+
+    threading.Thread(target=read, daemon=True, name="asked").start()
+    return found

@@ -9,16 +9,18 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
-from multiprocessing import Pipe, connection
+from multiprocessing import connection
 from typing import Any
 
 import psutil
 
+from campaign import interpreters, plugins
 from campaign.clock import awake_seconds
 from campaign.errors import SurroundingsError
+from campaign.executors import wire
+from campaign.executors.door import GREETING
 from campaign.executors.group import Group
 from campaign.executors.leftovers import OwnedFolder, end
 from campaign.protocols import EvaluationJob, FinishedJob, OracleSpec
@@ -82,26 +84,30 @@ class _DiedError(Exception):
 
 
 class _Process:
-    """The process with its pipe, and the folder for its temporary files: what is killed cannot tidy up."""
+    """The process with its pipes, and the folder for its temporary files: what is killed cannot tidy up."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: tuple[str, ...]) -> None:
         self.since, self.is_starting = awake_seconds(), True
-        self._ours, theirs = Pipe()
         self._folder = OwnedFolder("worker")
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "campaign.executors.child", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=os.environ | {"TMPDIR": str(self._folder.path)} | self._folder.surroundings,
+                interpreters.command(python, "work"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=interpreters.surroundings(python) | {"TMPDIR": str(self._folder.path)} | self._folder.surroundings,
                 start_new_session=True,
             )
         except OSError:
-            self._ours.close()
             self._folder.close()
             raise
-        finally:
-            theirs.close()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._asked = connection.Connection(os.dup(self._process.stdin.fileno()), readable=False)
+        self._answers = connection.Connection(os.dup(self._process.stdout.fileno()), writable=False)
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._heard: bytes | None = b""
+        """What came before the greeting; None once that was heard."""
         self._end = os.pidfd_open(self._process.pid)
 
     @property
@@ -115,21 +121,32 @@ class _Process:
     def send(self, message: Any) -> None:
         """Raises _DiedError."""
         try:
-            self._ours.send(message)
+            self._asked.send_bytes(wire.pack(message))
         except ConnectionError as error:
             raise _DiedError(self._returncode()) from error
 
     def receive(self, timeout: float) -> tuple[Any] | None:
         """What it says within ``timeout`` seconds. Raises _DiedError; children that it leaves do not keep its end from being seen."""
-        connection.wait([self._ours, self._end], timeout)
+        connection.wait([self._answers, self._end], timeout)
         try:
-            if self._ours.poll():
-                return (self._ours.recv(),)
+            if self._is_greeted() and self._answers.poll():
+                return (wire.unpack(self._answers.recv_bytes()),)
         except (EOFError, ConnectionError) as error:
             raise _DiedError(self._returncode()) from error
         if not self.is_alive:
             raise _DiedError(self._returncode())
         return None
+
+    def _is_greeted(self) -> bool:
+        """Whether all that its command prints before our own program begins was passed over. Raises EOFError."""
+        while self._heard is not None and self._answers.poll():
+            byte = os.read(self._answers.fileno(), 1)
+            if not byte:
+                raise EOFError
+            self._heard = self._heard[1 - len(GREETING) :] + byte
+            if self._heard == GREETING:
+                self._heard = None
+        return self._heard is None
 
     def _returncode(self) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -146,7 +163,8 @@ class _Process:
         end(family)
         self._process.wait()
         os.close(self._end)
-        self._ours.close()
+        self._asked.close()
+        self._answers.close()
         self._folder.close()
 
 
@@ -238,8 +256,10 @@ class WorkerProcess:
             self.close()
         if self._process is None:
             try:
-                self._process = _Process()
-                self._process.send((self._spec, self._name, self._threads, sys.path))
+                python = self._spec.plugin.python
+                self._process = _Process(python)
+                spec = replace(self._spec, plugin=plugins.as_installed(self._spec.plugin))
+                self._process.send((spec, self._name, self._threads, interpreters.search_path(python)))
             except OSError as error:
                 raise SurroundingsError(
                     f"the worker of oracle {self._spec.name} cannot be started: {error}",

@@ -17,6 +17,7 @@ import pytest
 from scripted_oracle import add, once, refuse
 from support import HELPERS
 
+from campaign import interpreters
 from campaign.errors import InputError, OreloopError, SurroundingsError
 from campaign.executors import make_executor
 from campaign.executors.leftovers import is_alive
@@ -419,7 +420,7 @@ def test_a_stopped_oracle_is_not_its_candidates_fault(bench: Bench, patience: fl
     bench.label()
     bench.submit(bench.job("sleep 0.5"))
     time.sleep(0.2)
-    workers = [one for one in psutil.Process().children(recursive=True) if "campaign.executors.child" in one.cmdline()]
+    workers = [one for one in psutil.Process().children(recursive=True) if interpreters.DOOR in one.cmdline()]
     own = [one for one in workers if (one.ppid() == os.getpid()) == (bench.name == "serial")]
     for worker in own:
         worker.suspend()
