@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import NoReturn
 
 import msgspec
@@ -96,17 +97,21 @@ class Dispatcher:
 
     def request_references(self, measuring: Sequence[str]) -> None:
         """Ask once for the elements' crystals at the oracles named, as formation energies need them."""
-        config = self.config.references
-        structures = dict(config.structures) if config else {}
         rows, blobs = [], {}
-        for crystal in references.elementals(self.config.space.elements, structures).values():
+        for crystal in self._elementals:
             for oracle in measuring:
-                rows.append(ev.RequestRow(crystal.id, equivalence_key(crystal), oracle))
-                blobs[crystal.id] = crystal.to_bytes()
-        new = tuple(row for row in rows if (row.candidate, row.oracle) not in self.state.requested)
-        if new:
-            self.ledger.append([ev.Requested(purpose=_REFERENCE, rows=new)], blobs)
-            self.add((row.candidate, row.oracle) for row in new if (row.candidate, row.oracle) in self.state.pending)
+                if (crystal.id, oracle) not in self.state.requested:
+                    rows.append(ev.RequestRow(crystal.id, equivalence_key(crystal), oracle))
+                    blobs[crystal.id] = crystal.to_bytes()
+        if rows:
+            self.ledger.append([ev.Requested(purpose=_REFERENCE, rows=tuple(rows))], blobs)
+            self.add((row.candidate, row.oracle) for row in rows if (row.candidate, row.oracle) in self.state.pending)
+
+    @cached_property
+    def _elementals(self) -> tuple[Crystal, ...]:
+        """The elements' own crystals."""
+        structures = dict(self.config.references.structures) if self.config.references else {}
+        return tuple(references.elementals(self.config.space.elements, structures).values())
 
     def retry_references(self) -> None:
         """Another chance for elements' crystals that were given up: the cause may be gone."""
@@ -264,7 +269,10 @@ class Dispatcher:
             is_of_other_work = event.key in self.state.keys
             events.append(msgspec.structs.replace(event, key=None) if is_of_other_work else event)
             blobs.update(crystal)
-        self.ledger.append(events, blobs)
+        settled = Counter(
+            self.state.pending[event.candidate, event.oracle] for event in events if isinstance(event, ev.Labelled) or event.is_quarantined
+        )
+        self.ledger.append([*events, *self._ends_of_rounds(settled)], blobs)
         for event in events:
             if isinstance(event, ev.Labelled):
                 self._last_label[event.oracle] = time.monotonic()
@@ -273,7 +281,6 @@ class Dispatcher:
                     "%s failed on %s (%s, attempt %d): %s", event.oracle, event.candidate[:8], event.kind, event.attempt + 1, event.message
                 )
                 self._try_again(event)
-        self.end_rounds()
         self._pause_failing_oracles()
 
     def _try_again(self, event: ev.Failed) -> None:
@@ -317,14 +324,16 @@ class Dispatcher:
 
     def end_rounds(self) -> None:
         """Record the end of each round whose selection is labelled or given up."""
-        ended = [
+        if self.ledger.append(self._ends_of_rounds({})):
+            self._on_change()
+
+    def _ends_of_rounds(self, settled: Mapping[int, int]) -> list[ev.RoundEnded]:
+        """Of the rounds that have nothing more to come once so many more of their pairs are labelled or given up."""
+        return [
             ev.RoundEnded(round=index, key=f"round/{index}/ended")
             for index, record in self.state.open_rounds.items()
-            if record.decided is not None and not self.state.outstanding[index]
+            if record.decided is not None and self.state.outstanding[index] == settled.get(index, 0)
         ]
-        self.ledger.append(ended)
-        if ended:
-            self._on_change()
 
     def _pause_failing_oracles(self) -> None:
         policy = self.config.failure_policy

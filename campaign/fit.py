@@ -128,4 +128,3 @@ def _feasibility(classifier: PluginSpec | None, dataset: Dataset) -> FittedClass
         return None
     learner: Classifier = plugins.build(classifier)
     return learner.fit_outcomes([item.candidate for item in dataset.labelled], dataset.failed)
-

@@ -203,9 +203,13 @@ class Loop:
             yield from self._train(record, learner, dataset, searched)
         self._request_references()
 
-        fitted = self.executor.compute(fit.fit, fit.request(self.loaded, state, record), data) if fit.is_due(self.config, datasets) else None
+        fitted = (
+            self.executor.compute(fit.fit, fit.request(self.loaded, state, record), data) if fit.is_due(self.config, datasets) else None
+        )
         asked = shares.counts(known, self.config, self.search_oracle, record.sequence)
-        batches = [self._propose(record, generator, asked[generator.label], searched, fitted, pending) for generator in self.config.generators]
+        batches = [
+            self._propose(record, generator, asked[generator.label], searched, fitted, pending) for generator in self.config.generators
+        ]
         yield from self._record(record, fitted, batches)
         yield from self._screen(record, [batch.handle for batch in batches])
         yield from self._decide(record, datasets, data, fitted)
