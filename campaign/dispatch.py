@@ -63,6 +63,7 @@ class Dispatcher:
         self._alone: Pair | None = None
         self.add(self.state.pending)
         self._structures = elements.given_structures(self.config, loaded.folder)
+        self._wanted_elementals: dict[str, tuple[Crystal, ...]] = {}
         self._sentinel_crystals = self._make_sentinels()
         self._sentinels: deque[EvaluationJob] = deque()
         self._running_sentinels: set[str] = set()
@@ -102,13 +103,20 @@ class Dispatcher:
         """Ask once for the elements' crystals at the oracles named, as formation energies need them."""
         rows, blobs = [], {}
         for oracle in measuring:
-            for crystal in references.elementals(elements.wanted(self.config, oracle), self._structures).values():
-                rows.append(ev.RequestRow(crystal.id, key_or_none(crystal), oracle))
-                blobs[crystal.id] = crystal.to_bytes()
-        new = tuple(row for row in rows if (row.candidate, row.oracle) not in self.state.requested)
-        if new:
-            self.ledger.append([ev.Requested(purpose=_REFERENCE, rows=new)], blobs)
-            self.add((row.candidate, row.oracle) for row in new if (row.candidate, row.oracle) in self.state.pending)
+            for crystal in self._elementals(oracle):
+                if (crystal.id, oracle) not in self.state.requested:
+                    rows.append(ev.RequestRow(crystal.id, key_or_none(crystal), oracle))
+                    blobs[crystal.id] = crystal.to_bytes()
+        if rows:
+            self.ledger.append([ev.Requested(purpose=_REFERENCE, rows=tuple(rows))], blobs)
+            self.add((row.candidate, row.oracle) for row in rows if (row.candidate, row.oracle) in self.state.pending)
+
+    def _elementals(self, oracle: str) -> tuple[Crystal, ...]:
+        """The elements' own crystals that an oracle is to label."""
+        if oracle not in self._wanted_elementals:
+            wanted = elements.wanted(self.config, oracle)
+            self._wanted_elementals[oracle] = tuple(references.elementals(wanted, self._structures).values())
+        return self._wanted_elementals[oracle]
 
     def retry_references(self) -> None:
         """Another chance for elements' crystals that were given up: the cause may be gone."""
@@ -272,7 +280,10 @@ class Dispatcher:
             is_of_other_work = event.key in self.state.keys
             events.append(msgspec.structs.replace(event, key=None) if is_of_other_work else event)
             blobs.update(crystal)
-        self.ledger.append(events, blobs)
+        settled = Counter(
+            self.state.pending[event.candidate, event.oracle] for event in events if isinstance(event, ev.Labelled) or event.is_quarantined
+        )
+        self.ledger.append([*events, *self._ends_of_rounds(settled)], blobs)
         for event in events:
             if isinstance(event, ev.Labelled):
                 self._last_label[event.oracle] = time.monotonic()
@@ -282,7 +293,6 @@ class Dispatcher:
                     "%s failed on %s (%s, attempt %d): %s", event.oracle, event.candidate[:8], event.kind, event.attempt + 1, event.message
                 )
                 self._try_again(event)
-        self.end_rounds()
         self._pause_failing_oracles()
 
     def _keep(self, event: ev.Labelled, blobs: Mapping[str, bytes]) -> None:
@@ -331,14 +341,16 @@ class Dispatcher:
 
     def end_rounds(self) -> None:
         """Record the end of each round whose selection is labelled or given up."""
-        ended = [
+        if self.ledger.append(self._ends_of_rounds({})):
+            self._on_change()
+
+    def _ends_of_rounds(self, settled: Mapping[int, int]) -> list[ev.RoundEnded]:
+        """Of the rounds that have nothing more to come once so many more of their pairs are labelled or given up."""
+        return [
             ev.RoundEnded(round=index, key=f"round/{index}/ended")
             for index, record in self.state.open_rounds.items()
-            if record.decided is not None and not self.state.outstanding[index]
+            if record.decided is not None and self.state.outstanding[index] == settled.get(index, 0)
         ]
-        self.ledger.append(ended)
-        if ended:
-            self._on_change()
 
     def _pause_failing_oracles(self) -> None:
         policy = self.config.failure_policy

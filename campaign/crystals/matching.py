@@ -39,6 +39,7 @@ _ROUNDING, _VOLUME_ROUNDING = 1e-3, 4e-3
 _MEAN_REACH = 0.42
 """The largest change is at most the reach, the root mean square of all at most this much of it."""
 _MOST_RIVALS = 100
+_MARGIN = 1 + 1e-9
 _permutations: OrderedDict[bytes, NDArray[np.int16]] = OrderedDict()
 
 
@@ -208,17 +209,23 @@ class _Group:
 
     def near(self, wanted: Invariants, matcher: Matcher) -> list[str]:
         n, elements = len(self.names), len(counts_of(wanted.formula))
-        (atoms, sites), values, sums = self.cells[:n].T, self.values[:n, 1:], wanted.values[1:]
+        sums = wanted.values[1:]
+        first = self.values[:n, 1]
+        farthest = _MARGIN * matcher.reach(min(int(self.cells[:n, 0].min()), wanted.atoms))
+        may_be = np.flatnonzero(np.abs(first - sums[0]) <= farthest * (0.5 * (first + sums[0]) + _LEAST_SUM))
+        if not len(may_be):
+            return []
+        (atoms, sites), values = self.cells[may_be].T, self.values[may_be, 1:]
         apart = np.abs(values - sums) / (0.5 * (values + sums) + _LEAST_SUM)
         apart[:, -(elements**2) :] /= 2
         reach = np.where(sites == wanted.sites, _ROUNDING, matcher.reach(np.minimum(atoms, wanted.atoms)))
         mean_square = np.einsum("nm,nm->n", apart, apart) / len(sums)
         is_near = (mean_square <= (_MEAN_REACH * reach) ** 2) & (apart.max(1) <= reach)
         if matcher.same == "structure":
-            is_near &= np.abs(self.values[:n, 0] - wanted.values[0]) <= math.log1p(matcher.volume) + _VOLUME_ROUNDING
+            is_near &= np.abs(self.values[may_be, 0] - wanted.values[0]) <= math.log1p(matcher.volume) + _VOLUME_ROUNDING
         rows = np.flatnonzero(is_near)
         order = np.argsort(mean_square[rows], kind="stable")[:_MOST_RIVALS]
-        return [self.names[row] for row in rows[order].tolist()]
+        return [self.names[row] for row in may_be[rows[order]].tolist()]
 
 
 class Distinct:

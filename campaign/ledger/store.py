@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 _ADVISORY_LOCK = 0x6F72656C6F6F70
 _CACHED_CRYSTALS = 20_000
+_REMEMBERED_BLOBS = 4096
 _CHECK_SECONDS = 1.0
 
 metadata = sa.MetaData()
@@ -94,6 +95,7 @@ class LedgerReader:
             raise SurroundingsError(f"there is no campaign in {folder}", hint="start one with `oreloop run CONFIG.yaml`")
         self.engine = reading_engine(folder, url)
         self._crystals: OrderedDict[str, Crystal] = OrderedDict()
+        self._remembered: OrderedDict[str, bytes] = OrderedDict()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -187,15 +189,18 @@ class LedgerReader:
         """Stored bytes by id, each checked against its id. Raises LedgerDamagedError as ``blob`` does."""
         found = self._stored(identities)
         for identity, data in found.items():
-            if not blob_ids.is_whole(identity, data):
+            if identity not in self._remembered and not blob_ids.is_whole(identity, data):
                 raise self._damaged(f"holds {identity} with other content than its id says")
         return found
 
     def _stored(self, identities: Sequence[str]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
+        found = {identity: self._remembered[identity] for identity in identities if identity in self._remembered}
+        others = [identity for identity in identities if identity not in found]
+        if not others:
+            return found
         with self._explained(), self.engine.connect() as connection:
-            for start in range(0, len(identities), 500):
-                query = sa.select(blob_table).where(blob_table.c.id.in_(identities[start : start + 500]))
+            for start in range(0, len(others), 500):
+                query = sa.select(blob_table).where(blob_table.c.id.in_(others[start : start + 500]))
                 found.update((row.id, bytes(row.data)) for row in connection.execute(query))
         missing = [identity for identity in identities if identity not in found]
         if missing:
@@ -257,7 +262,7 @@ class Ledger(LedgerReader):
             refuse_network_file_system(folder)
             if not (folder / DATABASE).exists() and remains(folder):
                 raise _database_missing(folder)
-        self.folder, self._crystals = folder, OrderedDict()
+        self.folder, self._crystals, self._remembered = folder, OrderedDict(), OrderedDict()
         try:
             self.engine = create_engine(folder, url)
         except OSError as error:
@@ -346,11 +351,18 @@ class Ledger(LedgerReader):
         first, time = self.state.sequence + 1, clock.time()
         rows = [row_of(first + i, time, event, payload) for i, (payload, event) in enumerate(fresh)]
         self._commit(rows, blobs or {})
+        self._remember(blobs or {})
         for i, (_, event) in enumerate(fresh):
             self.state.apply(first + i, time, event)
         self._write_journal(Transaction(first, time, tuple(payload for payload, _ in fresh), dict(blobs or {})))
         self._lock.check()
         return [event for _, event in fresh]
+
+    def _remember(self, blobs: Mapping[str, bytes]) -> None:
+        """What was written last is asked for soon."""
+        self._remembered.update(blobs)
+        while len(self._remembered) > _REMEMBERED_BLOBS:
+            self._remembered.popitem(last=False)
 
     def _commit(self, rows: Sequence[Mapping[str, object]], blobs: Mapping[str, bytes]) -> None:
         self._refuse_a_new_session()

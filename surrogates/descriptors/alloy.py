@@ -19,6 +19,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.sparse import csr_array
 
 from campaign.crystals.neighbours import nearest
 from campaign.crystals.phases import Phase, fractions
@@ -128,12 +129,11 @@ def _describe_orderings(numbers: NDArray[np.uint8], kinds: NDArray[np.uint8], ge
     m, n_atoms = numbers.shape
     upper = np.triu_indices(len(kinds))
     occupied = (numbers[:, :, None] == kinds).astype(float)
+    by_site = occupied.transpose(1, 0, 2).reshape(n_atoms, -1)
     parts = [occupied.mean(1), np.broadcast_to(geometry.phases, (m, len(_PHASES)))]
     for shell in geometry.shells:
-        around = np.zeros_like(occupied)
-        for neighbour in shell.T:
-            around += occupied[:, neighbour]
-        around /= shell.shape[1]
+        neighbours = csr_array((np.ones(shell.size), shell.ravel(), np.arange(n_atoms + 1) * shell.shape[1]), shape=(n_atoms, n_atoms))
+        around = np.ascontiguousarray((neighbours @ by_site).reshape(n_atoms, m, -1).transpose(1, 0, 2)) / shell.shape[1]
         pair = occupied.transpose(0, 2, 1) @ around / n_atoms
         pair = pair + pair.transpose(0, 2, 1) - pair * np.eye(len(kinds))
         parts += [pair[:, *upper], around.var(1)]
