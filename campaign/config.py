@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 
 from campaign import plugins
 from campaign.checks import Location, Problem
 from campaign.code import code_key
 from campaign.errors import InputError
-from campaign.passwords import without_password
 from campaign.protocols import (
     Committee,
     Generator,
@@ -37,7 +34,7 @@ from campaign.protocols import (
     WaitsForPeople,
     asks_committee,
 )
-from campaign.reading.settings import text_of
+from campaign.reading.settings import text_of, yaml_of
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
 from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, PROPOSED_ENERGY, Fidelity, Quantity
@@ -192,11 +189,7 @@ def with_derived(measured: Mapping[str, tuple[Quantity, ...]]) -> dict[str, Quan
 
 def read(path: Path) -> LoadedConfig:
     """Read and check a YAML file. Raises InputError with file, line and the nearest right key."""
-    text = text_of(path, "config")
-    try:
-        document = YAML(typ="rt", pure=True).load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no valid YAML: {without_password(str(error))}") from error
+    document = yaml_of(text_of(path, "config"), path, typ="rt")
     if not isinstance(document, CommentedMap):
         raise InputError(f"{path} should hold a mapping of settings", hint="`oreloop init` writes a commented one")
     return validate(_plain(document), folder=path.resolve().parent, source=path, lines=document)
