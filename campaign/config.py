@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 
 from campaign import plugins
 from campaign.checks import Location, Problem
@@ -27,7 +25,6 @@ from campaign.code import code_key
 from campaign.elements import problems_of_references
 from campaign.errors import InputError
 from campaign.interpreters import InterpreterError, OracleElsewhere, describe, words_of
-from campaign.passwords import without_password
 from campaign.protocols import (
     Committee,
     EvaluatesMany,
@@ -43,7 +40,7 @@ from campaign.protocols import (
     WaitsForPeople,
     asks_committee,
 )
-from campaign.reading.settings import text_of
+from campaign.reading.settings import text_of, yaml_of
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
 from campaign.types import DERIVED, ENERGY_PER_ATOM, PROPOSED_ENERGY, Fidelity, Quantity
@@ -210,11 +207,7 @@ def with_derived(measured: Mapping[str, tuple[Quantity, ...]]) -> dict[str, Quan
 
 def read(path: Path) -> LoadedConfig:
     """Read and check a YAML file. Raises InputError with file, line and the nearest right key."""
-    text = text_of(path, "config")
-    try:
-        document = YAML(typ="rt", pure=True).load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no valid YAML: {without_password(str(error))}") from error
+    document = yaml_of(text_of(path, "config"), path, typ="rt")
     if not isinstance(document, CommentedMap):
         raise InputError(f"{path} should hold a mapping of settings", hint="`oreloop init` writes a commented one")
     return validate(_plain(document), folder=path.resolve().parent, source=path, lines=document)

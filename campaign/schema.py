@@ -5,9 +5,18 @@ Every physical field states its unit. ``frozen`` and ``extra="forbid"`` througho
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    model_validator,
+)
 
 from campaign.checks import ASKS_NO_SURROGATE, problems
 from campaign.crystals.corrections import Corrections
@@ -21,6 +30,15 @@ from campaign.types import Direction, FailureKind, Objective, SearchSpace, Toget
 
 class Frame(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, values: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            kinds = set(get_args(field.annotation) or (field.annotation,))
+            if isinstance(values.get(name), bool) and kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"{name}: expected a number, found {str(values[name]).lower()}")
+        return values
 
 
 def _element(value: Any) -> Any:

@@ -20,6 +20,7 @@ from campaign.ledger import events as ev
 from campaign.ledger.engines import DATABASE
 from campaign.reading.structures import Tally, read_structure_text, read_structures
 from campaign.reading.tables import Measure, Problems, Reader, is_gap, plain_facts, read_table
+from campaign.reading.text import is_there
 from campaign.schema import SourceConfig
 from campaign.types import DERIVED, ENERGY_PER_ATOM, FORMATION_ENERGY, VOLUME_PER_ATOM, Crystal, Quantity
 
@@ -61,7 +62,7 @@ def imported(
     has, or several values of one crystal that are not ``replicates``.
     """
     path = (folder / source.path).resolve()
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"{purpose}: there is no {path}", hint="relative paths start at the config's folder")
     for quantity in source.columns:
         if quantity not in quantities:

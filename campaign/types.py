@@ -154,6 +154,7 @@ class Crystal:
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Crystal:
         """From ASE Atoms. Raises InputError where the cell has no volume, a direction is not periodic or a site is partly occupied."""
+        _elements(atoms.numbers)
         formula = atoms.get_chemical_formula()
         if not (np.isfinite(atoms.cell).all() and atoms.cell.rank == 3):
             raise InputError(

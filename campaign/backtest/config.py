@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from campaign import config as configs
 from campaign.config import LoadedConfig
 from campaign.errors import InputError
 from campaign.ledger.engines import JOURNAL
-from campaign.reading.settings import text_of
+from campaign.reading.settings import text_of, yaml_of
 from campaign.schema import Frame, VirtualConfig
 
 
@@ -101,11 +99,7 @@ def merged(base: Any, over: Any) -> Any:
 
 def document_of(path: Path, what: str) -> Any:
     """The content of a YAML file. Raises InputError, which calls the file ``what`` it should be."""
-    text = text_of(path, what)
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no valid YAML: {error}") from error
+    return yaml_of(text_of(path, what), path, typ="safe")
 
 
 def read(path: Path) -> Backtest:

@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 from campaign.errors import InputError
+
+_MOST_VALUES = 200_000
+_DEEPEST = 200
+
+
+def yaml_of(text: str, path: Path, *, typ: Literal["rt", "safe"]) -> Any:
+    """A YAML document; ``rt`` keeps the lines of its keys. Raises InputError where it is none, or far too deep or large for settings."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    from campaign.passwords import without_password
+
+    try:
+        document = YAML(typ=typ, pure=True).load(text)
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is no valid YAML: {without_password(str(error))}") from error
+    _count(document, path, {}, 0)
+    return document
+
+
+def _count(node: Any, path: Path, known: dict[int, int], depth: int) -> int:
+    """How many values a document holds once its aliases are written out."""
+    if not isinstance(node, Mapping | list | set):
+        return 1
+    if depth > _DEEPEST:
+        raise InputError(f"{path}: its values lie more than {_DEEPEST} levels deep", hint="does an alias refer to itself?")
+    if id(node) not in known:
+        items = node.values() if isinstance(node, Mapping) else node
+        known[id(node)] = 1 + sum(_count(item, path, known, depth + 1) for item in items)
+    if known[id(node)] > _MOST_VALUES:
+        raise InputError(f"{path} holds more than {_MOST_VALUES} values", hint="aliases of aliases multiply: write out what is meant")
+    return known[id(node)]
 
 
 def text_of(path: Path, what: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from campaign.errors import InputError
 from campaign.reading.border import library
 from campaign.reading.disorder import Disorder, ordered_cells
-from campaign.reading.text import read_text
+from campaign.reading.text import is_there, read_text
 from campaign.types import Crystal
 
 if TYPE_CHECKING:
@@ -82,14 +82,19 @@ def read_structure_text(text: str, where: str, *, disorder: Disorder | None = No
 
 def structure_files(path: Path) -> list[Path]:
     """The file itself, or a folder's files of known formats. Raises InputError where there are none."""
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"there is no {path}", hint="check the path")
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".") and _format(file))
+    found = sorted(file for file in path.iterdir() if _is_or_was_file(file) and not file.name.startswith(".") and _format(file))
     if not found:
         raise InputError(f"{path}: the folder holds no file of structures", hint=f"expected files such as {', '.join(FORMATS)}")
     return found
+
+
+def _is_or_was_file(path: Path) -> bool:
+    """A file, or a link to one that is gone: a crystal that somebody counts on."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 class Tally:
@@ -201,9 +206,10 @@ def _draft_of_atoms(where: str, make: Callable[[], Atoms], values: Mapping[str, 
     def read() -> tuple[Crystal, Mapping[str, Any]]:
         with library(where):
             atoms = make()
+            crystal = Crystal.from_atoms(atoms)
         arrays = {name: value for name, value in atoms.arrays.items() if name not in ("numbers", "positions")}
         results = atoms.calc.results if atoms.calc is not None else {}
-        return Crystal.from_atoms(atoms), {**arrays, **atoms.info, **values, **results}
+        return crystal, {**arrays, **atoms.info, **values, **results}
 
     return _Draft(where, read)
 

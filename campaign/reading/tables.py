@@ -17,6 +17,7 @@ from typing import Any
 
 from campaign.errors import InputError
 from campaign.reading import units
+from campaign.reading.text import unpacked
 from campaign.types import Quantity
 
 TOTALS = ("energy", "free_energy", "REF_energy")
@@ -69,11 +70,8 @@ class Table:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file: UTF-8, UTF-16 with its mark, or Windows' Latin alphabet. Raises InputError for anything else."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    """The text of a file, unpacked: UTF-8, UTF-16 with its mark, or Windows' Latin alphabet. Raises InputError for anything else."""
+    data = unpacked(path)
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     for name in dict.fromkeys((encoding, "cp1252")):
         try:
@@ -215,7 +213,7 @@ def measure(
         raise InputError(f"{where}: {key!r} is in {told}, but the config says {column.unit}", hint="leave unit: out, or correct it")
     unit = column.unit or told
     target, target_per = units.split(wanted.unit) if wanted is not None else ("", "")
-    base, per = units.split(unit) if unit else ("", "")
+    base, per = _split(unit, f"{where}, {key!r}") if unit else ("", "")
     if column.per and per and column.per != per:
         raise InputError(f"{where}: {key!r} is in {unit}, but the config says per: {column.per}", hint="leave per: out, or correct it")
     per = column.per or per
@@ -223,6 +221,10 @@ def measure(
         if unit and unit != "1":
             raise InputError(f"{where}: {key!r} is in {unit}, but {quantity} has no unit", hint=f"say units: {{{quantity}: {unit}}}")
         return Measure(quantity, key)
+    try:
+        factor = units.factor(base or target, target)
+    except InputError as error:
+        raise InputError(f"{where}, {key!r}: {error.message}", hint=error.hint.replace(target, wanted.unit, 1)) from error
     if target_per == "atom":
         says_atom = re.search(r"per[ _-]?atom|/\s*at", name, re.I) is not None
         if not per:
@@ -234,11 +236,14 @@ def measure(
             )
     elif per and target_per != per:
         raise InputError(f"{where}: {key!r} is per {per}, but {quantity} is in {wanted.unit}", hint="per: belongs to energies and volumes")
-    try:
-        factor = units.factor(base or target, target)
-    except InputError as error:
-        raise InputError(f"{where}, {key!r}: {error.message}", hint=error.hint.replace(target, wanted.unit, 1)) from error
     return Measure(quantity, key, factor, target_per == "atom" and per == "cell")
+
+
+def _split(unit: str, where: str) -> tuple[str, str]:
+    try:
+        return units.split(unit)
+    except InputError as error:
+        raise InputError(f"{where}: {error.message}", hint=error.hint) from error
 
 
 def _sounds_total(name: str) -> bool:

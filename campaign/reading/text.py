@@ -23,23 +23,39 @@ _COMPRESSED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decom
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x19\x1b-\x1f\x7f]")
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path leads to a file or folder. Raises InputError where it cannot be followed, or leads to a pipe or device."""
+    try:
+        found = path.exists()
+    except OSError as error:
+        raise InputError(f"cannot open {path}: {error.strerror}", hint="check the path and the permissions") from error
+    if found and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is neither a file nor a folder", hint="a pipe or a device cannot be read twice: save it as a file")
+    return found
+
+
 def read_text(path: Path) -> str:
     """With line ends as ``\\n``; .gz, .bz2 and .xz are unpacked.
 
     Raises InputError where the file cannot be opened or unpacked, is empty, or holds no text.
     """
+    data = unpacked(path)
+    text = decode(data, str(path))
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty", hint="give a file with content, or leave it out")
+    return text
+
+
+def unpacked(path: Path) -> bytes:
+    """Bytes of a file, those of .gz, .bz2 and .xz unpacked. Raises InputError where it cannot be opened or unpacked."""
     try:
         data = path.read_bytes()
-        data = _COMPRESSED.get(path.suffix.lower(), bytes)(data)
+        return _COMPRESSED.get(path.suffix.lower(), bytes)(data)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(
             f"{path}: cannot be read: {reason}", hint="check the path, the permissions and whether the file is whole"
         ) from error
-    text = decode(data, str(path))
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty", hint="give a file with content, or leave it out")
-    return text
 
 
 def decode(data: bytes, where: str) -> str:

@@ -130,3 +130,15 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "case.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(merged(SMALL, {})).encode())
     assert configs.read(path).config.name == "small"
+
+
+def test_documents_that_aliases_multiply_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "case.yaml"
+    path.write_text("a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)))
+    with pytest.raises(InputError, match="more than 200000 values"):
+        configs.read(path)
+
+
+def test_truth_is_no_number(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch_size: expected a number, found true"):
+        load(tmp_path, acquisition={"batch_size": True})

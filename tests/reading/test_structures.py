@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import sqlite3
 from pathlib import Path
 
@@ -251,3 +252,15 @@ def test_the_same_crystal_by_two_readers(tmp_path: Path) -> None:
     first, second = (entry.crystal for entry in entries(tmp_path))
     assert first.formula == second.formula == Crystal.from_structure(spinel).formula
     assert not_bulk(second) == ""
+
+
+def test_what_cannot_be_opened_is_refused_by_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.cif")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "gone.cif").symlink_to(tmp_path / "nowhere.cif")
+    numbers = tmp_path / "numbers.extxyz"
+    numbers.write_text('1\nLattice="3 0 0 0 3 0 0 0 3" Properties=Z:I:1:pos:R:3\n119 0 0 0\n')
+    named = {tmp_path / "pipe.cif": "neither a file", tmp_path / "pool": "gone.cif", tmp_path / f"{'a' * 300}.cif": "long", numbers: "118"}
+    for path, word in named.items():
+        with pytest.raises(InputError, match=word):
+            list(read_structures(path))

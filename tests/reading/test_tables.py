@@ -146,7 +146,7 @@ def test_energies_of_cells_and_per_atom(column: Column, header: list[str], state
         (ENERGY_PER_ATOM, Column("total energy"), ["total energy"], "of the cell or per atom"),
         (ENERGY_PER_ATOM, Column("E"), ["E (kcal/mol)"], "of the cell or per atom"),
         (ENERGY_PER_ATOM, Column("E"), ["E (eV/f.u.)"], "per f.u."),
-        (ENERGY_PER_ATOM, Column("E"), ["E (GPa)"], "of the cell or per atom"),
+        (ENERGY_PER_ATOM, Column("E"), ["E (GPa)"], "cannot become eV"),
         (ENERGY_PER_ATOM, Column("E", per="atom"), ["E (GPa)"], "cannot become eV"),
         (ENERGY_PER_ATOM, Column("E"), ["E (DFT)"], "is no unit"),
         (ENERGY_PER_ATOM, Column("E"), ["E (eV/atom)", "E (Ry/atom)"], "may be"),
