@@ -228,7 +228,7 @@ def types_for(file: str, case: Case) -> tuple[str, ...]:
 
 
 def by_hand(file: str, case: Case, edge: float) -> dict[str, Any]:
-    """Energy (eV/atom), volume (angstrom^3/atom), pressure left (GPa), moduli (GPa) at two strains and of each side; or why there is none."""
+    """Energy (eV/atom), volume (angstrom^3/atom), pressure left (GPa), moduli (GPa) at two strains and of each side; or the failure."""
     elements = types_for(file, case)
     order = [elements.index(symbol) + 1 for symbol in case.elements]
     with Hand() as hand:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -48,14 +49,14 @@ def test_a_smooth_modulus_has_a_small_error_that_holds() -> None:
 @pytest.mark.parametrize("steps", [3e-4, 1e-3, 2e-3])
 def test_a_table_whose_slope_is_rough_says_how_well_its_modulus_is_known(steps: float) -> None:
     """Waves as a table of those steps brings them: small strains see up to a seventh more or less."""
+    known = 0
     for phase in np.linspace(0, 2 * np.pi, 8, endpoint=False):
         rough = Made(lambda x, phase=phase: murnaghan(x) + 25 * steps / (2 * np.pi) * np.sin(2 * np.pi * x / steps + phase))  # type: ignore[misc]
-        try:
+        with suppress(ValueError):
             found = elastic.bulk_modulus(rough, 1e-4)
-        except ValueError as error:
-            assert "no smooth function" in str(error)
-            continue
-        assert abs(found.value - 180) <= 3 * found.error
+            known += 1
+            assert abs(found.value - 180) <= 3 * found.error
+    assert known >= 4, "refused where little is known, but not as a rule"
 
 
 def test_a_kink_of_the_pressure_near_the_crystal_leaves_no_modulus() -> None:
