@@ -210,7 +210,8 @@ def _snap(config: PotentialFileConfig, plain: FilePotential, text: str) -> FileP
     if commands.is_file() and "hybrid" in commands.read_text(errors="replace"):
         raise InputError(
             f"{config.file.name} is one part of a potential: {commands.name} beside it adds other pair styles to it",
-            hint="alone it gives other energies, as it lacks the repulsion at short range; take a potential that one pair style runs (`oreloop potentials` lists them)",
+            hint="alone it gives other energies, as it lacks the repulsion at short range; `oreloop potentials` lists those that one pair "
+            "style runs",
         )
     lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
     step = int(lines[0][1]) + 1
