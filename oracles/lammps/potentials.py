@@ -206,6 +206,13 @@ def _meam(config: PotentialFileConfig, plain: FilePotential, text: str) -> FileP
 
 def _snap(config: PotentialFileConfig, plain: FilePotential, text: str) -> FilePotential:
     parameters = config.library or config.file.with_suffix(".snapparam")
+    commands = config.file.with_suffix(".snap")
+    if commands.is_file() and "hybrid" in commands.read_text(errors="replace"):
+        raise InputError(
+            f"{config.file.name} is one part of a potential: {commands.name} beside it adds other pair styles to it",
+            hint="alone it gives other energies, as it lacks the repulsion at short range; `oreloop potentials` lists those that one pair "
+            "style runs",
+        )
     lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
     step = int(lines[0][1]) + 1
     elements = tuple(lines[1 + i * step][0] for i in range(int(lines[0][0])))
@@ -234,9 +241,6 @@ def shipped() -> dict[str, FilePotential]:
     found = {}
     for path in sorted(folder.iterdir()) if folder is not None else ():
         if not kind_of(path.name) or path.name.startswith("library"):
-            continue
-        companion = path.with_suffix(".snap")
-        if companion.exists() and "hybrid" in companion.read_text():
             continue
         try:
             found[path.name] = from_file(_shipped_config(path))

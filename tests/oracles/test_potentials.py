@@ -202,6 +202,17 @@ def test_of_two_library_entries_with_one_label_the_first_counts() -> None:
     assert meam.read_library(text, "library.meam")["Ni"].cohesive_energy == 4.45
 
 
+@pytest.mark.parametrize("is_a_copy", [False, True])
+def test_a_part_of_a_potential_is_refused_rather_than_run_alone(tmp_path: Path, is_a_copy: bool) -> None:
+    """Tantalum's SNAP goes with a ZBL repulsion, which its third file adds."""
+    name = "Ta06A.snapcoeff"
+    for path in folder().glob("Ta06A.snap*"):
+        shutil.copy(path, tmp_path / path.name)
+    with pytest.raises(InputError, match=r"one part of a potential: Ta06A.snap beside it adds"):
+        potentials.load(PotentialFileConfig(file=tmp_path / name) if is_a_copy else name)
+    assert name not in potentials.shipped()
+
+
 def test_library_labels_are_elements() -> None:
     assert [meam.element_of(label) for label in ("Ni", "AlS", "Sn5", "C", "H", "Qq")] == ["Ni", "Al", "Sn", "C", "H", ""]
 
