@@ -62,7 +62,7 @@ def _survey_of(loaded: LoadedConfig, purpose: str, source: SourceConfig) -> Surv
     found = sources.imported(source, folder=loaded.folder, purpose=purpose, quantities=parts.quantities(), windows=windows)
     rows = tuple(ProposalRow(row.candidate, row.equivalence) for row in found.rows.values())
     rivals = screen.Rivals(screen.sameness(config.screens, parts.oracles.values()), frozenset(), {})
-    verdicts = screen.judge(config.screens, (), config.space.space, rivals, Proposals(rows, found.blobs))
+    verdicts = screen.judge(config.screens, (), config.search_space, rivals, Proposals(rows, found.blobs))
     refused = [verdict for verdict in verdicts if not verdict.is_accepted]
     return Survey(
         purpose,
