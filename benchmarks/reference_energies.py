@@ -37,13 +37,13 @@ def main() -> None:
     for row in asked["crystals"]:
         atoms = Atoms(numbers=row["numbers"], scaled_positions=row["fractional"], cell=row["lattice"], pbc=True)
         atoms.calc = calculate
-        single = atoms.get_potential_energy() / len(atoms)
+        single = float(atoms.get_potential_energy()) / len(atoms)
         has_converged = bool(FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=LARGEST_FORCE, steps=MOST_STEPS))
         found = {
             "element": row["element"],
             "single_point": single,
-            "relaxed": atoms.get_potential_energy() / len(atoms),
-            "volume": atoms.get_volume() / len(atoms),
+            "relaxed": float(atoms.get_potential_energy()) / len(atoms),
+            "volume": float(atoms.get_volume()) / len(atoms),
             "has_converged": has_converged,
             "package": f"{PACKAGES[asked['model']]} {version(PACKAGES[asked['model']])}",
         }

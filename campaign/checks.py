@@ -86,6 +86,42 @@ def bounds_leave_a_value(config: CampaignConfig) -> Iterator[Problem]:
         yield Problem(("acquisition", "accurate_below"), f"expected accurate_below at most strange_above, found {told}")
 
 
+def rules_fit_the_space(config: CampaignConfig) -> Iterator[Problem]:
+    space = config.space
+    for key in ("oxidation_states", "ratios"):
+        for element in sorted(set(getattr(space, key)) - set(space.elements)):
+            yield _foreign(("space", key, element), element, config)
+    for key in ("oxidation_states", "electronegativity_order"):
+        if getattr(space, key) and not space.charge_neutral:
+            yield Problem(("space", key), f"{key} belongs to charge_neutral: true")
+    for element, states in space.oxidation_states.items():
+        if not states or 0 in states:
+            yield Problem(
+                ("space", "oxidation_states", element), f"expected charges other than 0, found {list(states)}", "write {Fe: [2, 3]}"
+            )
+    if len(space.ratios) == 1:
+        yield Problem(("space", "ratios"), "a ratio is of two elements or more", "write {Li: 1, O: 2}")
+
+
+def quantities_of_the_composition(config: CampaignConfig) -> Iterator[Problem]:
+    from campaign.crystals import abundance
+
+    if config.objective.quantity in abundance.KNOWN:
+        message = f"{config.objective.quantity} needs no label, so that it cannot be what the campaign labels for"
+        yield Problem(("objective", "quantity"), message, "name it under further_objectives or constraints")
+    places: list[tuple[Location, str]] = [
+        (("further_objectives", i, "quantity"), item.quantity) for i, item in enumerate(config.further_objectives)
+    ]
+    places += [(("constraints", i, "quantity"), item.quantity) for i, item in enumerate(config.constraints)]
+    for location, quantity in places:
+        if quantity in abundance.KNOWN:
+            lacking = [element for element in config.space.elements if element not in abundance.of_elements(quantity)]
+            if lacking:
+                yield Problem(
+                    location, f"no {quantity} of {', '.join(lacking)} is known", "leave the element or the quantity out", also=("space",)
+                )
+
+
 def numbers_in_params(config: CampaignConfig) -> Iterator[Problem]:
     several = {"generators": config.generators, "oracles": config.oracles}
     components: list[tuple[Location, Any]] = [((group, i), item) for group, items in several.items() for i, item in enumerate(items)]
@@ -127,7 +163,7 @@ def acquisition_has_what_it_asks(config: CampaignConfig) -> Iterator[Problem]:
         yield Problem(place, f"acquisition {use} asks a model: add surrogate, or use random or all", also=("surrogate",))
     if use == "log_expected_hypervolume_improvement" and n < 2:
         yield Problem(place, f"acquisition {use} weighs several objectives: add further_objectives", also=several)
-    if use in ONE_OBJECTIVE and (n > 1 or config.constraints):
+    if use in ONE_OBJECTIVE and (n > 1 or config.modelled_constraints):
         yield Problem(place, f"acquisition {use} takes one objective and no constraints", also=several)
     if (use == "straddle") > (config.objective.direction == "match"):
         message = "acquisition straddle looks for a level: objective.direction: match, with value: the level"
@@ -212,6 +248,8 @@ def something_ends_it(config: CampaignConfig) -> Iterator[Problem]:
 CHECKS: tuple[Check, ...] = (
     elements_of_the_space,
     fractions_leave_a_composition,
+    rules_fit_the_space,
+    quantities_of_the_composition,
     bounds_leave_a_value,
     numbers_in_params,
     names,

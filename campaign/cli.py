@@ -230,13 +230,14 @@ def run(
 
 def _print_results(campaign: Any, oracle: str, unit: str) -> None:
     from campaign import ranking
+    from campaign.crystals import abundance
     from campaign.report import write_report
 
     loaded, reader = campaign.loaded, campaign.reader()
     state = reader.fold()
     wanted = ranking.wanted_of(loaded.config, oracle)
     shown = dict.fromkeys([objective.quantity for objective in wanted.objectives] + [bound.quantity for bound in wanted.bounds])
-    units = loaded.parts.quantities()
+    units = loaded.parts.quantities() | abundance.KNOWN
     has_standing = bool(wanted.bounds) or len(wanted.objectives) > 1
     table = Table("rank", "formula", *(f"{name} ({units[name].unit})" for name in shown), "candidate", *([""] if has_standing else []))
     for item in ranking.ranked(state, wanted, 5):

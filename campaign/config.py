@@ -22,6 +22,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from campaign import plugins
 from campaign.checks import Location, Problem
 from campaign.code import code_key
+from campaign.crystals import abundance
 from campaign.elements import problems_of_references
 from campaign.errors import InputError
 from campaign.interpreters import InterpreterError, OracleElsewhere, describe, words_of
@@ -461,7 +462,7 @@ def _of_quantities(config: CampaignConfig, parts: Parts) -> Iterator[Problem]:
     places += [(item.quantity, ("constraints", i, "quantity")) for i, item in enumerate(config.constraints)]
     measured = parts.quantities()
     for quantity, location in places:
-        if quantity not in measured:
+        if quantity not in measured and quantity not in abundance.KNOWN:
             hint = f"the oracles measure {', '.join(sorted(measured))}"
             yield Problem(location, f"no oracle measures {quantity!r}", hint, also=("oracles",))
 

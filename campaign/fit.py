@@ -9,6 +9,7 @@ from typing import Any
 
 from campaign import plugins
 from campaign.config import LoadedConfig
+from campaign.crystals import abundance
 from campaign.dataset import Dataset
 from campaign.ledger import CampaignState
 from campaign.ledger.state import RoundRecord
@@ -119,14 +120,20 @@ def _fit_quantities(surrogate: Surrogate, asked: FitRequest, dataset: Dataset) -
     further = before.pop(_FURTHER, {})
     before.pop(_FEASIBILITY, None)
     known = {quantities[0]: before or None} | {name: further.get(name) for name in quantities[1:]}
-    if len(quantities) > 1 and isinstance(surrogate, MultiQuantity):
-        models = dict(surrogate.fit_quantities({name: dataset.of(name) for name in quantities}, previous=known[quantities[0]]))
+    learned = [name for name in quantities if name not in abundance.KNOWN]
+    if len(learned) > 1 and isinstance(surrogate, MultiQuantity):
+        models = dict(surrogate.fit_quantities({name: dataset.of(name) for name in learned}, previous=known[quantities[0]]))
     else:
-        models = {name: surrogate.fit(*dataset.of(name), previous=known[name]) for name in quantities}
+        models = {name: surrogate.fit(*dataset.of(name), previous=known[name]) for name in learned}
+    if len(learned) < len(quantities):
+        from campaign.acquisition.known import KnownQuantity
+
+        models |= {name: KnownQuantity(name, dataset.of(name)[1]) for name in quantities if name not in learned}
+        models = {name: models[name] for name in quantities}
     feasibility = _feasibility(asked.classifier, dataset)
     hyperparameters = dict(models[quantities[0]].hyperparameters)
-    if len(quantities) > 1:
-        hyperparameters[_FURTHER] = {name: dict(models[name].hyperparameters) for name in quantities[1:]}
+    if len(learned) > 1:
+        hyperparameters[_FURTHER] = {name: dict(models[name].hyperparameters) for name in learned[1:]}
     if feasibility is not None:
         hyperparameters[_FEASIBILITY] = dict(feasibility.hyperparameters)
     return models, feasibility, hyperparameters

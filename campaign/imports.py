@@ -205,7 +205,7 @@ def _tell(loaded: LoadedConfig, difference: Difference, verdicts: Sequence[ev.Ve
     doubled = difference.now.structures - len(difference.now.rows)
     if doubled:
         log.info("%s: %d of %d structures stand there more than once", difference.title, doubled, difference.now.structures)
-    space = loaded.config.space.space
+    space = loaded.config.search_space
     labelled = [candidate for candidate in difference.added if difference.now.rows[candidate].observations]
     outside = sum(bool(space.violation(Crystal.from_bytes(difference.now.blobs[candidate]).symbols)) for candidate in labelled)
     if outside:
@@ -220,7 +220,7 @@ def _judge(
     batch = Proposals(tuple(ev.ProposalRow(*pair) for pair in fresh), {candidate: crystals[candidate].to_bytes() for candidate, _ in fresh})
     rivals = screen.rivals_of(config.screens, loaded.parts.oracles.values(), ledger.state, ledger, dict(fresh))
     extra = [loaded.spec("screens", component) for component in config.screens.extra]
-    return screen.judge(config.screens, extra, config.space.space, rivals, batch)
+    return screen.judge(config.screens, extra, config.search_space, rivals, batch)
 
 
 def _judge_again(loaded: LoadedConfig, ledger: Ledger) -> None:
@@ -236,14 +236,14 @@ def _judge_again(loaded: LoadedConfig, ledger: Ledger) -> None:
     crystals = dict(zip(names, ledger.crystals(names), strict=True))
     verdicts: list[ev.VerdictRow] = []
     for candidate in state.unlabelled:
-        verdict = screen.judge_validity(crystals[candidate], loaded.config.screens, loaded.config.space.space)
+        verdict = screen.judge_validity(crystals[candidate], loaded.config.screens, loaded.config.search_space)
         if not verdict.accepted:
             verdicts.append(ev.VerdictRow(candidate, False, verdict.screen, verdict.reason))
     n_left = len(verdicts)
     freed = [
         (candidate, state.candidates[candidate].equivalence)
         for candidate in refused
-        if screen.judge_validity(crystals[candidate], loaded.config.screens, loaded.config.space.space).accepted
+        if screen.judge_validity(crystals[candidate], loaded.config.screens, loaded.config.search_space).accepted
     ]
     verdicts += _judge(loaded, ledger, freed, crystals)
     ledger.append([ev.Screened(key=key, occasion=f"revision {last} of the config", verdicts=tuple(verdicts))])

@@ -155,6 +155,6 @@ class OracleElsewhere:
             self._worker = WorkerProcess(spec, self._spec.use, int(os.environ.get("OMP_NUM_THREADS", "1")))
             weakref.finalize(self, self._worker.close)
         self._worker.submit(EvaluationJob(key=crystal.id, oracle=self._spec.use, candidate=Candidate(crystal), committee=self._committee))
-        while (evaluation := self._worker.wait(1.0)) is None:
+        while not (finished := self._worker.wait(1.0)):
             pass
-        return replace(evaluation, fidelity="")
+        return replace(finished[0].evaluation, fidelity="")

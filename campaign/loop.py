@@ -75,7 +75,7 @@ class Loop:
         self.loaded, self.config, self.ledger, self.executor = loaded, loaded.config, ledger, executor
         self.state = ledger.state
         self.parts = loaded.parts
-        self.space, self.objective = self.config.space.space, self.config.objective.objective
+        self.space, self.objective = self.config.search_space, self.config.objective.objective
         self.oracle_configs = {oracle.label: oracle for oracle in self.config.oracles}
         self.objective_oracle = objective_oracle(loaded)
         self.search_oracle = ladder.search_level(self.config, self.objective_oracle)

@@ -46,13 +46,13 @@ def propose(
     started = time.perf_counter()
     models = fitted.by_quantity if fitted is not None else {}
     context = GenerationContext(
-        space=config.space.space,
+        space=config.search_space,
         objective=config.objective.objective,
         labelled=dataset.labelled,
         pending=pending,
         surrogate=fitted.fitted if fitted is not None else None,
         further=tuple((objective, models[objective.quantity]) for objective in config.objectives[1:] if models),
-        bounds=tuple(ModelledBound(models[item.quantity], *item.bound) for item in config.constraints if models),
+        bounds=tuple(ModelledBound(models[item.quantity], *item.bound) for item in config.modelled_constraints if models),
         feasibility=fitted.feasibility if fitted is not None else None,
         checkpoint=checkpoint_from_bytes(checkpoint) if checkpoint is not None else None,
     )

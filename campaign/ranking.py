@@ -30,7 +30,7 @@ class Ranked:
 
 def wanted_of(config: CampaignConfig, oracle: str) -> Wanted:
     """What a config wants of the labels of its objective's oracle."""
-    return Wanted(oracle, config.objectives, bounds_of(config.constraints), config.space.space)
+    return Wanted(oracle, config.objectives, bounds_of(config.constraints), config.search_space)
 
 
 def bounds_of(constraints: Sequence[ConstraintConfig]) -> tuple[Bound, ...]:
@@ -167,7 +167,7 @@ def at_level(state: CampaignState, config: CampaignConfig, oracle: str, quantity
     It may be wanted where it breaks no constraint that the level measures, and lies inside the space. References are left out.
     """
     objective = objective_of(config, quantity)
-    wanted = Wanted(oracle, (objective,), bounds_of(config.constraints), config.space.space)
+    wanted = Wanted(oracle, (objective,), bounds_of(config.constraints), config.search_space)
     known = [
         (label.candidate, label.values[quantity], _may_be_wanted(state, wanted, label))
         for label in state.labels.values()

@@ -5,6 +5,7 @@ Every physical field states its unit. ``frozen`` and ``extra="forbid"`` througho
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -19,13 +20,15 @@ from pydantic import (
 )
 
 from campaign.checks import ASKS_NO_SURROGATE, problems
+from campaign.crystals import abundance
+from campaign.crystals.chemistry import ChargeNeutral, FixedRatio, ValueBound
 from campaign.crystals.corrections import Corrections
 from campaign.parameters import OpenWindow, Window
 from campaign.passwords import check_password, without_password
 from campaign.reading.disorder import Disorder
 from campaign.reading.structures import OnError
 from campaign.reading.tables import Column
-from campaign.types import Direction, FailureKind, Objective, SearchSpace, Together
+from campaign.types import CompositionRule, Direction, FailureKind, Objective, SearchSpace, Together
 
 
 class Frame(BaseModel):
@@ -72,18 +75,37 @@ class SpaceConfig(Frame):
     max_fraction: FractionByElement = Field(1.0, description="Largest atomic fraction (1) of every element, or a mapping by element.")
     together: tuple[TogetherConfig, ...] = Field((), description="Bounds of sums of fractions, such as Ni + Fe at least 0.5.")
 
+    charge_neutral: bool = Field(
+        False, description="Whether oxidation states, one of each element or two neighbouring ones of mixed valence, have to add up to 0."
+    )
+    oxidation_states: dict[Element, tuple[int, ...]] = Field(
+        default_factory=dict, description="charge_neutral: states that count, by element; those that smact finds in the ICSD where absent."
+    )
+    electronegativity_order: bool = Field(
+        False, description="charge_neutral: whether cations have to be less electronegative (Pauling) than anions."
+    )
+    ratios: dict[Element, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="Atoms of some elements in a fixed ratio, such as {Li: 1, O: 2}; all of them are there."
+    )
+
+    @property
+    def rules(self) -> tuple[CompositionRule, ...]:
+        neutral = (ChargeNeutral(self.oxidation_states, self.electronegativity_order),) if self.charge_neutral else ()
+        return (*neutral, *((FixedRatio(self.ratios),) if self.ratios else ()))
+
     @property
     def space(self) -> SearchSpace:
         def by_element(value: float | dict[str, float]) -> dict[str, float]:
             return dict(value) if isinstance(value, dict) else dict.fromkeys(self.elements, value)
 
         together = tuple(Together(group.elements, group.min_fraction, group.max_fraction) for group in self.together)
-        return SearchSpace(self.elements, by_element(self.min_fraction), by_element(self.max_fraction), together)
+        return SearchSpace(self.elements, by_element(self.min_fraction), by_element(self.max_fraction), together, self.rules)
 
 
 class ObjectiveConfig(Frame):
     quantity: str = Field(
-        description="Name of a quantity that one of the oracles measures, or formation_energy_per_atom, or energy_above_hull."
+        description="Name of a quantity that one of the oracles measures, formation_energy_per_atom or energy_above_hull; a further objective may be "
+        "price_per_kg (USD/kg), hhi_production or hhi_reserve (0 to 10,000) too, which the composition decides."
     )
     direction: Direction = "maximize"
     value: float | None = Field(None, description="match: the value wanted, in the quantity's unit.")
@@ -104,7 +126,8 @@ class ConstraintConfig(Frame):
     """A bound on a quantity that candidates have to hold; it is modelled like an objective."""
 
     quantity: str = Field(
-        description="Name of a quantity that the objective's oracle measures, or formation_energy_per_atom, or energy_above_hull."
+        description="Name of a quantity that the objective's oracle measures, formation_energy_per_atom, energy_above_hull, or price_per_kg (USD/kg), "
+        "hhi_production or hhi_reserve (0 to 10,000), which the composition decides: no candidate breaks these."
     )
     at_least: float | None = Field(None, description="Least value, in the quantity's unit.")
     at_most: float | None = Field(None, description="Largest value, in the quantity's unit.")
@@ -527,9 +550,20 @@ class CampaignConfig(Frame):
         return tuple(item.objective for item in (self.objective, *self.further_objectives))
 
     @property
+    def search_space(self) -> SearchSpace:
+        """The space with the constraints that the composition alone decides: no candidate outside of them is worth a label."""
+        bounds = tuple(ValueBound(item.quantity, *item.bound) for item in self.constraints if item.quantity in abundance.KNOWN)
+        return replace(self.space.space, rules=(*self.space.rules, *bounds))
+
+    @property
+    def modelled_constraints(self) -> tuple[ConstraintConfig, ...]:
+        """Those that labels decide."""
+        return tuple(item for item in self.constraints if item.quantity not in abundance.KNOWN)
+
+    @property
     def modelled(self) -> tuple[str, ...]:
-        """The quantities that models are fitted to: of the objectives, then of the constraints."""
-        return tuple(dict.fromkeys([*(item.quantity for item in self.objectives), *(item.quantity for item in self.constraints)]))
+        """The quantities that acquisition weighs: of the objectives, then of the constraints that labels decide."""
+        return tuple(dict.fromkeys([*(item.quantity for item in self.objectives), *(item.quantity for item in self.modelled_constraints)]))
 
     @property
     def asks_model(self) -> bool:

@@ -118,7 +118,7 @@ def _scored(
         outputs.append(
             acquisition.Output(model.model, model.features(pool), model.features(labelled), values, waiting, scales.get(name, 1.0))
         )
-    bounds = [acquisition.Bound(quantities.index(item.quantity), *item.bound) for item in config.constraints]
+    bounds = [acquisition.Bound(quantities.index(item.quantity), *item.bound) for item in config.modelled_constraints]
     known = [output.values[~output.values.isnan()] for output in outputs]
     aims = acquisition.Aims.of(config.objectives, known, bounds, config.acquisition.weights)
     weights = None

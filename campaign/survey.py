@@ -65,7 +65,7 @@ def _survey_of(loaded: LoadedConfig, purpose: str, source: SourceConfig) -> Surv
     rivals = screen.Rivals(screen.sameness(config.screens, parts.oracles.values()), frozenset(), {})
     pairs = zip(config.screens.extra, parts.screens, strict=True)
     extra = [loaded.spec("screens", component) for component, part in pairs if not is_costly(part)]
-    verdicts = screen.judge(config.screens, extra, config.space.space, rivals, Proposals(rows, found.blobs))
+    verdicts = screen.judge(config.screens, extra, config.search_space, rivals, Proposals(rows, found.blobs))
     refused = [verdict for verdict in verdicts if not verdict.is_accepted]
     return Survey(
         purpose,

@@ -7,9 +7,13 @@ from typing import Any
 import pandas as pd
 
 from campaign import metrics, ranking
+from campaign.crystals import abundance
 from campaign.ledger import CampaignState
 from campaign.ledger.leaders import Wanted
 from campaign.types import FORMATION_ENERGY
+
+_DERIVED = {FORMATION_ENERGY.name: FORMATION_ENERGY, **abundance.KNOWN}
+"""What follows from labels or compositions."""
 
 
 def labels(state: CampaignState) -> pd.DataFrame:
@@ -140,6 +144,6 @@ def best(state: CampaignState, wanted: Wanted, n: int | None = None) -> pd.DataF
         }
         units = {observation.quantity: observation.unit for observation in item.label.observations}
         for name, value in item.label.values.items():
-            row[f"{name} ({units.get(name, FORMATION_ENERGY.unit)})"] = value
+            row[f"{name} ({units.get(name, _DERIVED[name].unit)})"] = value
         rows.append({**row, "source": state.source_of(item.label.candidate), "round": item.label.round})
     return pd.DataFrame(rows)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -450,22 +450,42 @@ class Together:
     maximum: float = 1.0
 
 
+class CompositionRule(Protocol):
+    """What a composition has to hold beside bounds of its fractions."""
+
+    def holds(self, elements: Sequence[str], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(m,) which of m compositions (m, elements), in atoms, hold it."""
+        ...
+
+    def violation(self, counts: Mapping[str, int]) -> str:
+        """Why a composition, atoms by element, breaks it; empty where it holds it."""
+        ...
+
+
 @dataclass(frozen=True)
 class SearchSpace:
-    """The elements of a campaign and the bounds of each one's atomic fraction, and of what some of them add up to."""
+    """The elements of a campaign and the bounds of each one's atomic fraction, and of what some of them add up to, and further rules."""
 
     elements: tuple[str, ...]
     minimum: Mapping[str, float] = field(default_factory=dict)
     maximum: Mapping[str, float] = field(default_factory=dict)
     together: tuple[Together, ...] = ()
+    rules: tuple[CompositionRule, ...] = ()
 
     def bounds(self, element: str) -> tuple[float, float]:
         return self.minimum.get(element, 0.0), self.maximum.get(element, 1.0)
 
     def holds(self, numbers: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """(m,): which of m occupations (m, atoms) lie inside the bounds; ``kinds`` are the atomic numbers of ``elements``."""
-        share = (numbers[:, :, None] == kinds).mean(1)
-        return np.asarray(self.holds_fractions(share) & (share.sum(1) > 1 - 1e-9))
+        counts = (numbers[:, :, None] == kinds).sum(1)
+        return np.asarray(self.holds_counts(counts) & (counts.sum(1) == numbers.shape[1]))
+
+    def holds_counts(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(m,): which of m compositions (m, elements), in atoms, lie inside the bounds and hold the rules."""
+        inside = self.holds_fractions(counts / counts.sum(1, keepdims=True).clip(1))
+        for rule in self.rules:
+            inside[inside] = rule.holds(self.elements, counts[inside])
+        return inside
 
     def holds_fractions(self, share: FloatArray) -> NDArray[np.bool_]:
         """(m,): which of m compositions (m, elements) lie inside the bounds."""
@@ -491,7 +511,8 @@ class SearchSpace:
             if not group.minimum - 1e-9 <= fraction <= group.maximum + 1e-9:
                 names, allowed = " + ".join(group.elements), f"{100 * group.minimum:g} to {100 * group.maximum:g} at%"
                 return f"{names} at {100 * fraction:.1f} at%, allowed {allowed}"
-        return ""
+        counts = {element: symbols.count(element) for element in self.elements if element in symbols}
+        return next((reason for rule in self.rules if (reason := rule.violation(counts))), "")
 
 
 @dataclass(frozen=True, kw_only=True)

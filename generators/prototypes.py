@@ -30,7 +30,9 @@ class PrototypesConfig(BaseModel):
 
     source: Literal["labelled", "library"] = Field("labelled", description="Crystals that lend their structure.")
     atoms: tuple[int, int] = Field((1, 12), description="Fewest and most atoms in the primitive cell.")
-    formulas: tuple[FormulaText, ...] = Field((), description="Formulas wanted, such as Ni3Al; drawn in the search space where empty.")
+    formulas: tuple[FormulaText, ...] = Field(
+        (), description="Formulas wanted, such as Ni3Al, in cells of one or several of them; drawn in the search space where empty."
+    )
     shapes: tuple[tuple[int, ...], ...] = Field(
         (), description="Drawn formulas have these numbers of atoms of their elements; any where empty."
     )
@@ -45,11 +47,13 @@ class Prototypes:
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
         """None before there are labels, where the source is ``labelled``. Each crystal once."""
+        low, high = self.config.atoms
         given = [check_formula(formula) for formula in self.config.formulas]
-        formulas = given or formulas_of(context.space, self.config.atoms, self.config.shapes)
+        multiples = [formula.times(n) for formula in given for n in range(1, max(1, high // formula.n_atoms) + 1)]
+        formulas = multiples or formulas_of(context.space, self.config.atoms, self.config.shapes, rng=rng)
         is_library = self.config.source == "library"
         known = [Known(crystal, formula_of(crystal), name) for name, crystal in library()] if is_library else _labelled(context)
-        known = [item for item in known if self.config.atoms[0] <= len(item.crystal) <= self.config.atoms[1]]
+        known = [item for item in known if low <= len(item.crystal) <= high]
         if self.config.space_groups:
             known = [item for item in known if space_group_of(item.crystal) in self.config.space_groups]
         streams = [substitutions(formula, known, rng=rng if is_library else None) for formula in formulas]
@@ -139,14 +143,14 @@ def substituted(crystal: Crystal, symbols: dict[str, str], formula: Formula) -> 
 
 @lru_cache(maxsize=1)
 def library() -> tuple[tuple[str, Crystal], ...]:
-    """Names and primitive cells, at the volume of the elements' own crystals, of the ordered prototypes with at most 60 atoms."""
+    """Names and primitive cells, at the volume of the elements' own crystals, of the ordered prototypes of all sizes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
     found = {}
     for entry in AFLOW_PROTOTYPE_LIBRARY:
         structure = entry["snl"].structure.get_primitive_structure()
-        cell = symmetric_cell(Crystal.from_structure(structure), precision=0.01) if structure.is_ordered and len(structure) <= 60 else None
+        cell = symmetric_cell(Crystal.from_structure(structure), precision=0.01) if structure.is_ordered else None
         if cell is not None:
             formula = formula_of(cell.crystal)
             scale = (mean_atomic_volume(formula) * formula.n_atoms / cell.crystal.volume) ** (1 / 3)

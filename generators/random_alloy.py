@@ -19,6 +19,7 @@ from campaign.crystals.lattice import ParentLattice, supercell
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext
 from campaign.types import Checkpoint, Crystal, FloatArray, LabelledCandidate, Proposal, SearchSpace
+from generators.formulas import formulas_of
 
 _TRIES = 200
 
@@ -43,17 +44,24 @@ def round_counts(fractions: FloatArray, n: int) -> NDArray[np.int64]:
 
 
 def is_inside(counts: NDArray[np.int64], space: SearchSpace) -> bool:
-    return bool(space.holds_fractions(counts[None] / counts.sum())[0])
+    return bool(space.holds_counts(counts[None])[0])
 
 
 def draw_counts(space: SearchSpace, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Atoms of each element, uniform on the simplex inside the bounds. Raises InputError where no n-atom cell fits them."""
+    """Atoms of each element, uniform on the simplex inside the bounds; with further rules, one of the formulas that hold them.
+
+    Raises InputError where no n-atom cell fits.
+    """
     lows = np.array([space.bounds(element)[0] for element in space.elements])
     free = max(0.0, 1.0 - lows.sum())
     for _ in range(_TRIES):
         counts = round_counts(lows + free * rng.dirichlet(np.ones(len(space.elements))), n)
         if is_inside(counts, space):
             return counts
+    if space.rules:
+        formulas = formulas_of(space, (n, n), rng=rng)
+        drawn = formulas[int(rng.integers(len(formulas)))]
+        return np.array([dict(zip(drawn.symbols, drawn.counts, strict=True)).get(element, 0) for element in space.elements])
     raise InputError(
         f"found no {n}-atom composition inside the bounds in {_TRIES} draws",
         hint="widen min_fraction and max_fraction, or take a larger cell",

@@ -50,7 +50,7 @@ class RandomCrystal:
             for formula in given:
                 if not any(assignments(group, formula.counts) for group in groups):
                     check_fits(groups[0], formula.symbols, formula.counts)
-        drawn = given or formulas_of(context.space, self.config.atoms, self.config.shapes)
+        drawn = given or formulas_of(context.space, self.config.atoms, self.config.shapes, rng=rng)
         for _ in range(n):
             found = self._one(drawn, groups, rng)
             if found is not None:

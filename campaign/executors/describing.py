@@ -52,7 +52,7 @@ def _description(spec: PluginSpec) -> dict[str, Any]:
         "quantities": tuple(oracle.quantities),
         "fidelity": plugins.fidelity_of(oracle, spec),
         "stated": {name: _plain(getattr(oracle, name)) for name in _STATED if hasattr(oracle, name)},
-        "settings": tuple(config.model_fields) if has_settings else None,
+        "settings": tuple(config.model_fields) if has_settings and config is not None else None,
         "versions": {"python": platform.python_version(), **{item.name: item.version for item in distributions()}},
     }
 

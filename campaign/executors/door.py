@@ -30,7 +30,7 @@ def enter() -> tuple[int, int]:
     """Open the way to our packages; the descriptors to read from and write to."""
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
-    sys.meta_path.insert(0, OurPackages)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, OurPackages)
     reader, writer = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, singledispatchmethod
 from typing import Any
 
+from campaign.crystals import abundance
 from campaign.ledger import events as ev
 from campaign.ledger.hulls import Hull
 from campaign.ledger.leaders import Leaders, Wanted
@@ -132,6 +133,8 @@ class CampaignState:
         self.requested: dict[Pair, str] = {}
         self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
         self.zeros = Zeros()
+        self._of_composition: tuple[str, ...] = ()
+        """Quantities that the config names and the composition decides."""
         self.elemental: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
         """By oracle and element: the lowest energy per atom (eV) of a crystal of that element alone, and its candidate."""
         self._hulls: dict[str, Hull] = {}
@@ -160,9 +163,9 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.ConfigRevised) -> None:
         self.config = event
-        zeros = Zeros.of(event.config)
-        if zeros != self.zeros:
-            self.zeros = zeros
+        zeros, of_composition = Zeros.of(event.config), _of_composition(event.config)
+        if (zeros, of_composition) != (self.zeros, self._of_composition):
+            self.zeros, self._of_composition = zeros, of_composition
             for oracle in dict.fromkeys(label.oracle for label in self.labels.values()):
                 self._derive_anew(oracle)
         self.revisions.append((self.sequence, self.time, event))
@@ -391,7 +394,7 @@ class CampaignState:
     ) -> LabelRecord:
         if self.own.pop((candidate, oracle), None) is not None:
             self.n_labels[oracle] -= 1
-        values = _scalars(observations)
+        values = self._values(candidate, observations)
         record = LabelRecord(
             self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
         )
@@ -411,10 +414,16 @@ class CampaignState:
         self._hulls.pop(oracle, None)
         labels = [label for label in self.labels.values() if label.oracle == oracle]
         for label in labels:
-            label.observed, label.hull = _scalars(label.observations), None
+            label.observed, label.hull = self._values(label.candidate, label.observations), None
         for label in labels:
             self._derive(label)
         self._leaders.clear()
+
+    def _values(self, candidate: str, observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
+        """Scalars that were observed, and those that the composition decides."""
+        counts = self.counts(candidate) if self._of_composition else {}
+        known = {quantity: abundance.value(quantity, counts) for quantity in self._of_composition if counts}
+        return _scalars(observations) | {quantity: value for quantity, value in known.items() if math.isfinite(value)}
 
     def _derive(self, record: LabelRecord) -> None:
         """Formation energies are functions of the labels: of this one, and of all where it lowers an element's reference.
@@ -573,6 +582,11 @@ def import_key(event: ev.Imported) -> ImportKey:
 
 def _scalars(observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
     return {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float) and math.isfinite(row.value)}
+
+
+def _of_composition(config: Mapping[str, Any]) -> tuple[str, ...]:
+    wanted = [*(config.get("further_objectives") or ()), *(config.get("constraints") or ())]
+    return tuple(dict.fromkeys(item["quantity"] for item in wanted if item["quantity"] in abundance.KNOWN))
 
 
 _counts = lru_cache(maxsize=4096)(counts_of)

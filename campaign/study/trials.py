@@ -122,7 +122,9 @@ def _train(study: Study, value: TrainingValue, settings: Mapping[str, Any], stat
     campaign = Campaign.open(study.folder / value.campaign)
     labelled = labels_of(study).labelled
     begun, seconds = (checkpoint_from_bytes(state[0]), state[1]) if state is not None else (None, 0.0)
-    context = GenerationContext(space=campaign.loaded.config.space.space, objective=campaign.objective, labelled=labelled, checkpoint=begun)
+    context = GenerationContext(
+        space=campaign.loaded.config.search_space, objective=campaign.objective, labelled=labelled, checkpoint=begun
+    )
     started = time.perf_counter()
     checkpoint = component.train(labelled, rng=np.random.default_rng(study.config.seed), context=context)
     seconds += time.perf_counter() - started

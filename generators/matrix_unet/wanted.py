@@ -76,7 +76,7 @@ def draw(
         return [combined[(done + k) % len(combined)] for k in range(n)]
     shapes = sorted({item.formula.shape for item in data.items})
     atoms = (min(map(sum, shapes)), max(map(sum, shapes))) if shapes else (2, 8)
-    formulas = given or formulas_of(space, atoms, shapes)
+    formulas = given or formulas_of(space, atoms, shapes, rng=rng)
     low, high = config.energy_between or _lowest_fifth(data)
     found = []
     for row in rng.integers(len(formulas), size=n):
