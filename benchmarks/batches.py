@@ -170,7 +170,7 @@ def main() -> None:
             for case in (*OURS, *PEERS):
                 if case.startswith("torch-sim"):
                     mode = case.rpartition(" ")[2]
-                    command = [arguments.torch_sim, "-W", "ignore", peer, str(source), str(model), str(answer), mode]
+                    command = [arguments.torch_sim, "-P", "-W", "ignore", peer, str(source), str(model), str(answer), mode]
                     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
                     found = json.loads(answer.read_text())
                 else:

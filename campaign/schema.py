@@ -104,8 +104,8 @@ class SpaceConfig(Frame):
 
 class ObjectiveConfig(Frame):
     quantity: str = Field(
-        description="Name of a quantity that one of the oracles measures, formation_energy_per_atom or energy_above_hull; a further objective may be "
-        "price_per_kg (USD/kg), hhi_production or hhi_reserve (0 to 10,000) too, which the composition decides."
+        description="Name of a quantity that one of the oracles measures, formation_energy_per_atom or energy_above_hull; a further "
+        "objective may be price_per_kg (USD/kg), hhi_production or hhi_reserve (0 to 10,000) too, which the composition decides."
     )
     direction: Direction = "maximize"
     value: float | None = Field(None, description="match: the value wanted, in the quantity's unit.")
@@ -126,8 +126,8 @@ class ConstraintConfig(Frame):
     """A bound on a quantity that candidates have to hold; it is modelled like an objective."""
 
     quantity: str = Field(
-        description="Name of a quantity that the objective's oracle measures, formation_energy_per_atom, energy_above_hull, or price_per_kg (USD/kg), "
-        "hhi_production or hhi_reserve (0 to 10,000), which the composition decides: no candidate breaks these."
+        description="Name of a quantity that the objective's oracle measures, formation_energy_per_atom, energy_above_hull, or "
+        "price_per_kg (USD/kg), hhi_production or hhi_reserve (0 to 10,000), which the composition decides: no candidate breaks these."
     )
     at_least: float | None = Field(None, description="Least value, in the quantity's unit.")
     at_most: float | None = Field(None, description="Largest value, in the quantity's unit.")
