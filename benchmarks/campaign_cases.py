@@ -164,7 +164,7 @@ def _imports() -> Iterator[Case]:
 
 
 def _sameness() -> Iterator[Case]:
-    plain = Crystal(np.eye(3) * 2.9, np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), np.array([28, 26]))  # type: ignore[arg-type]
+    plain = Crystal(np.eye(3) * 2.9, np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), np.array([28, 26]))
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     rattle = np.random.default_rng(1).normal(size=(2, 3)) * 0.03 / 2.9
     copies = {
@@ -178,7 +178,7 @@ def _sameness() -> Iterator[Case]:
         "a strained copy (1 %)": Crystal(plain.lattice * np.array([1.01, 1.0, 1.0]), plain.fractional, plain.numbers),
     }
     others = {
-        "the elements exchanged by another": Crystal(plain.lattice, plain.fractional, np.array([28, 27])),  # type: ignore[arg-type]
+        "the elements exchanged by another": Crystal(plain.lattice, plain.fractional, np.array([28, 27])),
         "a distorted copy": Crystal(plain.lattice, plain.fractional + np.array([[0.0, 0, 0], [0.12, 0, 0]]), plain.numbers),
         "a cell stretched by a tenth": Crystal(plain.lattice * np.array([1.1, 1.0, 1.0]), plain.fractional, plain.numbers),
     }

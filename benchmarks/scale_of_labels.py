@@ -67,7 +67,7 @@ def chosen(folder: Path, factor: float, shift: float, acquisition: str = ACQUISI
     }
     campaign = Campaign(folder / "campaign", configs.validate(document, folder=folder, source=folder / "scale.yaml"))
     campaign.run()
-    return [choice.candidate for row in campaign.state().rounds for choice in row.decided.choices]
+    return [choice.candidate for row in campaign.state().rounds if row.decided for choice in row.decided.choices]
 
 
 def rows() -> Iterator[Row]:
