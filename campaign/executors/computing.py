@@ -263,7 +263,7 @@ class Computations:
     def _settle(self, call: _Call) -> None:
         """What a call's computations came to; where it was lost instead, it is begun again."""
         try:
-            outcomes: list[Outcome] = [pickle.loads(outcome) for outcome in ray.get(call.reference)]
+            outcomes: list[Outcome] = [pickle.loads(outcome) for outcome in ray.get(call.reference)]  # noqa: S301
         except ray.exceptions.RayTaskError as raised:
             if isinstance(raised.cause, MemoryError):
                 self._lost("ran out of memory", call.handles)
