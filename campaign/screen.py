@@ -54,20 +54,20 @@ def rivals_of(
     """
     same = sameness(config, oracles)
     keys = list(_keys_of_today({identity: key for identity, key in proposed.items() if identity not in known}, ledger).values())
-    index = index or KeyIndex(matcher_of(config, same))
+    index = KeyIndex(matcher_of(config, same)) if index is None else index
     others = [identity for identity in state.accepted_of(keys) if identity not in proposed or identity in known]
     new = {identity: state.candidates[identity].equivalence for identity in others if identity not in index}
     for identity, key in _keys_of_today(new, ledger).items():
         index.add(identity, key)
-    accepted = {identity for key in keys for identity in index.near(key)}.intersection(others)
-    near = _keys_of_today({identity: state.candidates[identity].equivalence for identity in sorted(accepted)}, ledger)
-    blobs = ledger.blobs(list(near))
-    return Rivals(same, known, {identity: (key, blobs[identity]) for identity, key in near.items()})
+    accepted = {identity for near in index.near_each(keys).values() for identity in near}.intersection(others)
+    rivals = _keys_of_today({identity: state.candidates[identity].equivalence for identity in sorted(accepted)}, ledger)
+    blobs = ledger.blobs(list(rivals))
+    return Rivals(same, known, {identity: (key, blobs[identity]) for identity, key in rivals.items()})
 
 
 def _keys_of_today(keys: Mapping[str, str], ledger: LedgerReader) -> dict[str, str]:
     """Keys by id, those from before keys had neighbours made anew."""
-    earlier = [identity for identity, key in keys.items() if key and Invariants.of_key(key) is None]
+    earlier = [identity for identity, key in keys.items() if key and not Invariants.are_in(key)]
     for identity, data in ledger.blobs([identity for identity in earlier if identity not in _made_anew]).items():
         _made_anew[identity] = equivalence_key(Crystal.from_bytes(data))
     return {**keys, **{identity: _made_anew[identity] for identity in earlier}}
@@ -95,7 +95,7 @@ def judge(
                 continue
             crystal = Crystal.from_bytes(batch.blobs[row.candidate])
             verdict = judge_validity(crystal, config, space)
-            key = row.equivalence if Invariants.of_key(row.equivalence) or not row.equivalence else equivalence_key(crystal)
+            key = row.equivalence if Invariants.are_in(row.equivalence) or not row.equivalence else equivalence_key(crystal)
             if verdict.accepted:
                 verdict = _judge_novelty(crystal, key, accepted, config, rivals.same)
             for screen in screens:

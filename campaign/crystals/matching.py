@@ -11,6 +11,7 @@ import base64
 import hashlib
 import math
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -89,6 +90,11 @@ class Invariants:
     atoms: int
     sites: int
     values: FloatArray
+
+    @staticmethod
+    def are_in(key: str) -> bool:
+        """Whether a key tells them: not where it is empty, or of a ledger from before keys had neighbours."""
+        return key.partition(":")[2].startswith(f"{_VERSION}:")
 
     @classmethod
     @lru_cache(maxsize=_CACHED_KEYS)
@@ -182,9 +188,20 @@ class KeyIndex:
 
     def near(self, key: str) -> list[str]:
         """Names of the crystals that may be equal, the nearest first, at most 100."""
-        wanted = Invariants.of_key(key)
-        group = self._groups.get(wanted.formula) if wanted is not None else None
-        return group.near(wanted, self.matcher) if group is not None and wanted is not None else []
+        return self.near_each([key])[key]
+
+    def near_each(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """``near`` by key, those of one formula together."""
+        found: dict[str, list[str]] = {}
+        together: dict[str, dict[str, Invariants]] = {}
+        for key in keys:
+            found[key] = []
+            wanted = Invariants.of_key(key) if reduced_formula(key.partition(":")[0]) in self._groups else None
+            if wanted is not None:
+                together.setdefault(wanted.formula, {})[key] = wanted
+        for formula, asked in together.items():
+            found.update(zip(asked, self._groups[formula].near(list(asked.values()), self.matcher), strict=True))
+        return found
 
 
 class _Group:
@@ -207,25 +224,29 @@ class _Group:
         self.cells[n], self.values[n] = (key.atoms, key.sites), key.values
         self.names.append(name)
 
-    def near(self, wanted: Invariants, matcher: Matcher) -> list[str]:
-        n, elements = len(self.names), len(counts_of(wanted.formula))
-        sums = wanted.values[1:]
-        first = self.values[:n, 1]
-        farthest = _MARGIN * matcher.reach(min(int(self.cells[:n, 0].min()), wanted.atoms))
-        may_be = np.flatnonzero(np.abs(first - sums[0]) <= farthest * (0.5 * (first + sums[0]) + _LEAST_SUM))
-        if not len(may_be):
-            return []
-        (atoms, sites), values = self.cells[may_be].T, self.values[may_be, 1:]
+    def near(self, wanted: Sequence[Invariants], matcher: Matcher) -> list[list[str]]:
+        """For each key the names of those near it. What the first of the sums alone tells apart is left out before the others count."""
+        n, elements = len(self.names), len(counts_of(wanted[0].formula))
+        asked = np.stack([one.values for one in wanted])
+        first, wanted_first = self.values[:n, 1], asked[:, 1, None]
+        farthest = _MARGIN * matcher.reach(min(int(self.cells[:n, 0].min()), *(one.atoms for one in wanted)))
+        which, rows = np.nonzero(np.abs(first - wanted_first) <= farthest * (0.5 * (first + wanted_first) + _LEAST_SUM))
+        (atoms, sites), (wanted_atoms, wanted_sites) = self.cells[rows].T, np.array([(one.atoms, one.sites) for one in wanted])[which].T
+        values, sums = self.values[rows, 1:], asked[which, 1:]
         apart = np.abs(values - sums) / (0.5 * (values + sums) + _LEAST_SUM)
         apart[:, -(elements**2) :] /= 2
-        reach = np.where(sites == wanted.sites, _ROUNDING, matcher.reach(np.minimum(atoms, wanted.atoms)))
-        mean_square = np.einsum("nm,nm->n", apart, apart) / len(sums)
+        reach = np.where(sites == wanted_sites, _ROUNDING, matcher.reach(np.minimum(atoms, wanted_atoms)))
+        mean_square = np.einsum("nm,nm->n", apart, apart) / sums.shape[1]
         is_near = (mean_square <= (_MEAN_REACH * reach) ** 2) & (apart.max(1) <= reach)
         if matcher.same == "structure":
-            is_near &= np.abs(self.values[may_be, 0] - wanted.values[0]) <= math.log1p(matcher.volume) + _VOLUME_ROUNDING
-        rows = np.flatnonzero(is_near)
-        order = np.argsort(mean_square[rows], kind="stable")[:_MOST_RIVALS]
-        return [self.names[row] for row in may_be[rows[order]].tolist()]
+            is_near &= np.abs(self.values[rows, 0] - asked[which, 0]) <= math.log1p(matcher.volume) + _VOLUME_ROUNDING
+        kept = np.flatnonzero(is_near)
+        order = kept[np.lexsort((mean_square[kept], which[kept]))]
+        found: list[list[str]] = [[] for _ in wanted]
+        for one, row in zip(which[order].tolist(), rows[order].tolist(), strict=True):
+            if len(found[one]) < _MOST_RIVALS:
+                found[one].append(self.names[row])
+        return found
 
 
 class Distinct:

@@ -70,6 +70,12 @@ blob_table = sa.Table(
 )
 
 
+_INSERT_EVENTS = sa.insert(event_table)
+_INSERT_BLOBS = {
+    "postgresql": postgresql.insert(blob_table).on_conflict_do_nothing(index_elements=["id"]),
+    "sqlite": sqlite.insert(blob_table).on_conflict_do_nothing(index_elements=["id"]),
+}
+
 Row = tuple[int, float, bytes]
 """Sequence, time, text of an event."""
 
@@ -368,7 +374,7 @@ class Ledger(LedgerReader):
         self._refuse_a_new_session()
         with self._explained(), self._connection.begin():
             insert_blobs(self._connection, blobs)
-            self._connection.execute(sa.insert(event_table), rows)
+            self._connection.execute(_INSERT_EVENTS, rows)
 
     def _refuse_a_new_session(self) -> None:
         """A connection that broke would come back without the lock."""
@@ -416,7 +422,6 @@ def take_advisory_lock(connection: sa.Connection) -> None:
 
 def insert_blobs(connection: sa.Connection, blobs: Mapping[str, bytes]) -> None:
     """Store the blobs that are not there yet; a blob's id is made of its content, so those that are need no comparison."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     if blobs:
         rows = [{"id": identity, "data": data} for identity, data in blobs.items()]
-        connection.execute(dialect.insert(blob_table).on_conflict_do_nothing(index_elements=["id"]), rows)
+        connection.execute(_INSERT_BLOBS[connection.dialect.name], rows)
