@@ -31,7 +31,7 @@ from benchmarks.mace_active import SPACE, labelled_frames
 from benchmarks.mace_active import crystals as training_crystals
 from benchmarks.record import Row, goal, middle, show, write
 from campaign.protocols import GenerationContext
-from campaign.types import Crystal, Objective
+from campaign.types import Crystal, Evaluation, Objective
 
 SEED, FRAMES, EPOCHS = 100, 150, 40
 FORCE, STRESS, STEPS, BATCH = 0.01, 0.05, 500, 32
@@ -100,7 +100,7 @@ def relax_one_by_one(case: str, model: Path, crystals: Sequence[Crystal]) -> tup
     """Energies (eV), and how many are relaxed as a label needs it."""
     from oracles.relaxation import AseMechanics
 
-    residual = {} if "old" in case else {"residual_force": FORCE, "residual_pressure": STRESS}
+    residual: dict[str, Any] = {} if "old" in case else {"residual_force": FORCE, "residual_pressure": STRESS}
     mechanics = AseMechanics(calculator(case, model), force_tolerance=FORCE, max_steps=STEPS, **residual)
     energies, converged = [], 0
     for crystal in crystals:
@@ -117,7 +117,8 @@ def label(case: str, model: Path, crystals: Sequence[Crystal]) -> tuple[list[flo
     from oracles.mace.oracle import Mace, MaceConfig
 
     config = MaceConfig(model=model, force_tolerance=FORCE, residual_force=FORCE, residual_pressure=STRESS, max_steps=STEPS)
-    oracle, found = Mace(config), {}
+    oracle = Mace(config)
+    found: dict[int, Evaluation] = {}
     if case == "at once":
         for first in range(0, len(crystals), BATCH):
             found |= {first + i: evaluation for i, evaluation in oracle.evaluate_many(crystals[first : first + BATCH])}

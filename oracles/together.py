@@ -161,7 +161,7 @@ def side_by_side(relaxations: Relaxations, works: Sequence[Callable[[Ask], Resul
                 index = int(name)  # type: ignore[call-overload]
                 outcome = settle(index, waiting[index], waiting[index].go_on(relaxed))
                 if outcome is not None:
-                    yield index, outcome.value
+                    yield index, outcome.value  # type: ignore[misc]
     finally:
         for protocol in waiting.values():
             protocol.end()

@@ -101,11 +101,15 @@ def test_imports_stay_light(module: str) -> None:
     assert result.stdout.split() == []
 
 
+BETWEEN_OUR_PROCESSES = ("campaign/executors/computing.py", "campaign/executors/worker.py")
+"""What driver and compute worker say to each other over Ray, which pickles all that it carries; never what comes from a file or a user."""
+
+
 def test_nothing_is_unpickled_or_passed_to_a_shell() -> None:
     for path, name in sources("campaign", *ADAPTERS):
         tree = ast.parse(path.read_text())
         names = imports(path)
-        assert not {"pickle", "joblib", "dill", "shelve"} & names, name
+        assert name in BETWEEN_OUR_PROCESSES or not {"pickle", "joblib", "dill", "shelve"} & names, name
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "shell":
                 raise AssertionError(f"{name} uses a shell")
