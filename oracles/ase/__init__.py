@@ -1,0 +1,1 @@
+"""Oracles on any ASE calculator, and universal potentials by name."""
