@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "committee": {"use": "user_committee:Tiny"},
         "acquisition": {"use": "query_by_committee"},
         "oracles": [{"use": "lennard_jones", "workers": 4}],
+    },
+    "batches": {
+        "generators": ALLOYS,
+        "surrogate": {"params": {"max_iterations": 5}},
+        "oracles": [{"use": "user_oracles:Together", "workers": 2, "batch": 3, "params": {"log": os.devnull}}],
     },
     "two oracles": {"generators": ALLOYS, "oracles": ALIKE, "surrogate": {"params": {"max_iterations": 5}}},
 }

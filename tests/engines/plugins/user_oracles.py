@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from campaign.types import ENERGY_PER_ATOM, VOLUME_PER_ATOM, Crystal, Evaluation, FailureKind, Observation, Quantity
@@ -34,6 +35,27 @@ class Counting:
         with self._log.open("a") as file:
             file.write(crystal.id + "\n")
         return self._oracle.evaluate(crystal)
+
+
+class Together(Counting):
+    """The same, and several at once: each pass leaves a line that says how many it was asked for."""
+
+    def evaluate_many(self, crystals: Sequence[Crystal]) -> Iterator[tuple[int, Evaluation]]:
+        with self._log.open("a") as file:
+            file.write(f"together {len(crystals)}\n")
+        for index, crystal in enumerate(crystals):
+            yield index, self.evaluate(crystal)
+
+
+class DeadlyTogether(Together):
+    """The same, but every crystal of three irons or more in its first four atoms ends the process."""
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        if (crystal.numbers[:4] == 26).sum() >= 3:
+            with self._log.open("a") as file:
+                file.write(f"dies {crystal.id}\n")
+            os._exit(3)
+        return super().evaluate(crystal)
 
 
 class Sized:
