@@ -196,7 +196,7 @@ def lattice_commands(case: Case, elements: Sequence[str], edge: float) -> list[s
 
 THERMO = ["thermo_style custom step pe vol press pxx pyy pzz pxy pxz pyz", "thermo 100000"]
 RELAX = ["min_style cg", "min_modify dmax 0.01 line quadratic", "fix relax all box/relax {how} 0.0 vmax 0.001"]
-MINIMIZE = "minimize 0 1e-8 1000 3000"
+MINIMIZE = "minimize 0 1e-6 1000 2000"
 
 
 class Hand:

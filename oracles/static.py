@@ -76,7 +76,7 @@ class StaticConfig(BaseModel):
     )
     bulk_modulus_by: Literal["pressure", "elastic_tensor", "equation_of_state"] = Field(
         "pressure",
-        description="At uniform strain: pressures of two cells, Voigt's average of the elastic tensor, or Birch-Murnaghan.",
+        description="At uniform strain: pressures of strained cells, Voigt's average of the elastic tensor, or Birch-Murnaghan.",
     )
     pressure: float = Field(
         0.0, ge=0, le=1000, description="Pressure (GPa) at which the cell is relaxed; enthalpies decide where it is set."
