@@ -17,6 +17,7 @@ from typing import Any
 
 from campaign.errors import InputError
 from campaign.reading import units
+from campaign.reading.text import unpacked
 from campaign.types import Quantity
 
 TOTALS = ("energy", "free_energy", "REF_energy")
@@ -69,11 +70,8 @@ class Table:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file: UTF-8, UTF-16 with its mark, or Windows' Latin alphabet. Raises InputError for anything else."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    """The text of a file: UTF-8, UTF-16 with its mark, or Windows' Latin alphabet; .gz, .bz2 and .xz are unpacked. Raises InputError for anything else."""
+    data = unpacked(path)
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     for name in dict.fromkeys((encoding, "cp1252")):
         try:

@@ -28,18 +28,22 @@ def read_text(path: Path) -> str:
 
     Raises InputError where the file cannot be opened or unpacked, is empty, or holds no text.
     """
+    text = decode(unpacked(path), str(path))
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty", hint="give a file with content, or leave it out")
+    return text
+
+
+def unpacked(path: Path) -> bytes:
+    """What a file holds; .gz, .bz2 and .xz are unpacked. Raises InputError where it cannot be opened or unpacked."""
     try:
         data = path.read_bytes()
-        data = _COMPRESSED.get(path.suffix.lower(), bytes)(data)
+        return _COMPRESSED.get(path.suffix.lower(), bytes)(data)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(
             f"{path}: cannot be read: {reason}", hint="check the path, the permissions and whether the file is whole"
         ) from error
-    text = decode(data, str(path))
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty", hint="give a file with content, or leave it out")
-    return text
 
 
 def decode(data: bytes, where: str) -> str:
