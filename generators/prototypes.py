@@ -144,6 +144,17 @@ def substituted(crystal: Crystal, symbols: dict[str, str], formula: Formula) -> 
 @lru_cache(maxsize=1)
 def library() -> tuple[tuple[str, Crystal], ...]:
     """Names and primitive cells, at the volume of the elements' own crystals, of the ordered prototypes of all sizes."""
+    found = []
+    for name, crystal in library_as_published():
+        formula = formula_of(crystal)
+        scale = (mean_atomic_volume(formula) * formula.n_atoms / crystal.volume) ** (1 / 3)
+        found.append((name, Crystal(crystal.lattice * scale, crystal.fractional, crystal.numbers)))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def library_as_published() -> tuple[tuple[str, Crystal], ...]:
+    """Names and primitive cells of the ordered prototypes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
@@ -152,7 +163,5 @@ def library() -> tuple[tuple[str, Crystal], ...]:
         structure = entry["snl"].structure.get_primitive_structure()
         cell = symmetric_cell(Crystal.from_structure(structure), precision=0.01) if structure.is_ordered else None
         if cell is not None:
-            formula = formula_of(cell.crystal)
-            scale = (mean_atomic_volume(formula) * formula.n_atoms / cell.crystal.volume) ** (1 / 3)
-            found[entry["tags"]["aflow"]] = Crystal(cell.crystal.lattice * scale, cell.crystal.fractional, cell.crystal.numbers)
+            found[entry["tags"]["aflow"]] = cell.crystal
     return tuple(sorted(found.items()))

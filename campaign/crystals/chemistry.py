@@ -16,15 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from campaign.crystals.abundance import KNOWN, of_composition
-from campaign.errors import InputError
 from campaign.types import FloatArray
 
 Counts = NDArray[np.int64]
 """(m, elements) atoms of each element in m cells."""
-
-_MIXED_GAPS = (1, 2)
-_MOST_COMBINATIONS = 500_000
-_CHUNK = 2_000_000
 
 
 @cache
@@ -63,75 +58,62 @@ class ChargeNeutral:
 
     def holds(self, elements: Sequence[str], counts: Counts) -> NDArray[np.bool_]:
         """(m,) which compositions are neutral."""
-        found = np.zeros(len(counts), dtype=bool)
-        present = counts > 0
-        for kinds in np.unique(present, axis=0):
-            rows = np.flatnonzero((present == kinds).all(1))
-            columns = np.flatnonzero(kinds)
-            symbols = tuple(elements[column] for column in columns)
-            found[rows] = True if len(symbols) == 1 else _is_neutral(counts[rows][:, columns], *self._charges(symbols))
-        return found
+        found = [self._is_neutral({symbol: count for symbol, count in zip(elements, row, strict=True) if count}) for row in counts.tolist()]
+        return np.array(found, dtype=bool)
 
-    def _charges(self, symbols: tuple[str, ...]) -> tuple[Counts, Counts]:
-        return _combinations(symbols, tuple(self.states_of(symbol) for symbol in symbols), self.electronegativity_order)
+    def _is_neutral(self, counts: Mapping[str, int]) -> bool:
+        if len(counts) == 1:
+            return True
+        states = {symbol: self.states_of(symbol) for symbol in counts}
+        if not self.electronegativity_order:
+            return _can_cancel(counts, states)
+        pull = {symbol: electronegativity(symbol) for symbol in counts}
+        return any(
+            _can_cancel(counts, {symbol: _of_sign(states[symbol], 1 if pull[symbol] < border else -1) for symbol in counts})
+            for border in set(pull.values())
+        )
 
     def violation(self, counts: Mapping[str, int]) -> str:
-        symbols = sorted(counts)
-        if self.holds(symbols, np.array([[counts[symbol] for symbol in symbols]]))[0]:
+        if self._is_neutral(counts):
             return ""
-        without = [symbol for symbol in symbols if not self.states_of(symbol)]
+        without = sorted(symbol for symbol in counts if not self.states_of(symbol))
         if without:
             return f"{', '.join(without)} has no oxidation state"
         order = " and keep the order of electronegativities" if self.electronegativity_order else ""
-        return f"no oxidation states of {', '.join(symbols)} cancel{order}"
+        return f"no oxidation states of {', '.join(sorted(counts))} cancel{order}"
 
 
-@lru_cache(maxsize=4096)
-def _combinations(symbols: tuple[str, ...], states: tuple[tuple[int, ...], ...], is_ordered: bool) -> tuple[Counts, Counts]:
-    """(c, elements) the lower state of each element, and the gap (0, 1 or 2) to the other one that some of its atoms may take.
-
-    Raises InputError where there are too many to try.
-    """
-    options = [_options(symbol, known) for symbol, known in zip(symbols, states, strict=True)]
-    n_combinations = int(np.prod([len(option) for option in options], dtype=float))
-    if n_combinations > _MOST_COMBINATIONS:
-        raise InputError(
-            f"{', '.join(symbols)} have {n_combinations} combinations of oxidation states, more than {_MOST_COMBINATIONS}",
-            hint="name the states that count under space: {oxidation_states: {Fe: [2, 3]}}",
-        )
-    grid = np.array(list(itertools.product(*options)), dtype=np.int64).reshape(-1, len(symbols), 2)
-    low, gap = grid[..., 0], grid[..., 1]
-    keep = (low < 0).any(1) & (low > 0).any(1)
-    if is_ordered:
-        pull = np.array([electronegativity(symbol) for symbol in symbols])
-        cations, anions = np.where(low > 0, pull, -np.inf).max(1), np.where(low < 0, pull, np.inf).min(1)
-        keep &= cations < anions
-    return low[keep], gap[keep]
+@lru_cache(maxsize=65_536)
+def _of_sign(states: tuple[int, ...], sign: int) -> tuple[int, ...]:
+    return tuple(state for state in states if state * sign > 0)
 
 
-def _options(symbol: str, states: Sequence[int]) -> list[tuple[int, int]]:
-    """(lower state, gap): neighbouring states of one sign where valences mix, and each state that belongs to no such pair."""
+def _can_cancel(counts: Mapping[str, int], states: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the charges of all atoms of each element can add up to 0. Sets of sums are bits of whole numbers."""
+    sums, lowest = 1, 0
+    for symbol, count in counts.items():
+        if not states[symbol]:
+            return False
+        charges, least = _charges(count, states[symbol], _has_mixed_valence(symbol))
+        sums, lowest = _all_sums(sums, charges), lowest + least
+    return lowest <= 0 and bool(sums >> -lowest & 1)
+
+
+@lru_cache(maxsize=65_536)
+def _charges(count: int, states: tuple[int, ...], is_mixed: bool) -> tuple[tuple[int, ...], int]:
+    """What ``count`` atoms of an element may carry, counted from the least, and the least."""
     known = sorted(set(states))
-    pairs = [
-        (low, high - low)
-        for low, high in itertools.pairwise(known)
-        if _has_mixed_valence(symbol) and low * high > 0 and high - low in _MIXED_GAPS
-    ]
-    paired = {low for low, _ in pairs} | {low + gap for low, gap in pairs}
-    return pairs + [(state, 0) for state in known if state not in paired]
+    found = {count * state for state in known}
+    for low, high in itertools.pairwise(known) if is_mixed else ():
+        if low * high > 0:
+            found |= {count * low + raised * (high - low) for raised in range(count + 1)}
+    return tuple(charge - min(found) for charge in sorted(found)), min(found)
 
 
-def _is_neutral(counts: Counts, low: Counts, gap: Counts) -> NDArray[np.bool_]:
-    """(m,) whether some combination leaves a charge that raised atoms can cancel: sum n low + sum j gap = 0 with 0 <= j <= n."""
-    found = np.zeros(len(counts), dtype=bool)
-    if not len(low):
-        return found
-    step = np.gcd.reduce(gap, axis=1)
-    for start in range(0, len(counts), max(1, _CHUNK // len(low))):
-        part = slice(start, start + max(1, _CHUNK // len(low)))
-        lacking = -(counts[part] @ low.T)
-        most = counts[part] @ gap.T
-        found[part] = ((lacking >= 0) & (lacking <= most) & (lacking % np.maximum(step, 1) == 0)).any(1)
+def _all_sums(sums: int, charges: Sequence[int]) -> int:
+    found = 0
+    for charge in charges:
+        found |= sums << charge
     return found
 
 
