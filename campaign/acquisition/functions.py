@@ -190,15 +190,17 @@ def joint(
         case "log_expected_improvement":
             return _expected_improvement(config, aims, model, best_gain(aims, known.filled()), None, seed)
         case "log_noisy_expected_improvement":
-            return qLogNoisyExpectedImprovement(
+            noisy = qLogNoisyExpectedImprovement(
                 model,
                 X_baseline=labelled,
                 sampler=sampler(config, seed),
                 objective=objective,
                 constraints=aims.constraints(),
                 prune_baseline=True,
-                cache_root=False,
+                cache_root=True,
             )
+            noisy.prune_baseline = False  # once is enough: it does so anew for each pending set
+            return noisy
         case "log_expected_hypervolume_improvement":
             return qLogNoisyExpectedHypervolumeImprovement(
                 model,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
+from botorch.models.gpytorch import GPyTorchModel
 from botorch.models.model import Model
 from botorch.posteriors import GPyTorchPosterior, Posterior
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
@@ -22,7 +23,7 @@ _CHUNK = 1024
 _JITTER = 1e-7
 
 
-class RowModel(Model):  # type: ignore[misc]
+class RowModel(GPyTorchModel):  # type: ignore[misc]
     """Base of models of rows."""
 
     def __init__(self, num_outputs: int) -> None:
