@@ -31,7 +31,8 @@ def main() -> None:
         on_cell = state.cell_forces.norm(dim=2).amax(1)
         stress = state.stress.abs().amax((1, 2)) * 160.21766208
         force = ts.system_wise_max_force(state)
-        return (force <= task["force"]) & (on_cell <= task["force"]) & (stress <= task["stress"])
+        found: torch.Tensor = (force <= task["force"]) & (on_cell <= task["force"]) & (stress <= task["stress"])
+        return found
 
     def relax(some: list[Atoms]) -> Any:
         return ts.optimize(

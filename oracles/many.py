@@ -195,12 +195,13 @@ class Relaxations:
         stress = self._unbalanced(table["stress"]) * free[:, :3]
         volumes = torch.linalg.det(table["place"][:, :3])
         on_cell = stress.norm(dim=2).amax(1) * volumes / table["atoms"]
-        return (
+        found: torch.Tensor = (
             (on_atoms.norm(dim=2).amax(1) <= criterion.force)
             & (on_atoms.abs().amax((1, 2)) <= criterion.force_component)
             & (on_cell <= criterion.force)
             & (stress.abs().amax((1, 2)) / GPa <= criterion.stress)
         )
+        return found
 
     def _choose_steps(self) -> None:
         """The direction of L-BFGS, as long as is trusted."""
