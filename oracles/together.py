@@ -6,11 +6,11 @@ one runs; once all wait, all that they wait for takes a step. Whoever has an ans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -88,9 +88,13 @@ class _Ended(Exception):  # noqa: N818
 
 
 @dataclass
-class _Outcome(Generic[Result]):
-    value: Result | None = None
-    error: BaseException | None = None
+class _Done(Generic[Result]):
+    value: Result
+
+
+@dataclass
+class _Raised:
+    error: BaseException
 
 
 class _Protocol(Generic[Result]):
@@ -98,16 +102,15 @@ class _Protocol(Generic[Result]):
 
     def __init__(self, work: Callable[[Ask], Result]) -> None:
         self._work = work
-        self._posts: SimpleQueue[Request | _Outcome[Result]] = SimpleQueue()
+        self._posts: SimpleQueue[Request | _Done[Result] | _Raised] = SimpleQueue()
         self._answers: SimpleQueue[Relaxed | Exception] = SimpleQueue()
         self._thread = Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
         try:
-            outcome = _Outcome(value=self._work(self._ask))
+            self._posts.put(_Done(self._work(self._ask)))
         except BaseException as error:
-            outcome = _Outcome(error=error)
-        self._posts.put(outcome)
+            self._posts.put(_Raised(error))
 
     def _ask(self, request: Request) -> Relaxed:
         self._posts.put(request)
@@ -116,11 +119,11 @@ class _Protocol(Generic[Result]):
             raise answer
         return answer
 
-    def start(self) -> Request | _Outcome[Result]:
+    def start(self) -> Request | _Done[Result] | _Raised:
         self._thread.start()
         return self._posts.get()
 
-    def go_on(self, answer: Relaxed | Exception) -> Request | _Outcome[Result]:
+    def go_on(self, answer: Relaxed | Exception) -> Request | _Done[Result] | _Raised:
         self._answers.put(answer)
         return self._posts.get()
 
@@ -132,38 +135,35 @@ class _Protocol(Generic[Result]):
 
 def side_by_side(relaxations: Relaxations, works: Sequence[Callable[[Ask], Result]]) -> Iterator[tuple[int, Result]]:
     """Each one's index and result, as they are ready. Raises what a protocol raised, once the others have their results."""
-    waiting: dict[int, _Protocol[Any]] = {}
+    waiting: dict[Hashable, tuple[int, _Protocol[Result]]] = {}
     errors: list[BaseException] = []
 
-    def settle(index: int, protocol: _Protocol[Result], post: Request | _Outcome[Result]) -> _Outcome[Result] | None:
+    def settle(index: int, protocol: _Protocol[Result], post: Request | _Done[Result] | _Raised) -> Iterator[tuple[int, Result]]:
+        """Begin what it asks for; its result where it has one."""
         while isinstance(post, Request):
             try:
                 post.begin(relaxations, index)
             except ValueError as error:
                 post = protocol.go_on(error)
                 continue
-            waiting[index] = protocol
-            return None
+            waiting[index] = index, protocol
+            return
         waiting.pop(index, None)
-        if post.error is not None:
+        if isinstance(post, _Raised):
             errors.append(post.error)
-            return None
-        return post
+        else:
+            yield index, post.value
 
     try:
         for index, work in enumerate(works):
             protocol = _Protocol(work)
-            outcome = settle(index, protocol, protocol.start())
-            if outcome is not None:
-                yield index, outcome.value  # type: ignore[misc]
+            yield from settle(index, protocol, protocol.start())
         while waiting:
             for name, relaxed in relaxations.step():
-                index = int(name)  # type: ignore[call-overload]
-                outcome = settle(index, waiting[index], waiting[index].go_on(relaxed))
-                if outcome is not None:
-                    yield index, outcome.value  # type: ignore[misc]
+                index, protocol = waiting[name]
+                yield from settle(index, protocol, protocol.go_on(relaxed))
     finally:
-        for protocol in waiting.values():
+        for _, protocol in waiting.values():
             protocol.end()
     if errors:
         raise errors[0]

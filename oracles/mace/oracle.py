@@ -1,4 +1,4 @@
-"""The oracle ``mace``: labels at zero temperature from MACE models, one or a committee.
+"""The oracle ``mace``: labels at zero temperature from MACE models, one or a committee; of one crystal, or of many together.
 
 A committee's label is its members' mean; the spread of the energies is recorded as the label's noise.
 On one core a 54-atom cell takes about 10 ms an evaluation with a small network; memory grows with its edges.

@@ -35,6 +35,13 @@ def test_the_oracles_that_ship_pass(use: str) -> None:
         assert found[check] == "passed"
 
 
+@pytest.mark.parametrize(("how", "told"), [("mixes", "fails only one way"), ("forgets", "no answer for some"), ("", "")])
+def test_answers_at_once_are_held_against_those_one_by_one(how: str, told: str) -> None:
+    found = findings("user_oracles:MixedUp", how=how)["several at once"]
+    assert found.status == ("failed" if told else "passed")
+    assert told in found.detail
+
+
 def test_forces_are_checked_too() -> None:
     found = findings("lammps", relax="none", measure=["forces"])
     assert {finding.status for finding in found.values()} <= {"passed", "skipped"}

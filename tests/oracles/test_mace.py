@@ -127,6 +127,7 @@ def test_the_oracle_passes_the_kit(model: Path) -> None:
     for check in (
         "quantities and units",
         "same again",
+        "several at once",
         "permutation",
         "rotation",
         "translation",

@@ -47,6 +47,27 @@ class Together(Counting):
             yield index, self.evaluate(crystal)
 
 
+class MixedUp:
+    """Lennard-Jones energies; of several at once each gets its neighbour's, or the last ones get none."""
+
+    quantities = (ENERGY_PER_ATOM,)
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+        self._oracle = LennardJones(LennardJonesConfig())
+
+    def evaluate(self, crystal: Crystal) -> Evaluation:
+        if len(crystal) == 0:
+            return Evaluation.failed(FailureKind.UNPHYSICAL, "no atoms", retryable=False)
+        return self._oracle.evaluate(crystal)
+
+    def evaluate_many(self, crystals: Sequence[Crystal]) -> Iterator[tuple[int, Evaluation]]:
+        for index in range(len(crystals)):
+            if self._how == "forgets" and index == 2:
+                return
+            yield index, self.evaluate(crystals[index - 1] if self._how == "mixes" else crystals[index])
+
+
 class DeadlyTogether(Together):
     """The same, but every crystal of three irons or more in its first four atoms ends the process."""
 
