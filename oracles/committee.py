@@ -2,14 +2,17 @@
 
 Each member relaxes the crystal itself, so that none is blamed for strain at another's minimum; the relaxed crystal is the first member's.
 Energies of different potentials count from different zeros, so they are compared as formation energies: each member labels the elements'
-crystals once, and its energies are shifted to the first member's zero. Formation energies and hulls of the means are therefore the means
-of the members' own. A member that fails has the whole label fail. A label costs the sum of its members'.
+ground states once, and its energies are shifted to the first member's zero; enthalpies by those of the elements at that pressure.
+Formation energies of the means are therefore the means of the members' own. A member that fails has the whole label fail. A label costs
+the sum of its members'.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,8 +21,19 @@ from campaign import plugins
 from campaign.crystals import references
 from campaign.errors import InputError
 from campaign.parameters import PluginParameter
-from campaign.protocols import HasElements, RelaxesVolume
-from campaign.types import ENERGY_PER_ATOM, PROPOSED_ENERGY, Crystal, Evaluation, Failure, Fidelity, Observation, Quantity
+from campaign.protocols import HasElements, HasTrial, RelaxesVolume
+from campaign.types import (
+    ENERGY_PER_ATOM,
+    ENTHALPY_PREFIX,
+    PROPOSED_ENERGY,
+    Crystal,
+    Evaluation,
+    Failure,
+    FailureKind,
+    Fidelity,
+    Observation,
+    Quantity,
+)
 from oracles.inner import built
 
 DISAGREEMENT = "disagreement"
@@ -32,10 +46,20 @@ class CommitteeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     members: tuple[PluginParameter, ...] = Field(min_length=2, description="Oracles, each with use: and params:, of different potentials.")
+    structures: dict[str, Literal["fcc", "bcc", "hcp", "diamond", "sc"]] = Field(
+        default_factory=dict, description="Crystals of elements that energies are compared by, where they are not the ground states."
+    )
     about: str = Field(
         ENERGY_PER_ATOM.name,
         description="Quantity whose spread is the disagreement: standard deviation over the members, in its unit; energies on one zero.",
     )
+
+
+def _zero_of(quantity: str) -> str:
+    """The quantity of the elements' crystals that says where this one counts from; empty where it counts from no zero of a potential."""
+    if quantity.startswith(ENTHALPY_PREFIX):
+        return quantity
+    return ENERGY_PER_ATOM.name if quantity in _FROM_A_ZERO else ""
 
 
 class _NoZeroError(Exception):
@@ -55,7 +79,7 @@ class Committee:
         self._specs = [member.spec("oracles") for member in config.members]
         self.members = [built(spec, "members", i, "params") for i, spec in enumerate(self._specs)]
         self._fidelities = [plugins.fidelity_of(*pair).key for pair in zip(self.members, self._specs, strict=True)]
-        self._elemental: dict[tuple[int, str], float] = {}
+        self._elemental: dict[tuple[int, str], Evaluation] = {}
         doubled = [key for key, n in Counter(self._fidelities).items() if n > 1]
         if doubled:
             raise InputError(f"two members of the committee are of one level of theory, {doubled[0]}", hint="name different potentials")
@@ -81,6 +105,8 @@ class Committee:
         from ase.data import chemical_symbols
 
         everything = frozenset(chemical_symbols[1:])
+        if any(_zero_of(quantity.name) for quantity in self._common):
+            everything = frozenset(symbol for symbol in everything if symbol in self.config.structures or references.has_reference(symbol))
         return everything.intersection(*(member.elements for member in self.members if isinstance(member, HasElements)))
 
     @property
@@ -94,7 +120,16 @@ class Committee:
 
     @property
     def fidelity(self) -> Fidelity:
-        return Fidelity("committee", {"members": self._fidelities, "about": self.config.about, "protocol": 1})
+        return Fidelity(
+            "committee",
+            {"members": self._fidelities, "about": self.config.about, "structures": dict(self.config.structures), "protocol": 1},
+        )
+
+    def trial(self, elements: Sequence[str]) -> None:
+        """Those of the members. Raises InputError."""
+        for member in self.members:
+            if isinstance(member, HasTrial):
+                member.trial(elements)
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         answers = []
@@ -103,32 +138,35 @@ class Committee:
             if answer.failure is not None:
                 return Evaluation(failure=self._told(i, answer.failure, ""))
             answers.append(answer)
-        needs_zero = any(quantity.name in _FROM_A_ZERO for quantity in self._common)
-        try:
-            zeros = np.array([self._zero(i, crystal) if needs_zero else 0.0 for i in range(len(answers))])
-        except _NoZeroError as error:
-            return Evaluation(failure=error.failure)
+        unknown = sorted(set(crystal.symbols) - self.elements)
+        if unknown:
+            message = f"there is no reference crystal of {', '.join(unknown)}, by which the members' energies could be compared"
+            return Evaluation.failed(FailureKind.UNPHYSICAL, message, retryable=False)
         observations = []
         for quantity in self._common:
             values = np.array([answer.value(quantity.name) for answer in answers])
-            if quantity.name in _FROM_A_ZERO:
+            if zero := _zero_of(quantity.name):
+                try:
+                    zeros = np.array([self._mean_of_elements(i, zero, crystal) for i in range(len(answers))])
+                except _NoZeroError as error:
+                    return Evaluation(failure=error.failure)
                 values = values - zeros + zeros[0]
             observations.append(Observation(quantity.name, float(values.mean()), quantity.unit, float(values.std(ddof=1))))
         spread = next(observation for observation in observations if observation.quantity == self.config.about)
         disagreement = Observation(DISAGREEMENT, spread.noise or 0.0, spread.unit)
         return Evaluation(observations=(*observations, disagreement), crystal=answers[0].crystal)
 
-    def _zero(self, i: int, crystal: Crystal) -> float:
-        """eV/atom of a member's elements in the crystal's proportions. Raises _NoZeroError."""
+    def _mean_of_elements(self, i: int, quantity: str, crystal: Crystal) -> float:
+        """Of a member's labels of the elements' crystals, in the proportions of a crystal. Raises _NoZeroError."""
         shares = {symbol: count / len(crystal) for symbol, count in Counter(crystal.symbols).items()}
-        return sum(share * self._energy_of_element(i, symbol) for symbol, share in shares.items())
+        return sum(share * self._element(i, symbol).value(quantity) for symbol, share in shares.items())
 
-    def _energy_of_element(self, i: int, symbol: str) -> float:
+    def _element(self, i: int, symbol: str) -> Evaluation:
         if (i, symbol) not in self._elemental:
-            answer = self.members[i].evaluate(references.elementals([symbol], {})[symbol])
+            answer = self.members[i].evaluate(references.elementals([symbol], self.config.structures)[symbol])
             if answer.failure is not None:
                 raise _NoZeroError(self._told(i, answer.failure, f"the crystal of {symbol}, which its energies refer to, fails: "))
-            self._elemental[i, symbol] = answer.value(ENERGY_PER_ATOM.name)
+            self._elemental[i, symbol] = answer
         return self._elemental[i, symbol]
 
     def _told(self, i: int, failure: Failure, what: str) -> Failure:

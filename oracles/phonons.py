@@ -9,7 +9,7 @@ Each displaced supercell costs one evaluation of energy and forces: one or two f
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ from pydantic import Field
 from campaign import plugins
 from campaign.crystals.primitive import reduced
 from campaign.errors import InputError
-from campaign.protocols import HasElements
+from campaign.protocols import HasElements, HasTrial
 from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, FailureKind, Fidelity, FloatArray, Observation, Quantity
 from oracles import vibrations
 from oracles.inner import AsksOracle, built
@@ -162,6 +162,11 @@ class Phonons:
         inner = plugins.fidelity_of(self.inner, self.config.spec())
         settings = self.config.model_dump(mode="json", exclude={"oracle", "params", "acoustic_tolerance", "on_instability"})
         return Fidelity(f"phonons-{inner.name}", {**settings, "inner": inner.key, "protocol": 1})
+
+    def trial(self, elements: Sequence[str]) -> None:
+        """The inner oracle's. Raises InputError."""
+        if isinstance(self.inner, HasTrial):
+            self.inner.trial(elements)
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         evaluation = self.inner.evaluate(crystal)

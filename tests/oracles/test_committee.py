@@ -83,6 +83,37 @@ def test_phonons_may_be_what_members_disagree_about() -> None:
     assert found["free_energy_per_atom"].noise == pytest.approx(difference, rel=1e-9), "the static energies of an element agree"
 
 
+def test_enthalpies_are_compared_by_those_of_the_elements_at_the_pressure() -> None:
+    at_pressure = [{"use": member["use"], "params": {**member["params"], "pressure": 5.0}} for member in (FIRST, SECOND)]
+    evaluation, crystal = committee(*at_pressure).evaluate(ordered_binary("Ni", "Al")), ordered_binary("Ni", "Al")
+    assert evaluation.failure is None
+    name = "enthalpy_per_atom_at_5_GPa"
+    spread = next(observation.noise for observation in evaluation.observations if observation.quantity == name)
+    formation = [
+        alone(member, crystal).value(name) - np.mean([alone(member, elemental(symbol)).value(name) for symbol in ("Ni", "Al")])
+        for member in at_pressure
+    ]
+    assert spread == pytest.approx(np.std(formation, ddof=1), abs=1e-9)
+
+
+def test_elements_may_be_compared_by_another_structure() -> None:
+    asked = committee(FIRST, SECOND, structures={"Ni": "hcp"})
+    found = {observation.quantity: observation for observation in asked.evaluate(elemental("Ni", "hcp")).observations}
+    assert found["disagreement"].value == pytest.approx(0.0, abs=1e-9)
+    assert asked.fidelity != committee(FIRST, SECOND).fidelity
+
+
+def test_an_element_without_a_known_crystal_cannot_be_compared() -> None:
+    pair = [{"use": "lennard_jones", "params": {"cutoff": cutoff}} for cutoff in (5.0, 7.0)]
+    foreign = Crystal(np.eye(3) * 4, np.zeros((1, 3)), np.array([100], dtype=np.uint8))
+    failure = committee(*pair).evaluate(foreign).failure
+    assert failure is not None
+    assert "no reference crystal of Fm" in failure.message
+    assert not failure.retryable
+    assert "Fm" not in committee(*pair).elements
+    assert "Fm" in committee(*pair, structures={"Fm": "fcc"}).elements
+
+
 def test_a_member_that_fails_is_named_and_so_is_an_element_without_a_zero() -> None:
     stiff = {"use": "lammps", "params": {**SECOND["params"], "residual_pressure": 1e-12}}
     failure = committee(FIRST, stiff).evaluate(ordered_binary("Ni", "Al")).failure
