@@ -144,6 +144,6 @@ def best(state: CampaignState, wanted: Wanted, n: int | None = None) -> pd.DataF
         }
         units = {observation.quantity: observation.unit for observation in item.label.observations}
         for name, value in item.label.values.items():
-            row[f"{name} ({units.get(name, _DERIVED[name].unit)})"] = value
+            row[f"{name} ({units.get(name) or _DERIVED[name].unit})"] = value
         rows.append({**row, "source": state.source_of(item.label.candidate), "round": item.label.round})
     return pd.DataFrame(rows)
