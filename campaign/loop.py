@@ -191,8 +191,10 @@ class Loop:
 
     @property
     def _largest_batch(self) -> int:
-        """What a round that is outrun by the workers may choose."""
-        return max(_LARGEST_BATCH * self.config.acquisition.batch_size, _LARGEST_PER_WORKER * self._n_workers)
+        """What a round that is outrun by the workers may choose: while models learn fast, not more than half of what is labelled."""
+        acquisition, n_labels = self.config.acquisition, len(self.state.own)
+        largest = max(_LARGEST_BATCH * acquisition.batch_size, _LARGEST_PER_WORKER * self._n_workers)
+        return max(acquisition.batch_size, min(largest, n_labels // 2 if n_labels >= acquisition.initial_labels else 0))
 
     def _labels_meanwhile(self) -> float:
         """How many candidates the workers label while a round decides."""
