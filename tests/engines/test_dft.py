@@ -74,7 +74,7 @@ def test_a_calculation_that_does_not_converge_is_a_failure_and_its_retry_succeed
 @pytest.mark.dft
 def test_a_second_attempt_goes_on_from_the_last_geometry(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"relax": "ions", "bulk_modulus": False, "cutoff": 300, "kpoint_density": 1.0, "scratch": tmp_path}
-    diamond = elemental("C")
+    diamond = elemental("C", "diamond")
     moved = Crystal(diamond.lattice, diamond.fractional + [[0, 0, 0], [0.02, 0.0, 0.0]], diamond.numbers)
     first = Gpaw(ScratchConfig(max_steps=2, force_tolerance=0.01, **settings)).evaluate(moved)
     assert first.failure is not None
