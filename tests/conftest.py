@@ -13,6 +13,7 @@ os.environ.pop("COLUMNS", None)  # what runs tests side by side sets it, and con
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import linear_operator.utils.warnings  # noqa: F401  # before threads that receive warnings from test processes import it, two at once
 from support import HELPERS, load
 
 from campaign.api import Campaign

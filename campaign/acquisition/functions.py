@@ -13,6 +13,7 @@ from botorch.acquisition import (
     qLowerBoundMaxValueEntropy,
     qUpperConfidenceBound,
 )
+from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.logei import qLogExpectedHypervolumeImprovement, qLogNoisyExpectedHypervolumeImprovement
 from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
 from botorch.acquisition.objective import GenericMCObjective, ScalarizedPosteriorTransform
@@ -26,6 +27,9 @@ from torch import Tensor
 from campaign.acquisition.aims import Aims
 from campaign.acquisition.rows import FinitePoolModel, MarginalModel
 from campaign.schema import AcquisitionConfig
+
+# BoTorch would compile a kernel here at first use, behind a lock file: where a process is killed meanwhile, all later ones wait for ever.
+logei._load_attempted = True
 
 _CHUNK = 4096
 _STRADDLE = 1.96

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from botorch.acquisition.multi_objective import logei
 from botorch.models import SingleTaskGP
 from botorch.models.model import Model
 from botorch.models.transforms import Normalize, Standardize
@@ -177,6 +178,17 @@ def test_several_objectives_spread_along_the_front() -> None:
     assert float(sums.max() - sums.min()) > 0.4
     weighted = several("log_expected_improvement", [], weights=(0.02, 1.0))
     assert slope(POOL)[weighted].mean() < slope(POOL).mean() - slope(POOL).std()
+
+
+def test_nothing_is_compiled_for_several_objectives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler's lock file that a killed process left would hold up every later campaign."""
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("something is compiled")
+
+    monkeypatch.setattr("torch.utils.cpp_extension.load", load)
+    assert len(several("log_expected_hypervolume_improvement", [], n=1)) == 1
+    assert logei._C is None
 
 
 def test_chances_of_success_and_costs_weigh_in() -> None:
