@@ -1,5 +1,6 @@
 # make demo       set up and run the quick-start campaign
 # make dft        add GPAW to the environment (needs a C++ compiler, about half a minute)
+# make potentials add CHGNet to the environment and build .venv-sevennet for SevenNet, which cannot share one with MACE (about 1.5 GB)
 # make test       set up where needed, check style and types, run the tests
 # make test-all   the slow tests too
 # make benchmarks run every benchmark (each saves its results below benchmarks/results)
@@ -11,7 +12,11 @@ DEMO := configs/nifecr_quickstart.yaml
 
 DFT := $(VENV)/.dft-ready
 
-.PHONY: setup dft demo test test-all lint benchmarks clean
+SEVENNET := .venv-sevennet
+POTENTIALS := $(SEVENNET)/.ready
+CHGNET := $(VENV)/.chgnet-ready
+
+.PHONY: setup dft chgnet potentials demo test test-all lint benchmarks clean
 
 setup: $(READY)
 
@@ -32,6 +37,21 @@ $(DFT): $(READY)
 		--constraint constraints.txt --editable ".[dft]"
 	touch $(DFT)
 
+chgnet: $(CHGNET)
+
+$(CHGNET): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[chgnet]"
+	touch $(CHGNET)
+
+potentials: $(CHGNET) $(POTENTIALS)
+
+$(POTENTIALS): constraints-sevennet.txt
+	test -x $(SEVENNET)/bin/python || $(PYTHON) -m venv $(SEVENNET)
+	$(SEVENNET)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(SEVENNET)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-sevennet.txt \
+		sevenn numpy scipy ase pydantic matscipy
+	touch $(POTENTIALS)
+
 demo: setup
 	$(BIN)/oreloop run $(DEMO)
 
@@ -42,6 +62,7 @@ lint: setup
 
 test: lint
 	$(MAKE) dft || echo "the tests of density functional theory will be skipped" >&2
+	$(MAKE) chgnet || echo "the tests of CHGNet will be skipped" >&2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: lint dft
@@ -55,4 +76,4 @@ benchmarks: setup dft
 	$(BIN)/python -m benchmarks.feni_ladder
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(SEVENNET) .mypy_cache .ruff_cache .pytest_cache

@@ -512,12 +512,15 @@ def check_oracle(
     elements: Sequence[str] = (),
     folder: Path | None = None,
     wall_limit: float = 600.0,
+    python: Sequence[str] = (),
 ) -> list[Finding]:
     """For pytest: run the kit on an oracle by name or ``module:Class``. Raises AssertionError that lists what failed.
 
-    ``folder`` is where a user's module lies; ``wall_limit`` in seconds an evaluation.
+    ``folder`` is where a user's module lies; ``wall_limit`` in seconds an evaluation; ``python`` the words of the command that starts the
+    interpreter that it lives in.
     """
-    plugin = PluginSpec(group="oracles", use=oracle, params=dict(params or {}), module_folder=str(folder) if folder else None)
+    home = str(folder) if folder else None
+    plugin = PluginSpec(group="oracles", use=oracle, params=dict(params or {}), module_folder=home, python=tuple(python))
     spec = OracleSpec(name=oracle.rpartition(":")[2], plugin=plugin, wall_limit=wall_limit)
     try:
         findings = list(examine(spec, elements))

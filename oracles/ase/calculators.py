@@ -31,7 +31,9 @@ def attribute(place: str) -> Any:
     except AttributeError as error:
         raise InputError(f"{module} has no {name!r}", hint="write the calculator as module:Class or module:Class.method") from error
     except Exception as error:
-        raise InputError(f"{place} cannot be imported: {type(error).__name__}: {error}", hint=f"try it: python -c 'import {module}'") from error
+        raise InputError(
+            f"{place} cannot be imported: {type(error).__name__}: {error}", hint=f"try it: python -c 'import {module}'"
+        ) from error
 
 
 def filled(value: Any, weights: str | None, device: str) -> Any:

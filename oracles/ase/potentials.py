@@ -133,7 +133,9 @@ POTENTIALS: Mapping[str, Potential] = {
         distribution="fairchem-core",
         module="fairchem",
         calculator="fairchem.core:FAIRChemCalculator",
-        arguments={"predict_unit": {CALL: "fairchem.core.units.mlip_unit:load_predict_unit", "arguments": {"path": WEIGHTS, "device": DEVICE}}},
+        arguments={
+            "predict_unit": {CALL: "fairchem.core.units.mlip_unit:load_predict_unit", "arguments": {"path": WEIGHTS, "device": DEVICE}}
+        },
         licence="MIT; the weights have licences of their own",
         install='pip install "fairchem-core>=2,<3" in an environment of its own; weights: UMA from Hugging Face, on request',
         checkpoints={"uma-omat": Checkpoint(OMAT, arguments={"task_name": "omat"}, elements=None)},
