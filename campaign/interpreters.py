@@ -1,7 +1,7 @@
 """Oracles that live in an interpreter of their own: another virtual environment, or one behind a container's command.
 
-Only plain data crosses to it. It needs Python 3.11 or newer with numpy, scipy, ase, pydantic and matscipy, and what the oracle itself needs;
-our packages come to it from this installation (see ``campaign.executors.door``).
+Only plain data crosses to it. It needs Python 3.11 or newer with numpy, scipy, ase, pydantic and matscipy, and what the oracle itself
+needs; our packages come to it from this installation (see ``campaign.executors.door``).
 """
 
 from __future__ import annotations

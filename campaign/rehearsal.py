@@ -81,14 +81,8 @@ def _rehearsed(loaded: LoadedConfig) -> LoadedConfig:
     for oracle in document["oracles"]:
         name = oracle["name"] or oracle["use"].rpartition(":")[2]
         measured = {q.name: (q.unit, q.shape) for q in loaded.parts.oracles[name].quantities}
-        oracle |= {
-            "name": name,
-            "use": f"{__name__}:StandIn",
-            "params": {"quantities": measured},
-            "sanity": {},
-            "workers": 1,
-            "python": None,
-        }
+        oracle |= {"name": name, "use": f"{__name__}:StandIn", "params": {"quantities": measured}, "python": None}
+        oracle |= {"sanity": {}, "workers": 1}
     acquisition = loaded.config.acquisition
     n_labels = budget.labels_per_candidate(loaded.config) * (acquisition.initial_labels + (_ROUNDS - 1) * acquisition.batch_size)
     most = loaded.config.budget.labels

@@ -372,7 +372,7 @@ class _Checks:
     def unknown(self) -> str:
         if not isinstance(self.oracle, HasElements):
             raise _Skipped("the oracle does not state its elements")
-        foreign = next((symbol for symbol in ("Xe", "Pu", "H", "Au") if symbol not in self.oracle.elements), None)
+        foreign = next((symbol for symbol in ("Xe", "Pu", "H", "Au", "Po") if symbol not in self.oracle.elements), None)
         if foreign is None:
             raise _Skipped("the oracle knows every element")
         evaluation = self.bench.evaluate(references.elemental(foreign))
