@@ -1,5 +1,6 @@
 # make demo       set up and run the quick-start campaign
 # make dft        add GPAW to the environment (needs a C++ compiler, about half a minute)
+# make potentials add CHGNet to the environment and build .venv-sevennet for SevenNet, which cannot share one with MACE (about 1.5 GB)
 # make test       set up where needed, check style and types, run the tests
 # make quick      style, types and the tests that need no engine, Ray or server: under two minutes
 # make test-all   the slow tests too
@@ -12,11 +13,15 @@ DEMO := configs/nifecr_quickstart.yaml
 
 DFT := $(VENV)/.dft-ready
 
+SEVENNET := .venv-sevennet
+POTENTIALS := $(SEVENNET)/.ready
+CHGNET := $(VENV)/.chgnet-ready
+
 QUICK := tests/architecture tests/reading tests/crystals tests/campaign/test_types.py tests/campaign/test_crystal.py \
 	tests/campaign/test_seeds.py tests/campaign/test_config.py tests/campaign/test_config_checks.py tests/campaign/test_code.py \
 	tests/campaign/test_ranking.py tests/campaign/test_journal.py tests/campaign/test_borders.py tests/campaign/test_shown.py
 
-.PHONY: setup dft demo quick unit test test-all lint benchmarks clean
+.PHONY: setup dft chgnet potentials demo quick unit test test-all lint benchmarks clean
 
 setup: $(READY)
 
@@ -37,6 +42,21 @@ $(DFT): $(READY)
 		--constraint constraints.txt --editable ".[dft]"
 	touch $(DFT)
 
+chgnet: $(CHGNET)
+
+$(CHGNET): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[chgnet]"
+	touch $(CHGNET)
+
+potentials: $(CHGNET) $(POTENTIALS)
+
+$(POTENTIALS): constraints-sevennet.txt
+	test -x $(SEVENNET)/bin/python || $(PYTHON) -m venv $(SEVENNET)
+	$(SEVENNET)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(SEVENNET)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-sevennet.txt \
+		sevenn numpy scipy ase pydantic matscipy
+	touch $(POTENTIALS)
+
 demo: setup
 	$(BIN)/oreloop run $(DEMO)
 
@@ -52,6 +72,7 @@ unit:
 
 test: lint
 	$(MAKE) dft || echo "the tests of density functional theory will be skipped" >&2
+	$(MAKE) chgnet || echo "the tests of CHGNet will be skipped" >&2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: lint dft
@@ -65,4 +86,4 @@ benchmarks: setup dft
 	$(BIN)/python -m benchmarks.feni_ladder
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(SEVENNET) .mypy_cache .ruff_cache .pytest_cache

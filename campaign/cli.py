@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -643,12 +644,13 @@ def oracle_check(
     oracle: Annotated[str | None, typer.Option(help="Config: name of the oracle; all of them by default.")] = None,
     elements: Annotated[list[str] | None, typer.Option("--element", help="Element to check with; may be given several times.")] = None,
     params: Annotated[str, typer.Option(help="Name: the oracle's settings as JSON.")] = "{}",
+    python: Annotated[str | None, typer.Option(help="Name: the interpreter that it lives in, or the words that start one.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest relative change (1) that counts as the same.")] = 2e-3,
 ) -> None:
     """Check oracles before they are believed: units, symmetries, elements by name, failures, time limit, clean-up."""
     from campaign.testing import examine
 
-    specs, symbols = _oracles_to_check(what, oracle, params, tuple(elements or ()))
+    specs, symbols = _oracles_to_check(what, oracle, params, tuple(elements or ()), python)
     has_failed = False
     for spec in specs:
         table = Table("check", "result", "what was found", title=f"oracle {spec.name}")
@@ -663,10 +665,13 @@ def oracle_check(
         raise typer.Exit(InputError.exit_code)
 
 
-def _oracles_to_check(what: str, oracle: str | None, params: str, elements: tuple[str, ...]) -> tuple[list[Any], tuple[str, ...]]:
+def _oracles_to_check(
+    what: str, oracle: str | None, params: str, elements: tuple[str, ...], python: str | None
+) -> tuple[list[Any], tuple[str, ...]]:
     """Specifications of the oracles named, and the elements to check them with."""
     from campaign import config as configs
     from campaign import plugins
+    from campaign.interpreters import words_of
     from campaign.protocols import OracleSpec, PluginSpec
 
     if what.endswith((".yaml", ".yml")):
@@ -679,7 +684,8 @@ def _oracles_to_check(what: str, oracle: str | None, params: str, elements: tupl
         settings = json.loads(params)
     except json.JSONDecodeError as error:
         raise InputError(f"--params is no JSON: {error}", hint='write it like --params \'{"potential": "FeCr.cdeam"}\'') from error
-    plugin = PluginSpec(group="oracles", use=what, params=settings, module_folder=str(Path.cwd()))
+    words = words_of(tuple(shlex.split(python)) if python else None, Path.cwd())
+    plugin = PluginSpec(group="oracles", use=what, params=settings, module_folder=str(Path.cwd()), elements=elements, python=words)
     reason = plugins.unavailable(plugin)
     if reason:
         raise InputError(reason)

@@ -403,7 +403,7 @@ class _Checks:
     def unknown(self) -> str:
         if not isinstance(self.oracle, HasElements):
             raise _Skipped("the oracle does not state its elements")
-        foreign = next((symbol for symbol in ("Xe", "Pu", "H", "Au") if symbol not in self.oracle.elements), None)
+        foreign = next((symbol for symbol in ("Xe", "Pu", "H", "Au", "Po") if symbol not in self.oracle.elements), None)
         if foreign is None:
             raise _Skipped("the oracle knows every element")
         evaluation = self.bench.evaluate(references.elemental(foreign))
@@ -543,12 +543,15 @@ def check_oracle(
     elements: Sequence[str] = (),
     folder: Path | None = None,
     wall_limit: float = 600.0,
+    python: Sequence[str] = (),
 ) -> list[Finding]:
     """For pytest: run the kit on an oracle by name or ``module:Class``. Raises AssertionError that lists what failed.
 
-    ``folder`` is where a user's module lies; ``wall_limit`` in seconds an evaluation.
+    ``folder`` is where a user's module lies; ``wall_limit`` in seconds an evaluation; ``python`` the words of the command that starts the
+    interpreter that it lives in.
     """
-    plugin = PluginSpec(group="oracles", use=oracle, params=dict(params or {}), module_folder=str(folder) if folder else None)
+    home = str(folder) if folder else None
+    plugin = PluginSpec(group="oracles", use=oracle, params=dict(params or {}), module_folder=home, python=tuple(python))
     spec = OracleSpec(name=oracle.rpartition(":")[2], plugin=plugin, wall_limit=wall_limit)
     try:
         findings = list(examine(spec, elements))

@@ -1,4 +1,4 @@
-"""What is said between a driver and a worker in another process, maybe of another interpreter: plain data that runs nothing when read.
+"""What is said between a driver and a worker in another process, maybe of another interpreter: plain data, nothing that is run.
 
 A message is a JSON text, then the bytes of its arrays, each with its length before it. The words of the house, their arrays and our errors
 come out as they went in. An error whose class is not known where it is read becomes the nearest known one above it.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import io
+import logging
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from operator import attrgetter
 from pathlib import Path
@@ -16,6 +19,8 @@ from campaign.errors import InputError
 WEIGHTS, DEVICE = "{weights}", "{device}"
 """What stands in arguments for the weights and for the device that they go to."""
 CALL = "call"
+
+log = logging.getLogger(__name__)
 
 
 def attribute(place: str) -> Any:
@@ -55,14 +60,17 @@ def filled(value: Any, weights: str | None, device: str) -> Any:
 def make(place: str, arguments: Mapping[str, Any], weights: str | None, device: str) -> Any:
     """A calculator. Raises InputError where it cannot be made."""
     maker = attribute(place)
+    told = io.StringIO()
     try:
-        made = maker(**filled(dict(arguments), weights, device))
+        with redirect_stdout(told):
+            made = maker(**filled(dict(arguments), weights, device))
     except InputError:
         raise
     except Exception as error:
         raise InputError(
             f"the calculator {place} cannot be made: {type(error).__name__}: {error}", hint="see its arguments and its weights"
         ) from error
+    log.debug("%s: %s", place, told.getvalue())
     if not hasattr(made, "get_potential_energy"):
         raise InputError(f"{place} makes a {type(made).__name__}, which is no ASE calculator")
     return made

@@ -146,7 +146,7 @@ POTENTIALS: Mapping[str, Potential] = {
         calculator="tensorpotential.calculator:TPCalculator",
         arguments={"model": WEIGHTS},
         licence="Academic Software License: not for commercial use",
-        install='pip install "tensorpotential>=0.5,<0.7" in an environment of its own; weights: fetched by grace_models download',
+        install='pip install "tensorpotential>=0.5,<0.7" in an environment of its own; weights: the folder that its grace_models fetches',
         checkpoints={"saved-model": Checkpoint("as the model was trained", elements=None)},
     ),
 }
