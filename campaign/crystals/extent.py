@@ -64,4 +64,5 @@ def _contacts(crystal: Crystal) -> NDArray[np.int64]:
 
 
 def _radii(numbers: NDArray[np.uint8]) -> FloatArray:
-    return np.maximum(covalent_radii[numbers], _LEAST_RADIUS)
+    found: FloatArray = np.maximum(covalent_radii[numbers], _LEAST_RADIUS)
+    return found
