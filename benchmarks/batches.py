@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -100,8 +101,10 @@ def relax_one_by_one(case: str, model: Path, crystals: Sequence[Crystal]) -> tup
     """Energies (eV), and how many are relaxed as a label needs it."""
     from oracles.relaxation import AseMechanics
 
-    residual: dict[str, Any] = {} if "old" in case else {"residual_force": FORCE, "residual_pressure": STRESS}
-    mechanics = AseMechanics(calculator(case, model), force_tolerance=FORCE, max_steps=STEPS, **residual)
+    force, stress = (math.inf, math.inf) if "old" in case else (FORCE, STRESS)
+    mechanics = AseMechanics(
+        calculator(case, model), force_tolerance=FORCE, max_steps=STEPS, residual_force=force, residual_pressure=stress
+    )
     energies, converged = [], 0
     for crystal in crystals:
         mechanics.load(crystal)
@@ -117,8 +120,7 @@ def label(case: str, model: Path, crystals: Sequence[Crystal]) -> tuple[list[flo
     from oracles.mace.oracle import Mace, MaceConfig
 
     config = MaceConfig(model=model, force_tolerance=FORCE, residual_force=FORCE, residual_pressure=STRESS, max_steps=STEPS)
-    oracle = Mace(config)
-    found: dict[int, Evaluation] = {}
+    oracle, found = Mace(config), dict[int, Evaluation]()
     if case == "at once":
         for first in range(0, len(crystals), BATCH):
             found |= {first + i: evaluation for i, evaluation in oracle.evaluate_many(crystals[first : first + BATCH])}

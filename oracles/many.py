@@ -24,6 +24,8 @@ _STIFFNESS = 70.0
 _LARGEST_STEP, _FIRST_STEP, _SMALLEST_STEP = 0.2, 0.1, 1e-7
 _NOISE = 100.0
 _CURVATURE = 1e-10
+_LEAST_VOLUME = 1.0
+"""angstrom^3 an atom."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Relaxations:
         forces[owner, lines] = found.forces
         self._take(found, forces)
         converged = self._converged()
-        given_up = self._table["trust"] < _SMALLEST_STEP
+        given_up = self._given_up()
         is_done = []
         for member, has_converged, is_stuck in zip(self._members, converged.tolist(), given_up.tolist(), strict=True):
             member.asked += 1
@@ -201,6 +203,14 @@ class Relaxations:
             & (on_cell <= criterion.force)
             & (stress.abs().amax((1, 2)) / GPa <= criterion.stress)
         )
+        return found
+
+    def _given_up(self) -> torch.Tensor:
+        """(b,) nowhere to go: no step lowers the energy, or there is none, or the cell has fallen in."""
+        table = self._table
+        has_no_energy = ~torch.isfinite(table["enthalpy"]) | ~torch.isfinite(table["gradient"]).all(dim=2).all(dim=1)
+        has_fallen_in = torch.linalg.det(table["place"][:, :3]) / table["atoms"] < _LEAST_VOLUME
+        found: torch.Tensor = (table["trust"] < _SMALLEST_STEP) | has_no_energy | has_fallen_in
         return found
 
     def _choose_steps(self) -> None:

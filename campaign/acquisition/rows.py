@@ -132,7 +132,7 @@ class FinitePoolModel(RowModel):
             covariance = joint.covariance_matrix / unit.spread**2 * scale**2
             covariance = (covariance + covariance.mT) / 2
             jitter = _JITTER * covariance.diagonal().max().clamp_min(1e-12)
-            means.append((joint.mean - unit.center) / unit.spread)
+            means.append(((joint.mean - unit.center) / unit.spread).round(decimals=9))
             covariances.append(covariance + jitter * torch.eye(len(rows), dtype=covariance.dtype))
         noise = None
         if has_noise:

@@ -99,7 +99,12 @@ class CalculatorOracle(StaticOracle):
                 raise ValueError(f"{self.title} knows no {', '.join(lacking)}")
 
         return AseMechanics(
-            self.make_calculator(), force_tolerance=self.config.force_tolerance, max_steps=self.config.max_steps, check=check
+            self.make_calculator(),
+            force_tolerance=self.config.force_tolerance,
+            max_steps=self.config.max_steps,
+            residual_force=self.config.residual_force,
+            residual_pressure=self.config.residual_pressure,
+            check=check,
         )
 
     @property

@@ -141,8 +141,23 @@ def test_one_without_an_energy_ends_and_disturbs_none() -> None:
     hydrogen = Crystal(np.eye(3) * 3.0, [[0, 0, 0], [0.4, 0.5, 0.5]], [1, 1])
     found, _ = relax([crystals()[0], hydrogen, crystals()[1]])
     assert not found[1].is_converged
+    assert found[1].steps == 0
     alone_, _ = relax(crystals()[:2])
     assert [found[0].state.energy, found[2].state.energy] == pytest.approx([alone_[0].state.energy, alone_[1].state.energy], abs=1e-9)
+
+
+def test_one_that_falls_in_ends_before_its_neighbours_are_without_number() -> None:
+    """An energy that grows with the volume, without end."""
+
+    class Collapsing(EffectiveMedium):
+        def predict(self, graphs: Sequence[Any], positions: torch.Tensor, cells: torch.Tensor) -> Predictions:
+            volumes = torch.linalg.det(cells)
+            assert bool((volumes > 0.5).all())
+            return Predictions(1000 * volumes[:, None], torch.zeros_like(positions), 1000 * torch.eye(3).double().repeat(len(cells), 1, 1))
+
+    relaxed = alone(Relaxations(Collapsing(), CRITERION, 1000), Request(Crystal(np.eye(3) * 4.0, [[0, 0, 0]], [29]), ions=True, cell=True))
+    assert not relaxed.is_converged
+    assert relaxed.steps < 1000
 
 
 def test_steps_have_a_limit() -> None:
