@@ -87,7 +87,12 @@ def describe(spec: PluginSpec) -> Description:
     from campaign import plugins
     from campaign.executors import wire
 
-    request = {"plugin": plugins.as_installed(spec), "may_download": may_download(), "search_path": search_path(spec.python)}
+    request = {
+        "plugin": replace(spec, python=()),
+        "names": plugins.names_to_tell(),
+        "may_download": may_download(),
+        "search_path": search_path(spec.python),
+    }
     key = content_hash([spec.python, repr(request)])
     if key not in _known:
         answer = wire.unpack(_answer(spec, wire.pack(request)))

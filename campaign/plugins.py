@@ -8,7 +8,6 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -34,10 +33,27 @@ class ParameterError(InputError):
         super().__init__(f"{use}: {lines}", hint=f"its settings are: {', '.join(known) or 'none'}")
 
 
+_GROUPS = ("oracles", "embedders")
+"""Those that an oracle in an interpreter of its own may name."""
+_told: dict[str, dict[str, str]] = {}
+
+
 @cache
 def _installed(group: str) -> dict[str, EntryPoint]:
     """By name, as they were when first asked for: reading what is installed takes 10 ms."""
-    return {entry.name: entry for entry in reversed(list(entry_points(group=f"oreloop.{group}")))}
+    told = {name: EntryPoint(name, where, f"oreloop.{group}") for name, where in _told.get(group, {}).items()}
+    return {entry.name: entry for entry in reversed(list(entry_points(group=f"oreloop.{group}")))} | told
+
+
+def names_to_tell() -> dict[str, dict[str, str]]:
+    """Where the plug-ins are that are known by name, by group: for an interpreter in which we are not installed."""
+    return {group: {name: entry.value for name, entry in _installed(group).items()} for group in _GROUPS}
+
+
+def learn_names(told: Mapping[str, Mapping[str, str]]) -> None:
+    """Know the plug-ins of the interpreter that started this one by their names too."""
+    _told.update({group: dict(names) for group, names in told.items()})
+    _installed.cache_clear()
 
 
 def known(group: str) -> list[str]:
@@ -115,12 +131,6 @@ def _owner(name: str, home: Path) -> str:
     found = importlib.machinery.PathFinder.find_spec(name, elsewhere)
     is_installed = found is not None and found.origin is not None and "site-packages" in Path(found.origin).parts
     return "an installed package" if name in PACKAGES or is_installed else ""
-
-
-def as_installed(spec: PluginSpec) -> PluginSpec:
-    """For the interpreter that a component lives in: the component by its class, as the names of plug-ins are known in this one."""
-    named = next((entry.value for entry in entry_points(group=f"oreloop.{spec.group}") if entry.name == spec.use), spec.use)
-    return replace(spec, use=named if spec.python else spec.use, python=())
 
 
 def build(spec: PluginSpec) -> Any:

@@ -15,13 +15,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import spglib
 from ase.data import atomic_masses
+from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 from pydantic import Field
 
 from campaign import plugins
-from campaign.crystals.primitive import reduced
 from campaign.errors import InputError
 from campaign.protocols import HasElements, HasTrial
 from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, FailureKind, Fidelity, FloatArray, Observation, Quantity
@@ -74,14 +73,18 @@ class Spectrum:
 
 def primitive(crystal: Crystal, tolerance: float) -> Crystal:
     """The reduced primitive cell, its atoms on their symmetric sites where they lie within ``tolerance`` (angstrom) of them."""
+    import spglib
+
     cell = (crystal.lattice, crystal.fractional, crystal.numbers)
     lattice, fractional, numbers = spglib.standardize_cell(cell, to_primitive=True, symprec=tolerance) or cell
-    rows = reduced(lattice)
+    rows = minkowski_reduce(lattice)[0]
     return Crystal(rows, fractional @ lattice @ np.linalg.inv(rows), np.asarray(numbers))
 
 
 def supercell(crystal: Crystal, length: float, tolerance: float) -> NDArray[np.intp]:
     """(3, 3) whole rows of a symmetric supercell of a primitive cell; repeats of the conventional cell are tried too."""
+    import spglib
+
     cell = (crystal.lattice, crystal.fractional, crystal.numbers)
     found = spglib.get_symmetry_dataset(cell, symprec=tolerance)
     if found is None:
@@ -141,7 +144,7 @@ class Phonons:
     def unavailable() -> str:
         from importlib.util import find_spec
 
-        return "" if find_spec("phonopy") is not None else "phonopy is not installed: pip install phonopy"
+        return "" if find_spec("phonopy") is not None else "phonopy is not installed in this interpreter: pip install 'phonopy>=4'"
 
     @cached_property
     def quantities(self) -> tuple[Quantity, ...]:

@@ -10,20 +10,19 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from ase.geometry import minkowski_reduce
 from ase.units import _e, _hplanck, kB
 from numpy.typing import NDArray
 
-from campaign.crystals.primitive import reduced
 from campaign.types import FloatArray
 
 EV_PER_THZ = 1e12 * _hplanck / _e
 """Energy of a quantum."""
-_NEIGHBOURS = np.array([c for c in itertools.product((-1, 0, 1), repeat=3) if any(c)])
 
 
 def shortest_vector(lattice: FloatArray) -> float:
     """The least distance (angstrom) between an atom and its images."""
-    return float(np.linalg.norm(_NEIGHBOURS @ reduced(lattice), axis=1).min())
+    return float(np.linalg.norm(minkowski_reduce(lattice)[0], axis=1).min())
 
 
 def supercell(lattice: FloatArray, rotations: NDArray[np.intp], bases: Sequence[NDArray[np.intp]], length: float) -> NDArray[np.intp]:

@@ -12,8 +12,8 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from campaign.crystals.topology import bonds_of, dimensions
-from campaign.types import Crystal
+from campaign.crystals.neighbours import pairs
+from campaign.types import Crystal, FloatArray
 
 REACH = 3.0
 SAME_PLACE = 0.1
@@ -25,6 +25,8 @@ _KINDS = ("a molecule or cluster", "a chain or wire", "a slab or layers")
 
 def not_bulk(crystal: Crystal) -> str:
     """What the cell holds where it is no bulk crystal; empty where it is one."""
+    from campaign.crystals.topology import dimensions
+
     if not len(crystal):
         return "no atoms"
     if crystal.volume < LEAST_VOLUME * len(crystal):
@@ -45,13 +47,22 @@ def not_bulk(crystal: Crystal) -> str:
 
 
 def lone_atoms(crystal: Crystal) -> int:
-    """How many atoms have no other in contact."""
-    return len(crystal) - len(np.unique(_contacts(crystal)[:, 0]))
+    """How many atoms have no other in contact. Raises ValueError for a flat cell."""
+    radii = _radii(crystal.numbers)
+    first, second, distance, _ = pairs(crystal.lattice, crystal.fractional, float(2 * radii.max() + REACH))
+    return len(crystal) - len(np.unique(first[distance <= radii[first] + radii[second] + REACH]))
 
 
 def _contacts(crystal: Crystal) -> NDArray[np.int64]:
     """(m, 5) as ``topology.bonds_of`` gives them, each way."""
+    from campaign.crystals.topology import bonds_of
+
     fractional = crystal.fractional - np.floor(crystal.fractional)
     kinds, rows = np.unique(crystal.numbers, return_inverse=True)
-    radii = np.maximum(covalent_radii[kinds], _LEAST_RADIUS)
+    radii = _radii(kinds)
     return bonds_of(crystal.lattice, fractional, rows.astype(np.int64), radii[:, None] + radii + REACH)
+
+
+def _radii(numbers: NDArray[np.uint8]) -> FloatArray:
+    found: FloatArray = np.maximum(covalent_radii[numbers], _LEAST_RADIUS)
+    return found

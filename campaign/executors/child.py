@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+from campaign import plugins
 from campaign.errors import OreloopError, SurroundingsError
 from campaign.executors import wire
 from campaign.executors.worker import OracleWorker
@@ -32,8 +33,9 @@ def serve(reader: int, writer: int) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers, asked = Connection(writer, readable=False), _asked(Connection(reader, writable=False))
-    spec, name, threads, search_path = asked.get()
+    spec, name, threads, search_path, names = asked.get()
     sys.path += [folder for folder in search_path if folder not in sys.path]
+    plugins.learn_names(names)
     try:
         worker = OracleWorker(spec, name, threads)
     except Exception as error:

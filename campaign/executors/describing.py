@@ -25,6 +25,7 @@ def describe(reader: int, writer: int) -> None:
     with os.fdopen(reader, "rb") as asked:
         request = wire.unpack(asked.read())
     sys.path += [folder for folder in request["search_path"] if folder not in sys.path]
+    plugins.learn_names(request["names"])
     answer: Any
     with nullcontext() if request["may_download"] else without_downloads():
         try:

@@ -258,8 +258,9 @@ class WorkerProcess:
             try:
                 python = self._spec.plugin.python
                 self._process = _Process(python)
-                spec = replace(self._spec, plugin=plugins.as_installed(self._spec.plugin))
-                self._process.send((spec, self._name, self._threads, interpreters.search_path(python)))
+                spec = replace(self._spec, plugin=replace(self._spec.plugin, python=()))
+                names = plugins.names_to_tell() if python else {}
+                self._process.send((spec, self._name, self._threads, interpreters.search_path(python), names))
             except OSError as error:
                 raise SurroundingsError(
                     f"the worker of oracle {self._spec.name} cannot be started: {error}",
