@@ -143,22 +143,28 @@ class LammpsEngine:
 
         Conjugate gradients whose line search got stuck far from a minimum start again from the steepest descent, with the cell that
         they reached as the reference: by forces on ions, or by stress, which alone is left where symmetry holds the ions. A start that
-        gains no enthalpy is the last.
+        gains no enthalpy is the last; ``max_steps`` are those of all starts.
         """
         mode = "tri" if self.is_triclinic else "aniso"
         self.commands("min_style cg", "min_modify dmax 0.01 line quadratic")
-        lowest = math.inf
+        lowest, left = math.inf, max_steps
         for _ in range(_RESTARTS):
             self.commands(f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g}")
-            self.relax_ions(force_tolerance=force_tolerance, max_steps=max_steps)
+            before = self._steps
+            self.relax_ions(force_tolerance=force_tolerance, max_steps=left)
+            left -= self._steps - before
             self.commands("unfix relax")
             missed, figures = self._missed(pressure), self.figures()
             enthalpy = figures["pe"] + pressure * GPa * figures["vol"]
             is_relaxed = figures["fmax"] < _STUCK_FORCE and missed < _STUCK_STRESS
-            if is_relaxed or enthalpy > lowest - _GAIN * self._n:
+            if is_relaxed or left <= 0 or enthalpy > lowest - _GAIN * self._n:
                 break
             lowest = enthalpy
         return missed
+
+    @property
+    def _steps(self) -> int:
+        return int(self.lmp.extract_global("ntimestep"))
 
     def _missed(self, pressure: float) -> float:
         left = self.figures()
