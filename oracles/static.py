@@ -13,7 +13,7 @@ import numpy as np
 from ase.units import GPa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from campaign.crystals.extent import lone_atoms
+from campaign.crystals.extent import lone_atoms, not_bulk
 from campaign.crystals.lattice import atomic_volume
 from campaign.crystals.phases import Phase, fractions
 from campaign.types import (
@@ -60,8 +60,8 @@ _ELASTIC = {
     BORN_STABILITY: "smallest_eigenvalue",
 }
 _NOT_IN_THE_LABEL = frozenset({"max_steps", "residual_pressure", "residual_force", "on_phase_change"})
-_ROOMY, _STRETCH, _LEAST_RISE = 1.5, 0.02, 1e-5
-"""A volume in those of the elements' crystals; a linear strain; eV an atom."""
+_ROOMY, _GROWN, _STRETCH, _LEAST_RISE = 1.5, 2.0, 0.02, 1e-5
+"""A volume in those of the elements' crystals, and in the proposed one's; a linear strain; eV an atom."""
 
 
 class StaticConfig(BaseModel):
@@ -166,11 +166,11 @@ class StaticOracle(ABC):
         proposed = engine.state() if "proposed" in self.config.measure else None
         stress = self._relax(engine)
         ground = engine.state()
+        left = self._left(ground, stress)
         if self.config.relax == "cell":
-            loose = unbound(engine, ground)
+            loose = unbound(engine, crystal, ground, is_relaxed=not left)
             if loose:
                 return Evaluation.failed(FailureKind.UNPHYSICAL, loose, retryable=False)
-        left = self._left(ground, stress)
         if left:
             return Evaluation.failed(FailureKind.NOT_CONVERGED, left)
         before, after = _phase(crystal), _phase(ground.crystal)
@@ -236,22 +236,29 @@ class StaticOracle(ABC):
             yield Observation(BULK_MODULUS.name, modulus, BULK_MODULUS.unit, error)
 
 
-def unbound(engine: Mechanics, ground: State) -> str:
-    """Why a crystal with a relaxed cell is none, as nothing holds it together; empty where something does.
+def unbound(engine: Mechanics, proposed: Crystal, ground: State, *, is_relaxed: bool = True) -> str:
+    """Why what a crystal with a free cell came to is none, as nothing holds it together; empty where something does.
 
-    Atoms out of each other's reach, or an energy that does not rise as the cell is stretched.
+    Atoms out of each other's reach, a cell that doubled around molecules, chains or layers, or, of one that is relaxed, an energy that does
+    not rise as the cell is stretched.
     """
     crystal = ground.crystal
+    if crystal.volume < _ROOMY * sum(atomic_volume(symbol) for symbol in crystal.symbols):
+        return ""
     per_atom = f"at {crystal.volume / len(crystal):.4g} angstrom^3 and {ground.energy / len(crystal):.4g} eV an atom"
-    if crystal.volume > _ROOMY * sum(atomic_volume(symbol) for symbol in crystal.symbols):
-        lone = lone_atoms(crystal)
-        if lone:
-            return f"the crystal is not bound: {lone} of {len(crystal)} atoms have no neighbour {per_atom}"
-        engine.deform(np.eye(3) * (1 + _STRETCH))
-        rise = (engine.state().energy - ground.energy) / len(crystal)
-        engine.deform(np.eye(3) / (1 + _STRETCH))
-        if rise < _LEAST_RISE:
-            return f"the crystal is not bound: to stretch it by {100 * _STRETCH:g} % takes no energy ({rise:.1g} eV an atom), {per_atom}"
+    lone = lone_atoms(crystal)
+    if lone:
+        return f"the crystal is not bound: {lone} of {len(crystal)} atoms have no neighbour {per_atom}"
+    left = not_bulk(crystal) if crystal.volume > _GROWN * proposed.volume else ""
+    if left:
+        return f"the crystal is not bound: it fell apart into {left} {per_atom}"
+    if not is_relaxed:
+        return ""
+    engine.deform(np.eye(3) * (1 + _STRETCH))
+    rise = (engine.state().energy - ground.energy) / len(crystal)
+    engine.deform(np.eye(3) / (1 + _STRETCH))
+    if rise < _LEAST_RISE:
+        return f"the crystal is not bound: to stretch it by {100 * _STRETCH:g} % takes no energy ({rise:.1g} eV an atom), {per_atom}"
     return ""
 
 

