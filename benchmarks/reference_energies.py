@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from typing import Any
 
 PACKAGES = {"7net-l3i5": "sevenn", "chgnet": "chgnet"}
@@ -15,12 +16,8 @@ LARGEST_FORCE, MOST_STEPS = 0.02, 300
 
 def calculator(model: str) -> Any:
     if model == "chgnet":
-        from chgnet.model.dynamics import CHGNetCalculator
-
-        return CHGNetCalculator(use_device="cpu")
-    from sevenn.calculator import SevenNetCalculator
-
-    return SevenNetCalculator(model, device="cpu")
+        return import_module("chgnet.model.dynamics").CHGNetCalculator(use_device="cpu")
+    return import_module("sevenn.calculator").SevenNetCalculator(model, device="cpu")
 
 
 def main() -> None:

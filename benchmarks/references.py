@@ -24,6 +24,8 @@ from campaign.crystals.ground_states import ground_states
 MODELS = ("7net-l3i5", "chgnet")
 HARD = ("O", "N", "F", "Cl", "Mn", "Ga", "B", "P", "S", "Sn")
 LARGEST_ERROR = 0.05
+FALLEN = 0.1
+"""eV/atom below the crystal as Materials Project has it: no molecule is left as it was."""
 
 
 def measure(python: str, model: str, elements: Sequence[str]) -> list[Row]:
@@ -77,6 +79,8 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         found[f"{model}: largest error (eV/atom)"] = max(errors.values())
         beyond = sorted(element for element, error in errors.items() if error > LARGEST_ERROR)
         found[f"{model}: elements beyond {LARGEST_ERROR:g} eV/atom"] = ", ".join(beyond)
+        fallen = [row["element"] for row in mine if row["relaxed"] < row["single_point"] - FALLEN]
+        found[f"{model}: elements that relax to another phase"] = ", ".join(fallen)
         found[f"{model}: relaxations that did not end"] = ", ".join(row["element"] for row in mine if not row["has_converged"])
     return found
 

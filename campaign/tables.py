@@ -12,8 +12,7 @@ from campaign.ledger import CampaignState
 from campaign.ledger.leaders import Wanted
 from campaign.types import FORMATION_ENERGY
 
-_DERIVED = {FORMATION_ENERGY.name: FORMATION_ENERGY, **abundance.KNOWN}
-"""What follows from labels or compositions."""
+_DERIVED_UNITS = {quantity.name: quantity.unit for quantity in (FORMATION_ENERGY, *abundance.KNOWN.values())}
 
 
 def labels(state: CampaignState) -> pd.DataFrame:
@@ -142,8 +141,8 @@ def best(state: CampaignState, wanted: Wanted, n: int | None = None) -> pd.DataF
             "candidate": item.label.candidate,
             "formula": state.formula(item.label.candidate),
         }
-        units = {observation.quantity: observation.unit for observation in item.label.observations}
+        units = _DERIVED_UNITS | {observation.quantity: observation.unit for observation in item.label.observations}
         for name, value in item.label.values.items():
-            row[f"{name} ({units.get(name) or _DERIVED[name].unit})"] = value
+            row[f"{name} ({units[name]})"] = value
         rows.append({**row, "source": state.source_of(item.label.candidate), "round": item.label.round})
     return pd.DataFrame(rows)

@@ -95,11 +95,11 @@ class IonExchange:
         """Drawn by their probabilities, each crystal once and none that is labelled or under way; fewer where no more are known."""
         found = list(itertools.islice(self._exchanges(rng, context), _CHOICE * n))
         weights = np.array([exchange.probability for exchange in found])
-        order = np.argsort(-(np.log(weights) + rng.gumbel(size=len(found)))).tolist() if found else []
+        order: list[int] = np.argsort(-(np.log(weights) + rng.gumbel(size=len(found)))).tolist()
         distinct = _Seen(context)
         given = 0
         for row in order:
-            exchange = found[int(row)]
+            exchange = found[row]
             crystal = exchange.result
             if given < n and distinct.is_new(crystal):
                 given += 1

@@ -56,11 +56,14 @@ class AboveHull:
     def hull(self, space: SearchSpace) -> Hull:
         """Made at the first candidate. Raises InputError where a competing phase has no energy or is of another fidelity."""
         if self._hull is None:
-            crystals = {f"{symbol} reference": crystal for symbol, crystal in references.elementals(space.elements, {}).items()}
+            crystals: dict[str, Crystal] = {}
             for path in self.config.structures:
                 entries = list(read_structures(path))
                 names = [path.name] if len(entries) == 1 else [f"{path.name} {row}" for row in range(1, len(entries) + 1)]
                 crystals |= {name: entry.crystal for name, entry in zip(names, entries, strict=True)}
+            given = {crystal.symbols[0] for crystal in crystals.values() if len(set(crystal.symbols)) == 1}
+            needed = [symbol for symbol in space.elements if references.has_reference(symbol) or symbol not in given]
+            crystals |= {f"{symbol} reference": crystal for symbol, crystal in references.elementals(needed, {}).items()}
             phases = read_phases(self.config.phases) if self.config.phases is not None else []
             for name, crystal in crystals.items():
                 phase = self._phase(crystal, name)

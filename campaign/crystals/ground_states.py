@@ -20,7 +20,7 @@ from campaign.errors import SurroundingsError
 from campaign.types import Crystal
 
 _FILE = "ground_states.json"
-_SHA256 = "5fd7b79e94d3868ff9dc13cc0f9e823eea5e1a22853bb4343a44b7805c68f90b"
+_SHA256 = "b416ff9b85e0cf4a62186ee7563be1372f51f009ee9901a575f0cfe23fefae34"
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,10 @@ class Table:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file, unpacked: UTF-8, UTF-16 with its mark, or Windows' Latin alphabet. Raises InputError for anything else."""
+    """The text of a file: UTF-8, UTF-16 with its mark, or Windows' Latin alphabet; .gz, .bz2 and .xz are unpacked.
+
+    Raises InputError for anything else.
+    """
     data = unpacked(path)
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     for name in dict.fromkeys((encoding, "cp1252")):
