@@ -13,6 +13,7 @@ from botorch.acquisition import (
     qLowerBoundMaxValueEntropy,
     qUpperConfidenceBound,
 )
+from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.logei import qLogExpectedHypervolumeImprovement, qLogNoisyExpectedHypervolumeImprovement
 from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
 from botorch.acquisition.objective import GenericMCObjective, ScalarizedPosteriorTransform
@@ -26,6 +27,10 @@ from torch import Tensor
 from campaign.acquisition.aims import Aims
 from campaign.acquisition.rows import FinitePoolModel, MarginalModel
 from campaign.schema import AcquisitionConfig
+
+logei._load_attempted = True
+"""BoTorch's hypervolumes in Python: else their first use compiles C++ for this very processor into the user's home, behind a file that
+stays when the compiler is killed and that every later process waits for."""
 
 _CHUNK = 4096
 _STRADDLE = 1.96

@@ -121,7 +121,8 @@ class FinitePoolModel(RowModel):
     ) -> FinitePoolModel:
         """The joint posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations.
 
-        ``has_noise``: labels have the noise that the first model inferred.
+        ``has_noise``: labels have the noise that the first model inferred. Means are rounded to nine digits, so that what the model
+        cannot tell apart stays equal when labels come in another unit.
         """
         means, covariances = [], []
         scales, standards = _by_model(len(models), scales, standards)
@@ -131,7 +132,7 @@ class FinitePoolModel(RowModel):
             covariance = joint.covariance_matrix / unit.spread**2 * scale**2
             covariance = (covariance + covariance.mT) / 2
             jitter = _JITTER * covariance.diagonal().max().clamp_min(1e-12)
-            means.append((joint.mean - unit.center) / unit.spread)
+            means.append(((joint.mean - unit.center) / unit.spread).round(decimals=9))
             covariances.append(covariance + jitter * torch.eye(len(rows), dtype=covariance.dtype))
         noise = None
         if has_noise:
