@@ -122,7 +122,8 @@ class FinitePoolModel(RowModel):
     ) -> FinitePoolModel:
         """The joint posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations.
 
-        ``has_noise``: labels have the noise that the first model inferred.
+        ``has_noise``: labels have the noise that the first model inferred. Means are rounded to nine digits, so that what the model
+        cannot tell apart stays equal when labels come in another unit.
         """
         means, covariances = [], []
         scales, standards = _by_model(len(models), scales, standards)

@@ -260,3 +260,15 @@ def test_the_level_is_chosen_by_what_it_tells_for_its_price() -> None:
     only_cheap = np.array([[True] * 30, [False] * 30])
     assert {level for level, _ in levels_chosen(1.0, only_cheap)} == {0}
     assert sorted(level for level, _ in levels_chosen(1.0, room=2)) == [0, 0, 0, 1, 1]
+
+
+def test_hypervolumes_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that is killed leaves a lock in the user's home that every later campaign would wait for."""
+    from botorch.acquisition.multi_objective import logei
+    from torch.utils import cpp_extension
+
+    asked: list[object] = []
+    monkeypatch.setattr(cpp_extension, "load", lambda *_, **settings: asked.append(settings))
+    assert len(several("log_expected_hypervolume_improvement", [])) > 0
+    assert not asked
+    assert logei._C is None
