@@ -305,15 +305,12 @@ def test_what_is_done_quickly_is_done_in_one_call(bench: Bench) -> None:
     """One that took long the last time goes by itself, so that nothing waits for it."""
     computations: Any = vars(bench.executor)["_computations"]
     bench.executor.compute(add, 1).result()
-    handles = [bench.executor.compute(add, n, 1) for n in range(5)]
-    handles[0].is_done()
-    assert len({handle.reference for handle in handles}) == 1  # type: ignore[attr-defined]
-    assert [handle.result() for handle in handles] == [1, 2, 3, 4, 5]
-    computations._seconds[add] = 5.0
-    handles = [bench.executor.compute(add, n, 1) for n in range(3)]
-    handles[0].is_done()
-    assert len({handle.reference for handle in handles}) == 3  # type: ignore[attr-defined]
-    assert [handle.result() for handle in handles] == [1, 2, 3]
+    for seconds, together in ((0.0, 5), (5.0, 1)):
+        computations._seconds[add] = seconds
+        handles = [bench.executor.compute(add, n, 1) for n in range(5)]
+        handles[0].is_done()
+        assert len(computations.call.handles) == together
+        assert [handle.result() for handle in handles] == [1, 2, 3, 4, 5]
 
 
 @on_all
