@@ -275,7 +275,7 @@ def quick_start_part(seeds: Sequence[int], checkouts: Mapping[str, Path]) -> lis
 
 
 def labels_to_target(row: Row, target: float) -> int:
-    return int(next(n for n, value in row["better"] if value >= target))
+    return next(int(n) for n, value in row["better"] if value >= target)
 
 
 def summarise_driver(part: Sequence[Row]) -> dict[str, Any]:

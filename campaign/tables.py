@@ -10,9 +10,9 @@ from campaign import metrics, ranking
 from campaign.crystals import abundance
 from campaign.ledger import CampaignState
 from campaign.ledger.leaders import Wanted
-from campaign.types import FORMATION_ENERGY
+from campaign.types import DERIVED
 
-_DERIVED_UNITS = {quantity.name: quantity.unit for quantity in (FORMATION_ENERGY, *abundance.KNOWN.values())}
+_DERIVED_UNITS = {quantity.name: quantity.unit for quantity in (*DERIVED, *abundance.KNOWN.values())}
 
 
 def labels(state: CampaignState) -> pd.DataFrame:

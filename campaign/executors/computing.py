@@ -106,8 +106,8 @@ class RayHandle:
 
     @property
     def reference(self) -> Any:
-        """What Ray knows it by while it is under way; None while it waits."""
-        return self.pool.reference_of(self)
+        """What Ray knows the call by that it is in or waits for; None where nothing is under way."""
+        return self.pool.call.reference if self.pool.call is not None else None
 
     def end(self, value: Any, error: Exception | None) -> None:
         if not self.is_over:
@@ -119,7 +119,8 @@ class RayHandle:
 
     def result(self) -> Any:
         while not self.is_done():
-            ray.wait([self.reference], timeout=_LOOK_SECONDS)
+            if self.reference is not None:
+                ray.wait([self.reference], timeout=_LOOK_SECONDS)
         if self.error is not None:
             raise self.error
         return self.value
@@ -199,12 +200,12 @@ class Computations:
         self._place_reference = self._actor.place.remote()
         self._place: tuple[str, int] | None = None
         self._worker += 1
-        self._calls: deque[_Call] = deque()
+        self.call: _Call | None = None
         self._crystals = _SentCrystals()
-        self._next()
+        self._begin()
 
-    def _next(self) -> None:
-        """The first of the calls begins now."""
+    def _begin(self) -> None:
+        """What is under way begins now."""
         self._since, self._notice = awake_seconds(), _FIRST_NOTICE_SECONDS
         self._watch = StoppedWatch()
 
@@ -213,33 +214,33 @@ class Computations:
         self._queue.append(handle)
         return handle
 
-    def reference_of(self, handle: RayHandle) -> Any:
-        return next((call.reference for call in self._calls if handle in call.handles), None)
-
     def _send_waiting(self) -> None:
-        """Give the worker what it was not given yet, with what that builds on where an earlier worker did it."""
+        """Where the worker idles, give it what comes next, with what that builds on where an earlier worker did it.
+
+        One call after another, so that it is known which of them a worker was lost in.
+        """
         together: list[RayHandle] = []
-        for handle in [handle for handle in self._queue if handle.worker != self._worker]:
+        for handle in list(self._queue) if self.call is None else ():
             failed = next((one.error for one in _inputs(handle) if one.error is not None), None)
             if failed is not None:
                 self._queue.remove(handle)
                 handle.end(None, failed)
                 continue
             for one in _inputs(handle):
-                if one.worker != self._worker:
-                    if together and not (self._is_quick(one) and self._is_quick(together[-1])):
-                        self._send(together)
-                        together = []
-                    one.worker = self._worker
-                    together.append(one)
-        self._send(together)
+                if one.worker == self._worker:
+                    continue
+                if together and not (self._is_quick(one) and self._is_quick(together[-1])):
+                    self._send(together)
+                    return
+                one.worker = self._worker
+                together.append(one)
+        if together:
+            self._send(together)
 
     def _is_quick(self, handle: RayHandle) -> bool:
         return not handle.losses and self._seconds.get(handle.function, _QUICK_SECONDS) < _QUICK_SECONDS
 
     def _send(self, handles: list[RayHandle]) -> None:
-        if not handles:
-            return
         file = io.BytesIO()
         packer = _Packer(file)
         packer.dump([Task(handle.number, handle.function, tuple(handle.arguments)) for handle in handles])
@@ -247,18 +248,17 @@ class Computations:
         crystals = self._crystals.missing(packer)
         n_named = len(packer.crystals) + sum(len(stored.ids) for stored in packer.stored)
         message = Message(file.getvalue(), crystals, self._crystals.forgotten(n_named), dropped)
-        if not self._calls:
-            self._next()
-        self._calls.append(_Call(handles, self._actor.perform_all.remote(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))))
+        self.call = _Call(handles, self._actor.perform_all.remote(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)))
+        self._begin()
 
     def tend(self) -> None:
         """Send what waits, see what ended, and that what is under way goes on."""
         self._send_waiting()
-        while self._calls and ray.wait([self._calls[0].reference], timeout=0)[0]:
-            self._settle(self._calls[0])
+        while self.call is not None and ray.wait([self.call.reference], timeout=0)[0]:
+            self._settle(self.call)
             self._send_waiting()
-        if self._calls:
-            self._check(self._calls[0])
+        if self.call is not None:
+            self._check(self.call)
 
     def _settle(self, call: _Call) -> None:
         """What a call's computations came to; where it was lost instead, it is begun again."""
@@ -281,8 +281,7 @@ class Computations:
             if handle in self._queue:
                 self._queue.remove(handle)
             handle.end(outcome.value, outcome.error)
-        self._calls.popleft()
-        self._next()
+        self.call = None
 
     def _check(self, call: _Call) -> None:
         if self._place is None:
@@ -305,7 +304,7 @@ class Computations:
         if ray.wait([self._place_reference], timeout=0)[0]:
             try:
                 self._place = ray.get(self._place_reference)
-                self._next()
+                self._begin()
             except ray.exceptions.RayError as died:
                 self._lost(f"did not start ({last_words(died)})", call.handles[:1])
         elif awake_seconds() - self._since >= _START_SECONDS:
@@ -334,7 +333,7 @@ class Computations:
     def close(self) -> None:
         ray.kill(self._actor, no_restart=True)
         self._queue.clear()
-        self._calls.clear()
+        self.call = None
 
 
 def _names(handles: Sequence[RayHandle]) -> str:

@@ -8,13 +8,15 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
-from scripted_oracle import add, once, refuse
+from scripted_oracle import add, hidden, ids_of, once, refuse
 from support import HELPERS
 
 from campaign import interpreters
@@ -22,7 +24,7 @@ from campaign.errors import InputError, OreloopError, SurroundingsError
 from campaign.executors import make_executor
 from campaign.executors.leftovers import is_alive
 from campaign.plugins import ParameterError
-from campaign.protocols import EvaluationJob, Executor, OracleSpec, PluginSpec
+from campaign.protocols import EvaluationJob, Executor, OracleSpec, PluginSpec, Stored
 from campaign.schema import ExecutorConfig
 from campaign.types import Candidate, Crystal, Evaluation, FailureKind
 
@@ -353,6 +355,63 @@ def test_what_a_computation_raises_its_handle_raises(bench: Bench, error: Except
         if isinstance(error, OreloopError):
             assert vars(caught.value) == vars(error)
     assert bench.executor.compute(add, 1, 1).result() == 2
+
+
+@on_all
+def test_a_kept_value_goes_to_later_computations_and_not_to_the_loop(bench: Bench) -> None:
+    kept = bench.executor.compute(hidden, 20)
+    later = bench.executor.compute(add, kept, 1)
+    assert later.result() == 21
+    assert (kept.result() == os.getpid()) == (bench.name != "ray")
+    assert bench.executor.compute(add, kept, 2).result() == 22, "also once it is done"
+
+
+class Shelf:
+    """Crystals by id, and how often each was asked for."""
+
+    def __init__(self, crystals: list[Crystal]) -> None:
+        self._crystals = {crystal.id: crystal for crystal in crystals}
+        self.asked: Counter[str] = Counter()
+
+    def crystals(self, identities: Sequence[str]) -> list[Crystal]:
+        self.asked.update(identities)
+        return [self._crystals[identity] for identity in identities]
+
+    def blobs(self, identities: Sequence[str]) -> dict[str, bytes]:
+        self.asked.update(identities)
+        return {identity: self._crystals[identity].to_bytes() for identity in identities}
+
+
+@on_all
+def test_stored_crystals_arrive_as_crystals_whatever_was_sent_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order asked, also where the worker was told to forget them, or is another one; sent again only then."""
+    monkeypatch.setattr("campaign.executors.computing._KEPT_CRYSTALS", 4)
+    crystals = [Crystal(np.eye(3) * (3 + 0.1 * n), [[0, 0, 0]], [28]) for n in range(8)]
+    ids = [crystal.id for crystal in crystals]
+    shelf = Shelf(crystals)
+    for wanted in ([0, 1], [1, 0, 1], [2, 3, 4, 5, 6], [0, 6], [7, 0]):
+        stored = Stored(tuple(ids[n] for n in wanted), shelf)
+        assert bench.executor.compute(ids_of, stored, crystals[7]).result() == [ids[n] for n in (*wanted, 7)]
+    if bench.name == "ray":
+        assert shelf.asked[ids[1]] == shelf.asked[ids[6]] == 1
+        assert shelf.asked[ids[0]] == 2
+        for process in psutil.Process().children(recursive=True):
+            if "ray::ComputeWorker" in "".join(process.cmdline()):
+                process.kill()
+        assert bench.executor.compute(ids_of, Stored((ids[6],), shelf), crystals[0]).result() == [ids[6], ids[0]]
+
+
+@pytest.mark.parametrize("bench", ["ray"], indirect=True)
+def test_what_is_done_quickly_is_done_in_one_call(bench: Bench) -> None:
+    """One that took long the last time goes by itself, so that nothing waits for it."""
+    computations: Any = vars(bench.executor)["_computations"]
+    bench.executor.compute(add, 1).result()
+    for seconds, together in ((0.0, 5), (5.0, 1)):
+        computations._seconds[add] = seconds
+        handles = [bench.executor.compute(add, n, 1) for n in range(5)]
+        handles[0].is_done()
+        assert len(computations.call.handles) == together
+        assert [handle.result() for handle in handles] == [1, 2, 3, 4, 5]
 
 
 @on_all

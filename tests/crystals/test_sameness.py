@@ -20,10 +20,11 @@ from benchmarks.labelled_copies import (
     repeated,
     scaled,
 )
-from campaign.crystals.matching import Distinct, Invariants, KeyIndex, Matcher, equivalence_key, site_permutations
+from campaign.crystals.matching import Distinct, Invariants, KeyIndex, Matcher, Sameness, equivalence_key, site_permutations
 from campaign.crystals.neighbours import length_scale
 from campaign.crystals.primitive import primitive_cell
-from campaign.types import Crystal, reduced_formula
+from campaign.errors import InputError
+from campaign.types import Crystal, counts_of, reduced_formula
 
 RNG = np.random.default_rng(5)
 ELEMENTS = ("Mg", "O", "Ti")
@@ -182,3 +183,48 @@ def test_the_limits_of_few_and_many_atoms() -> None:
     known = distinct_of({"lonely": lonely}, Matcher())
     assert known.find(many, equivalence_key(many)) == "lonely"
     assert known.find(many, "") is None
+
+
+@pytest.mark.parametrize("same", ["shape", "structure"])
+def test_many_keys_at_once_have_the_neighbours_of_each(same: Sameness) -> None:
+    """The first of the sums leaves out none that all of them together would find near."""
+    matcher = Matcher(same=same)
+    index = KeyIndex(matcher)
+    keys = {name: equivalence_key(crystal) for name, crystal in BASES.items()}
+    for name, key in keys.items():
+        index.add(name, key)
+        assert name in index
+    moved = {name: equivalence_key(COPIES["rattled by 0.03"](crystal, RNG)) for name, crystal in BASES.items()}
+    asked = [*keys.values(), *moved.values(), ""]
+    together = index.near_each(asked)
+    assert together == {key: index.near(key) for key in asked}
+    for key in asked:
+        wanted = Invariants.of_key(key)
+        expected = {name for name, other in keys.items() if wanted is not None and is_near(wanted, other, matcher)}
+        assert set(together[key]) == expected
+
+
+def is_near(wanted: Invariants, key: str, matcher: Matcher) -> bool:
+    """Every sum by itself, without a shortcut."""
+    found = Invariants.of_key(key)
+    if found is None or found.formula != wanted.formula:
+        return False
+    one, other = wanted.values[1:], found.values[1:]
+    apart = np.abs(one - other) / (0.5 * (one + other) + 0.3)
+    apart[-(len(counts_of(wanted.formula)) ** 2) :] /= 2
+    reach = 1e-3 if wanted.sites == found.sites else float(matcher.reach(min(wanted.atoms, found.atoms)))
+    is_at_volume = matcher.same == "shape" or abs(wanted.values[0] - found.values[0]) <= np.log1p(matcher.volume) + 4e-3
+    return bool(apart.max() <= reach and np.mean(apart**2) <= (0.42 * reach) ** 2 and is_at_volume)
+
+
+def test_crystals_on_the_same_sites_share_what_the_sites_tell() -> None:
+    """Whether the first of them was asked for it before or not."""
+    for crystal in BASES.values():
+        fresh = Crystal(crystal.lattice, crystal.fractional, crystal.numbers)
+        before = fresh.with_numbers(crystal.numbers)
+        assert fresh.sites == before.sites == fresh.with_numbers(crystal.numbers[::-1]).sites
+        assert before == fresh
+        with pytest.raises(InputError):
+            fresh.with_numbers(np.zeros(len(fresh), dtype=np.uint8))
+        with pytest.raises(InputError):
+            fresh.with_numbers(crystal.numbers[1:])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from campaign.protocols import Kept
 from campaign.types import Crystal, Evaluation, FailureKind, Quantity
 
 ANSWER = Quantity("answer", "1")
@@ -83,6 +84,15 @@ def add(*numbers: int) -> int:
 
 def refuse(error: Exception) -> None:
     raise error
+
+
+def hidden(value: int) -> Kept:
+    """A value that only later computations get; the loop is told where it was made."""
+    return Kept(value, told=os.getpid())
+
+
+def ids_of(crystals: list[Crystal], one: Crystal) -> list[str]:
+    return [crystal.id for crystal in (*crystals, one)]
 
 
 def once(folder: str, what: str, result: int) -> int:
