@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
@@ -36,19 +36,24 @@ OpenWindow = Annotated[tuple[_Open, _Open], AfterValidator(_ordered)]
 """The same, where either may be infinite."""
 
 
-class PluginParameter(BaseModel):
-    """A plug-in that another plug-in's parameters name, such as the descriptors of a surrogate."""
+class PlacedSettings(BaseModel):
+    """Settings that know the config's folder, from which what they name by text alone is found."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    use: str = Field(description="Name of an installed plug-in, or my_package.module:MyClass.")
-    params: dict[str, Any] = Field(default_factory=dict, description="The plug-in's own settings.")
     _folder: str | None = PrivateAttr(None)
 
     @model_validator(mode="after")
-    def _remember_folder(self, info: ValidationInfo) -> PluginParameter:
+    def _remember_folder(self, info: ValidationInfo) -> Self:
         self._folder = (info.context or {}).get("folder")
         return self
+
+
+class PluginParameter(PlacedSettings):
+    """A plug-in that another plug-in's parameters name, such as the descriptors of a surrogate."""
+
+    use: str = Field(description="Name of an installed plug-in, or my_package.module:MyClass.")
+    params: dict[str, Any] = Field(default_factory=dict, description="The plug-in's own settings.")
 
     def spec(self, group: str) -> PluginSpec:
         return PluginSpec(group=group, use=self.use, params=self.params, module_folder=self._folder)

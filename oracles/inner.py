@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import Field
 
 from campaign import plugins
 from campaign.errors import InputError
+from campaign.parameters import PlacedSettings
 from campaign.protocols import Oracle, PluginSpec, asks_committee
 
 
-class AsksOracle(BaseModel):
+class AsksOracle(PlacedSettings):
     """Settings of a component that asks an oracle; files that the oracle's settings name lie as seen from the config's folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     oracle: str = Field(description="Name of the oracle that is asked, or my_package.module:MyClass.")
     params: dict[str, Any] = Field(default_factory=dict, description="That oracle's own settings.")
-    _folder: str | None = PrivateAttr(None)
-
-    @model_validator(mode="after")
-    def _remember_folder(self, info: ValidationInfo) -> AsksOracle:
-        self._folder = (info.context or {}).get("folder")
-        return self
 
     def spec(self, **changes: Any) -> PluginSpec:
         """The oracle with some of its settings changed."""

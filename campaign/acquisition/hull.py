@@ -78,38 +78,31 @@ def select(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericalWarning)
-        return _select(model, diagram, pool, pending, n_choices, config, seed, scale, log_weights)
-
-
-def _select(
-    model: Model,
-    diagram: Diagram,
-    pool: Points,
-    pending: Points | None,
-    n_choices: int,
-    config: AcquisitionConfig,
-    seed: int,
-    scale: float,
-    log_weights: FloatArray | None,
-) -> HullScores:
-    mean, variance = marginal_of(model, pool.features)
-    variance = variance * scale**2
-    weights = np.zeros(len(mean)) if log_weights is None else np.asarray(log_weights, dtype=float)
-    improvement = _log_improvement(mean, variance, diagram.hull.formation_at(pool.fractions) + config.tolerance)
-    n_choices = min(n_choices, len(mean))
-    shortlist = np.argsort(-(improvement + weights), kind="stable")[: max(config.shortlist, n_choices)].tolist()
-    together = pool[shortlist] if pending is None else pool[shortlist] + pending
-    joint = FinitePoolModel.of([model], [together.features], [scale])
-    energies = draws(joint, config.samples, seed)
-    rows = list(range(len(shortlist)))
-    hulls = _sampled(diagram, together.fractions, energies)
-    stable = chances(hulls, pool.fractions, mean.numpy(), variance.sqrt().numpy(), config.tolerance)
-    stable[shortlist] = chances_among(hulls, together.fractions, energies, config.tolerance)[rows]
-    chosen = _greedy(
-        joint, diagram, together, energies[:_FANTASIES], len(shortlist), n_choices, np.log(stable[shortlist]) + weights[shortlist], config
-    )
-    score = improvement + np.log(stable) + weights
-    return HullScores(score, mean.numpy(), variance.sqrt().numpy(), tuple(shortlist[row] for row in chosen), stable)
+        mean, variance = marginal_of(model, pool.features)
+        variance = variance * scale**2
+        weights = np.zeros(len(mean)) if log_weights is None else np.asarray(log_weights, dtype=float)
+        improvement = _log_improvement(mean, variance, diagram.hull.formation_at(pool.fractions) + config.tolerance)
+        n_choices = min(n_choices, len(mean))
+        shortlist = np.argsort(-(improvement + weights), kind="stable")[: max(config.shortlist, n_choices)].tolist()
+        together = pool[shortlist] if pending is None else pool[shortlist] + pending
+        joint = FinitePoolModel.of([model], [together.features], [scale])
+        energies = draws(joint, config.samples, seed)
+        hulls = _sampled(diagram, together.fractions, energies)
+        stable = chances(hulls, pool.fractions, mean.numpy(), variance.sqrt().numpy(), config.tolerance)
+        stable[shortlist] = chances_among(hulls, together.fractions, energies, config.tolerance)[: len(shortlist)]
+        likely = np.log(stable[shortlist]) + weights[shortlist]
+        chosen = _greedy(
+            joint,
+            diagram,
+            together,
+            energies[:_FANTASIES],
+            len(shortlist),
+            n_choices,
+            likely,
+            config,
+        )
+        score = improvement + np.log(stable) + weights
+        return HullScores(score, mean.numpy(), variance.sqrt().numpy(), tuple(shortlist[row] for row in chosen), stable)
 
 
 def draws(joint: FinitePoolModel, n: int, seed: int) -> FloatArray:

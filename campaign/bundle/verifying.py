@@ -4,6 +4,7 @@ chance, labelled again by the oracles that it holds, come out the same."""
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -32,6 +33,8 @@ _SMALL = 1e-2
 """Values near zero are compared with the tolerance times this, in their unit, at least."""
 _NOISES = 3.0
 _WRITERS = ("ase", "pymatgen")
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_PICKLES = (".model", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def verify(
     """Check after check; those that need what an earlier one refused are left out.
 
     ``sample`` of the 20 best labels are made again and compared within ``tolerance`` (relative) and three times the stated noise.
-    An oracle that is a module of the bundle's own is code from elsewhere: it runs only where ``runs_code`` says so.
+    What the bundle's oracle would run of its own (a class by name, a program, a model that is a pickle) runs only where ``runs_code``
+    says so.
     Raises InputError where the folder is no bundle.
     """
     if not (bundle / METADATA).is_file():
@@ -62,9 +66,33 @@ def verify(
     yield files
     if files.status == "failed":
         return
-    yield _check("history and tables", lambda: _tables(bundle))
-    yield _check("environment", lambda: _environment(bundle))
-    yield from _again(bundle, sample, seed, tolerance, runs_code)
+    try:
+        opened = _Opened.of(bundle)
+    except OreloopError as error:
+        yield Check("history and tables", "failed", error.message)
+        return
+    yield _check("history and tables", lambda: _tables(bundle, opened))
+    yield Check("environment", "passed", _environment(opened.environment))
+    yield from _again(opened, sample, seed, tolerance, runs_code)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a bundle says: its history, its environment, and its config with what the campaign recorded of its oracles."""
+
+    archive: Archive
+    environment: Mapping[str, Any]
+    loaded: LoadedConfig
+
+    @classmethod
+    def of(cls, bundle: Path) -> _Opened:
+        """Raises InputError where a part cannot be read."""
+        try:
+            environment = json.loads((bundle / ENVIRONMENT).read_bytes())
+            recorded = Recorded.read(environment["parts"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InputError(f"{ENVIRONMENT} cannot be read: {error}") from error
+        return cls(Archive(bundle / HISTORY), environment, replace(configs.read(bundle / CONFIG), recorded=recorded))
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:
@@ -91,10 +119,9 @@ def _files(bundle: Path) -> str:
     return f"{len(known)} as written"
 
 
-def _tables(bundle: Path) -> str:
+def _tables(bundle: Path, opened: _Opened) -> str:
     """All that is written from the history is written anew and compared; structures where the same versions write them."""
-    archive, loaded = Archive(bundle / HISTORY), _loaded(bundle)
-    written = json.loads((bundle / ENVIRONMENT).read_bytes())["exported_with"]
+    archive, loaded, written = opened.archive, opened.loaded, opened.environment["exported_with"]
     here = versions.installed()
     same = all(written.get(package) == here[package] for package in _WRITERS)
     with tempfile.TemporaryDirectory(prefix="oreloop-verify-") as name:
@@ -118,34 +145,24 @@ def _is_same_table(one: Path, other: Path) -> bool:
     return bool(tables[0].to_json(double_precision=15) == tables[1].to_json(double_precision=15))
 
 
-def _loaded(bundle: Path) -> LoadedConfig:
-    """The config with what the campaign recorded of its oracles."""
-    recorded = json.loads((bundle / ENVIRONMENT).read_bytes())["parts"]
-    return replace(configs.read(bundle / CONFIG), recorded=Recorded.read(recorded))
-
-
-def _environment(bundle: Path) -> str:
-    recorded = json.loads((bundle / ENVIRONMENT).read_bytes())
+def _environment(recorded: Mapping[str, Any]) -> str:
     here = versions.installed()
     sessions = recorded["sessions"] or [recorded["exported_with"]]
     other = [f"{name} {version} (here {here.get(name) or 'none'})" for name, version in sessions[-1].items() if here.get(name) != version]
     return "differs in " + ", ".join(other) if other else "the versions that the campaign ran with"
 
 
-def _again(bundle: Path, sample: int, seed: int, tolerance: float, runs_code: bool) -> Iterator[Check]:
+def _again(opened: _Opened, sample: int, seed: int, tolerance: float, runs_code: bool) -> Iterator[Check]:
     """Hits labelled again."""
-    try:
-        archive, loaded = Archive(bundle / HISTORY), _loaded(bundle)
-    except OreloopError as error:
-        yield Check("labels again", "failed", error.message)
-        return
+    archive, loaded = opened.archive, opened.loaded
     labels = _drawn(loaded, archive, sample, seed)
     if not labels:
         yield Check("labels again", "skipped", "no hit was labelled at its first attempt by an oracle that is in the bundle")
         return
     oracle = next(item for item in loaded.config.oracles if item.label == labels[0].oracle)
-    if ":" in oracle.use and not runs_code:
-        yield Check("labels again", "skipped", f"{oracle.use} is code that came with the bundle: read it, then say --run-code")
+    code = next(_code_of(oracle.model_dump(mode="json")), "")
+    if code and not runs_code:
+        yield Check("labels again", "skipped", f"{oracle.use} runs what the bundle names, {code}: read it, then say --run-code")
         return
     spec = replace(loaded.oracle_spec(oracle), fidelity="")
     reason = _unusable(loaded, archive, labels[0].oracle)
@@ -168,6 +185,19 @@ def _again(bundle: Path, sample: int, seed: int, tolerance: float, runs_code: bo
         yield Check("labels again", "failed", error.message)
     finally:
         executor.shutdown()
+
+
+def _code_of(settings: Any, key: str = "") -> Iterator[str]:
+    """Of an oracle's settings what would run as code: classes and functions by name, programs, and models that are pickles."""
+    if isinstance(settings, Mapping):
+        for name, value in settings.items():
+            yield from _code_of(value, str(name))
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _code_of(value, key)
+    elif isinstance(settings, str):
+        runs = key == "python" or "command" in key or _CALLABLE.fullmatch(settings) or Path(settings).suffix in _PICKLES
+        yield from [settings] if runs else []
 
 
 def _drawn(loaded: LoadedConfig, archive: Archive, sample: int, seed: int) -> list[LabelRecord]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from campaign.crystals.lattice import atomic_volume
 from campaign.errors import InputError
-from campaign.parameters import may_download
+from campaign.parameters import PlacedSettings, may_download
 from campaign.types import Crystal, Fidelity
 from oracles.ase import calculators
 from oracles.relaxation import AseMechanics
@@ -40,7 +41,7 @@ class AseStaticConfig(StaticConfig):
     residual_force: float = Field(0.02, gt=0, description="Largest force component (eV/angstrom) of relaxed ions.")
 
 
-class AseConfig(AseStaticConfig):
+class AseConfig(AseStaticConfig, PlacedSettings):
     calculator: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
         description="module:Class, or module:Class.method or module:function that makes one; a module of your own lies beside the config.",
@@ -56,7 +57,6 @@ class AseConfig(AseStaticConfig):
         "Or a name that the calculator knows.",
     )
     elements: tuple[str, ...] | None = Field(None, description="The elements that it knows; otherwise they are tried.")
-    _folder: str | None = PrivateAttr(None)
 
     @field_validator("elements")
     @classmethod
@@ -67,11 +67,6 @@ class AseConfig(AseStaticConfig):
         if foreign:
             raise ValueError(f"expected symbols of elements, found {', '.join(foreign)}")
         return elements
-
-    @model_validator(mode="after")
-    def _remember_folder(self, info: ValidationInfo) -> AseConfig:
-        self._folder = (info.context or {}).get("folder")
-        return self
 
     @property
     def folder(self) -> Path:
@@ -86,9 +81,9 @@ class CalculatorOracle(StaticOracle):
     title: str
     """What messages call it."""
 
+    @abstractmethod
     def make_calculator(self) -> Any:
         """Raises InputError."""
-        raise NotImplementedError
 
     def make_mechanics(self) -> AseMechanics:
         known: frozenset[str] | None = getattr(self, "elements", None)

@@ -180,17 +180,6 @@ def test_several_objectives_spread_along_the_front() -> None:
     assert slope(POOL)[weighted].mean() < slope(POOL).mean() - slope(POOL).std()
 
 
-def test_nothing_is_compiled_for_several_objectives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler's lock file that a killed process left would hold up every later campaign."""
-
-    def load(*_: object, **__: object) -> None:
-        raise AssertionError("something is compiled")
-
-    monkeypatch.setattr("torch.utils.cpp_extension.load", load)
-    assert len(several("log_expected_hypervolume_improvement", [], n=1)) == 1
-    assert logei._C is None
-
-
 def test_chances_of_success_and_costs_weigh_in() -> None:
     best = choose("log_expected_improvement", n=1).chosen[0]
     weights = np.zeros(90)
@@ -264,7 +253,6 @@ def test_the_level_is_chosen_by_what_it_tells_for_its_price() -> None:
 
 def test_hypervolumes_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler that is killed leaves a lock in the user's home that every later campaign would wait for."""
-    from botorch.acquisition.multi_objective import logei
     from torch.utils import cpp_extension
 
     asked: list[object] = []

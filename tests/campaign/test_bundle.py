@@ -8,6 +8,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from campaign.api import Campaign
 from campaign.bundle import verify, write_bundle
+from campaign.bundle.verifying import _code_of
 from campaign.cli import app
 from campaign.errors import InputError
 
@@ -113,6 +115,21 @@ def test_code_that_came_with_a_bundle_runs_only_where_asked_for(bundle: Path) ->
     *_, last = verify(bundle)
     assert (last.status, last.name) == ("skipped", "labels again")
     assert "--run-code" in last.detail
+
+
+@pytest.mark.parametrize(
+    ("oracle", "named"),
+    [
+        ({"use": "ase", "params": {"calculator": "os:system"}}, "os:system"),
+        ({"use": "lennard_jones", "python": "./program"}, "./program"),
+        ({"use": "vasp", "params": {"command": ["rm", "all"]}}, "rm"),
+        ({"use": "committee", "params": {"members": [{"use": "mine:Oracle"}]}}, "mine:Oracle"),
+        ({"use": "mace", "params": {"model": "inputs/1-a.model"}}, "inputs/1-a.model"),
+        ({"use": "lammps", "params": {"potential": "Ni99.eam.alloy"}, "sanity": {"energy_per_atom": [-9, 0]}}, ""),
+    ],
+)
+def test_all_that_would_run_as_code_is_seen(oracle: dict[str, Any], named: str) -> None:
+    assert next(_code_of(oracle), "") == named
 
 
 @pytest.mark.parametrize("name", ["labels.parquet", "ledger/journal.jsonl", "report.html", "weighed.py", "config.yaml", "labels.extxyz"])
