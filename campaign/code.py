@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from campaign.protocols import PluginSpec
 from campaign.seeds import content_hash
+
+IMPORTABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+"""A class or function by its module."""
 
 
 def code_key(spec: PluginSpec) -> str:
@@ -21,10 +26,29 @@ def code_key(spec: PluginSpec) -> str:
 
 
 def modules(spec: PluginSpec) -> dict[str, Path]:
-    """By dotted name the files of the user's code behind ``module:Class``; none for an installed plug-in."""
+    """By dotted name the files of the user's code behind a component: behind ``module:Class``, and behind what its settings name so where
+    that lies beside the config (an inner oracle, a calculator). None for an installed plug-in."""
     module, separator, _ = spec.use.partition(":")
     home = Path(spec.module_folder) if spec.module_folder else None
-    return _modules(module, home) if separator else {}
+    found = _modules(module, home) if separator else {}
+    for name in named(spec.params):
+        inner = name.partition(":")[0]
+        if _beside(inner, home) is not None:
+            found |= _modules(inner, home)
+    return found
+
+
+def named(settings: Any) -> Iterator[str]:
+    """The texts in settings, at any depth, that are written like ``module:Class``."""
+    match settings:
+        case str():
+            yield from [settings] if IMPORTABLE.fullmatch(settings) else []
+        case Mapping():
+            for value in settings.values():
+                yield from named(value)
+        case list() | tuple():
+            for value in settings:
+                yield from named(value)
 
 
 def _modules(first: str, home: Path | None) -> dict[str, Path]:

@@ -21,7 +21,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from campaign import plugins
 from campaign.checks import Location, Problem
-from campaign.code import code_key
+from campaign.code import code_key, modules
 from campaign.crystals import abundance
 from campaign.elements import problems_of_references
 from campaign.errors import InputError
@@ -95,12 +95,13 @@ class LoadedConfig:
 
     @property
     def has_user_modules(self) -> bool:
-        """Whether a component is a class of the user's own, whose module must reach the workers."""
+        """Whether a component is made of classes of the user's own, whose modules must reach the workers."""
         return bool(self.user_components())
 
     def user_components(self) -> list[PluginSpec]:
-        """The components that are classes of the user's own."""
-        return [self.spec(group, component) for group, _, component in self._components() if ":" in component.use]
+        """The components that are classes of the user's own, or whose settings name some beside the config."""
+        specs = [self.spec(group, component) for group, _, component in self._components()]
+        return [spec for spec in specs if ":" in spec.use or modules(spec)]
 
     @property
     def code(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ One file a label, below ``$XDG_CACHE_HOME/oreloop/labels`` (by default ``~/.cach
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from pathlib import Path
 import msgspec
 
 from campaign.artifacts import write_whole
-from campaign.errors import InputError
+from campaign.errors import InputError, SurroundingsError
 from campaign.ledger import events as ev
 from campaign.types import Crystal, Evaluation, Observation
+
+log = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
@@ -50,8 +53,8 @@ class LabelCache:
         kept = _Kept(label.fidelity, label.candidate, label.observations, crystal)
         try:
             write_whole(self._path(label.candidate, label.fidelity), msgspec.json.encode(kept))
-        except OSError:
-            return
+        except SurroundingsError as error:
+            log.warning("a label is not kept for other campaigns: %s", error.message)
 
     def _path(self, candidate: str, fidelity: str) -> Path:
         return self.folder / fidelity / f"{candidate}.json"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from campaign import sanity, screen, sources
+from campaign.code import modules
 from campaign.config import LoadedConfig
 from campaign.crystals.matching import Distinct, equivalence_key
 from campaign.debts import PURPOSES
@@ -159,7 +160,9 @@ def _take_from_cache(loaded: LoadedConfig, ledger: Ledger) -> None:
 def is_cacheable(loaded: LoadedConfig, oracle: str) -> bool:
     """Whether a fidelity says all that a label means: not of the user's own code, nor of a model that the campaign trains."""
     component = next((item for item in loaded.config.oracles if item.label == oracle), None)
-    return component is not None and ":" not in component.use and not asks_committee(loaded.parts.oracles[oracle])
+    if component is None or ":" in component.use:
+        return False
+    return not modules(loaded.spec("oracles", component)) and not asks_committee(loaded.parts.oracles[oracle])
 
 
 def cache_of() -> LabelCache:

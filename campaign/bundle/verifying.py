@@ -4,7 +4,6 @@ chance, labelled again by the oracles that it holds, come out the same."""
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from campaign import config as configs
 from campaign import ladder, plugins, ranking, versions
 from campaign.bundle.inputs import digest, files_of
 from campaign.bundle.writing import CONFIG, ENVIRONMENT, FORMATS, HISTORY, METADATA
+from campaign.code import IMPORTABLE
 from campaign.config import LoadedConfig, Recorded
 from campaign.errors import InputError, OreloopError
 from campaign.executors.serial import SerialExecutor
@@ -33,7 +33,6 @@ _SMALL = 1e-2
 """Values near zero are compared with the tolerance times this, in their unit, at least."""
 _NOISES = 3.0
 _WRITERS = ("ase", "pymatgen")
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PICKLES = (".model", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -196,7 +195,7 @@ def _code_of(settings: Any, key: str = "") -> Iterator[str]:
         for value in settings:
             yield from _code_of(value, key)
     elif isinstance(settings, str):
-        runs = key == "python" or "command" in key or _CALLABLE.fullmatch(settings) or Path(settings).suffix in _PICKLES
+        runs = key == "python" or "command" in key or IMPORTABLE.fullmatch(settings) or Path(settings).suffix in _PICKLES
         yield from [settings] if runs else []
 
 

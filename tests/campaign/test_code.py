@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from support import SMALL, merged
 from campaign import config as configs
 from campaign.api import Campaign
 from campaign.backtest import config as backtests
-from campaign.code import code_key
+from campaign.code import code_key, modules
 from campaign.errors import InputError
 from campaign.protocols import PluginSpec
 from campaign.study import config as studies
@@ -31,6 +32,18 @@ class {name}:
 
 def spec(folder: Path, use: str) -> PluginSpec:
     return PluginSpec(group="oracles", use=use, module_folder=str(folder))
+
+
+def test_code_that_settings_name_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "inner_mine.py").write_text("from inner_helper import x\nclass Inner: ...\n")
+    (tmp_path / "inner_helper.py").write_text("x = 1\n")
+    members = [{"use": "lennard_jones"}, {"use": "inner_mine:Inner", "params": {"calculator": "ase.calculators.lj:LennardJones"}}]
+    committee = PluginSpec(group="oracles", use="committee", params={"members": members}, module_folder=str(tmp_path))
+    assert sorted(modules(committee)) == ["inner_helper", "inner_mine"]
+    before = code_key(committee)
+    (tmp_path / "inner_helper.py").write_text("x = 2\n")
+    assert before != code_key(committee) != ""
+    assert code_key(replace(committee, params={"members": members[:1], "title": "plain: text"})) == ""
 
 
 def test_code_is_the_module_and_what_it_imports_from_beside_it(tmp_path: Path) -> None:

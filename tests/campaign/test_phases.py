@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from support import load
 from typer.testing import CliRunner
 
-from campaign import ranking
+from campaign import phases, ranking
 from campaign.api import Campaign
 from campaign.cli import app
 from campaign.crystals.references import ordered_binary
@@ -98,6 +99,23 @@ def test_a_damaged_cache_is_as_if_it_were_empty(small: Callable[..., Campaign], 
     (cache / "level").mkdir(parents=True)
     (cache / "level" / f"{crystal.id}.json").write_bytes(damage)
     assert LabelCache(cache).find(crystal.id, "level") is None
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(small: Callable[..., Campaign], known: Path, cache: Path) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text("a file where the folder would be")
+    campaign = small("first", **STABLE, phases={"path": str(known)})
+    campaign.run()
+    assert sum(label.purpose == "known phase" for label in campaign.state().labels.values()) == 2
+
+
+def test_labels_of_the_users_own_code_are_not_kept_for_others(small: Callable[..., Campaign], known: Path, tmp_path: Path) -> None:
+    loaded = small("first", **STABLE, phases={"path": str(known)}, oracles=[{"use": "lennard_jones"}]).loaded
+    assert phases.is_cacheable(loaded, "lennard_jones")
+    (tmp_path / "mine_alone.py").write_text("class Inner: ...")
+    component = loaded.config.oracles[0].model_copy(update={"params": {"inner": [{"use": "mine_alone:Inner"}]}})
+    config = loaded.config.model_copy(update={"oracles": (component,)})
+    assert not phases.is_cacheable(replace(loaded, config=config, folder=tmp_path), "lennard_jones")
 
 
 def test_a_label_of_the_cache_outside_the_window_is_not_believed(small: Callable[..., Campaign], known: Path, cache: Path) -> None:
