@@ -19,6 +19,7 @@ from campaign.ledger import CampaignState, LedgerReader
 from campaign.replay import replay
 from campaign.types import ENERGY_ABOVE_HULL, ENERGY_PER_ATOM, FORMATION_ENERGY
 from oracles.hull import Hull, Phase
+from oracles.hull_view import phases_of
 
 ABOVE = ENERGY_ABOVE_HULL.name
 STABLE: dict[str, Any] = {
@@ -226,3 +227,24 @@ def test_a_gate_lets_climb_what_lies_near_the_hull_of_its_level(small: Callable[
     assert climbed
     assert all(choice.score is not None and choice.score <= 0.02 for choice in climbed)
     assert not {choice.candidate for choice in climbed} & {label.candidate for label in state.labels.values() if label.purpose}
+
+
+def test_a_chemical_potential_stands_for_its_element_on_the_hull(tmp_path: Path) -> None:
+    """Crystals of that element alone lie on no diagram; all others as pymatgen has them with the potential as a phase."""
+    changes = {**STABLE, "references": {"chemical_potentials": {"Cr": -0.9}}, "budget": {"labels": 16}}
+    campaign = Campaign(tmp_path / "campaign", load(tmp_path, **changes))
+    campaign.run()
+    state = campaign.state()
+    hull = state.hull("lennard_jones")
+    assert hull is not None
+    diagram = Hull(phases_of(state, "lennard_jones"))
+    given = {phase.id: diagram.stability(phase).above_hull for phase in diagram.phases}
+    assert "chemical potential of Cr" in given
+    assert len(hull.labels) > 10
+    for label in hull.labels:
+        assert state.counts(label.candidate).keys() != {"Cr"}
+        assert label.values[ABOVE] == pytest.approx(given[label.candidate], abs=1e-9)
+    alone = [label for label in state.labels.values() if state.counts(label.candidate).keys() == {"Cr"}]
+    assert all(ABOVE not in label.values for label in alone)
+    assert sum(move.fall for move in hull.moves()) > 0
+    assert_replayed(campaign)
