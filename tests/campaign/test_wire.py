@@ -82,7 +82,9 @@ def test_errors_keep_what_they_say_and_their_kind_as_far_as_it_is_known() -> Non
     assert isinstance(wire.unpack(wire.pack(InputError("no"))), OreloopError)
 
 
-@pytest.mark.parametrize("value", [object(), len, {"a": {1, 2}}, np.array([object()]), [ValueError("no")]], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), len, {"a": {1, 2}}, np.array([object()]), [ValueError("no")]], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_plain_data_does_not_cross(value: Any) -> None:
     with pytest.raises(TypeError, match="no plain data"):
         wire.pack(value)
