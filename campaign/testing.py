@@ -406,7 +406,7 @@ class _Checks:
         foreign = next((symbol for symbol in ("Xe", "Pu", "H", "Au", "Po") if symbol not in self.oracle.elements), None)
         if foreign is None:
             raise _Skipped("the oracle knows every element")
-        evaluation = self.bench.evaluate(references.elemental(foreign))
+        evaluation = self.bench.evaluate(references.elemental(foreign, "fcc"))
         assert evaluation.failure is not None, f"a crystal of {foreign}, which the oracle does not know, is labelled"
         assert not evaluation.failure.retryable, f"the failure on {foreign} is marked as worth a retry"
         return evaluation.failure.message[:100]
