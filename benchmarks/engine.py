@@ -366,10 +366,11 @@ def main() -> None:
         if "sleep" in arguments.parts:
             rows["sleep"] = sleep_part()
         checkouts = ({"before": arguments.before.resolve()} if arguments.before is not None else {}) | {"after": ROOT}
-        if "driver" in arguments.parts:
-            rows["driver"] = driver_part(arguments.seeds, checkouts)
-        if "quickstart" in arguments.parts:
-            rows["quickstart"] = quick_start_part(arguments.seeds, checkouts)
+        for part, measured in (("driver", driver_part), ("quickstart", quick_start_part)):
+            for seed in arguments.seeds if part in arguments.parts else []:
+                kept = [row for row in rows.get(part, []) if row["seed"] != seed]
+                rows[part] = kept + measured([seed], checkouts)
+                write("engine", rows, summarise)
         write("engine", rows, summarise)
         show(summarise(rows))
 

@@ -393,8 +393,9 @@ class ReferencesConfig(Frame):
     )
     corrections: Corrections | None = Field(
         None,
-        description="Anion corrections that formation energies of all levels get, for energies by PBE: materials_project_2020; none by "
-        "default. Never with a model that learned corrected energies.",
+        description="Corrections that formation energies of all levels get: of anions, for energies by PBE (materials_project_2020); of "
+        "oxides and fluorides of V, Cr, Mn, Fe, Co, Ni, Mo and W too, for Materials Project's PBE + U and potentials that learned it "
+        "(materials_project_2020_with_u); none by default. Never with a model that learned corrected energies.",
     )
     oracles: tuple[str, ...] | None = Field(None, description="Oracles that label them; all that measure energies by default.")
 

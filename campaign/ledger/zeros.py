@@ -1,4 +1,4 @@
-"""What formation energies refer to beside the elements' labels: chemical potentials that the config states, and anion corrections."""
+"""What formation energies refer to beside the elements' labels: chemical potentials that the config states, and corrections."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from campaign.crystals.corrections import anion_correction
+from campaign.crystals.corrections import Corrections, correction
 from campaign.types import reduced_formula
 
 
 @dataclass(frozen=True)
 class Zeros:
-    """``potentials``: eV/atom by oracle and element. ``corrections``: the scheme of anion corrections, of all levels or of none."""
+    """``potentials``: eV/atom by oracle and element. ``corrections``: the scheme of corrections, of all levels or of none."""
 
     potentials: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    corrections: str | None = None
+    corrections: Corrections | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Zeros:
@@ -35,7 +35,7 @@ class Zeros:
 
     def correction(self, formula: str) -> float:
         """What is added to a crystal's energy (eV/atom), by its formula such as ``Fe4O6``; 0 where none is asked for."""
-        return anion_correction(reduced_formula(formula)) if self.corrections is not None and formula else 0.0
+        return correction(self.corrections, reduced_formula(formula)) if self.corrections is not None and formula else 0.0
 
     def level(self, fidelity: str) -> str:
         """The name of corrected energies of a fidelity, so that they never meet others."""

@@ -12,9 +12,9 @@ from support import load
 from campaign import config as configs
 from campaign.api import Campaign
 from campaign.crystals import references
-from campaign.crystals.corrections import anion_correction
+from campaign.crystals.corrections import correction
 from campaign.errors import InputError
-from campaign.types import FORMATION_ENERGY
+from campaign.types import FORMATION_ENERGY, counts_of
 from oracles.hull import Hull
 from oracles.hull_view import oracles_with_hull, phases_of
 
@@ -106,12 +106,22 @@ def test_corrections_are_of_all_labels_of_a_hull_or_of_none(tmp_path: Path) -> N
     assert shared
     for pair in shared:
         change = corrected.labels[pair].values[FORMATION_ENERGY.name] - plain.labels[pair].values[FORMATION_ENERGY.name]
-        assert change == pytest.approx(anion_correction(plain.formula(pair[0])))
+        assert change == pytest.approx(correction("materials_project_2020", plain.formula(pair[0])))
         assert change < -0.01
     phases = phases_of(corrected, "lennard_jones")
     assert Hull(phases).fidelity.endswith("+materials_project_2020")
     with pytest.raises(InputError, match="one calculator"):
         Hull([*phases, *(replace(phase, id=f"plain {phase.id}") for phase in phases_of(plain, "lennard_jones"))])
+
+
+@pytest.mark.parametrize(
+    ("formula", "repulsion"),
+    [("Fe2O3", 2 * -2.256), ("LiFeO2", -2.256), ("FeF3", -2.256), ("TiO2", 0.0), ("Li2O2", 0.0), ("FeS", 0.0), ("AlCo", 0.0), ("Fe", 0.0)],
+)
+def test_oxides_and_fluorides_of_some_metals_have_a_part_of_their_own(formula: str, repulsion: float) -> None:
+    """A. Wang et al., Sci. Rep. 11 (2021) 15496: -2.256 eV for each Fe."""
+    change = correction("materials_project_2020_with_u", formula) - correction("materials_project_2020", formula)
+    assert change == pytest.approx(repulsion / sum(counts_of(formula).values()))
 
 
 def test_references_may_change_and_formation_energies_follow(tmp_path: Path) -> None:
