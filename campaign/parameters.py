@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -57,6 +57,20 @@ class PluginParameter(PlacedSettings):
 
     def spec(self, group: str) -> PluginSpec:
         return PluginSpec(group=group, use=self.use, params=self.params, module_folder=self._folder)
+
+
+def truths_for_numbers(given: Any, taken: Any, location: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where truth values were given and numbers taken: nobody means 1 by true."""
+    if isinstance(given, bool):
+        if isinstance(taken, int | float) and not isinstance(taken, bool):
+            yield location
+    elif isinstance(given, Mapping):
+        for name, value in given.items():
+            part = taken.get(name) if isinstance(taken, Mapping) else getattr(taken, str(name), None)
+            yield from truths_for_numbers(value, part, (*location, name))
+    elif isinstance(given, list | tuple) and isinstance(taken, list | tuple):
+        for place, (value, part) in enumerate(zip(given, taken, strict=False)):
+            yield from truths_for_numbers(value, part, (*location, place))
 
 
 _may_download: ContextVar[bool] = ContextVar("may_download", default=True)

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from campaign.errors import InputError, SurroundingsError
+from campaign.parameters import truths_for_numbers
 from campaign.protocols import HasFidelity, Oracle, PluginSpec
 from campaign.types import Fidelity
 
@@ -151,6 +152,9 @@ def build(spec: PluginSpec) -> Any:
     except ValidationError as error:
         problems = [(tuple(item["loc"]), item["msg"]) for item in error.errors()]
         raise ParameterError(spec.use, problems, tuple(config.model_fields)) from error
+    if truths := list(truths_for_numbers(spec.params, settings)):
+        problems = [(place, "expected a number, found true or false") for place in truths]
+        raise ParameterError(spec.use, problems, tuple(config.model_fields))
     return component(settings)
 
 

@@ -6,7 +6,7 @@ Every physical field states its unit. ``frozen`` and ``extra="forbid"`` througho
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PlainSerializer,
     ValidationInfo,
     model_validator,
@@ -23,7 +24,7 @@ from campaign.checks import ASKS_NO_SURROGATE, problems
 from campaign.crystals import abundance
 from campaign.crystals.chemistry import ChargeNeutral, FixedRatio, ValueBound
 from campaign.crystals.corrections import Corrections
-from campaign.parameters import OpenWindow, Window
+from campaign.parameters import OpenWindow, Window, truths_for_numbers
 from campaign.passwords import check_password, without_password
 from campaign.reading.disorder import Disorder
 from campaign.reading.structures import OnError
@@ -34,14 +35,13 @@ from campaign.types import CompositionRule, Direction, FailureKind, Objective, S
 class Frame(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _no_truth_for_numbers(cls, values: Any) -> Any:
-        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
-            kinds = set(get_args(field.annotation) or (field.annotation,))
-            if isinstance(values.get(name), bool) and kinds & {int, float} and bool not in kinds:
-                raise ValueError(f"{name}: expected a number, found {str(values[name]).lower()}")
-        return values
+    def _no_truth_for_numbers(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        taken = handler(values)
+        for place in truths_for_numbers(values, taken):
+            raise ValueError(f"{'.'.join(str(part) for part in place)}: expected a number, found true or false")
+        return taken
 
 
 def _element(value: Any) -> Any:

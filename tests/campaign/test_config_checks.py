@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,18 @@ def test_documents_that_aliases_multiply_are_refused_at_once(tmp_path: Path) -> 
 def test_truth_is_no_number(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch_size: expected a number, found true"):
         load(tmp_path, acquisition={"batch_size": True})
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"space": {"elements": ["Ni", "Cr"], "max_fraction": {"Ni": True}}}, "max_fraction.Ni"),
+        ({"screens": {"volume_per_atom": [False, 20]}}, "volume_per_atom.0"),
+        ({"oracles": [{"use": "lennard_jones", "params": {"epsilon": True}}]}, "oracles.0.params.epsilon"),
+        ({"oracles": [{"use": "lennard_jones", "sanity": {"energy_per_atom": [-10, True]}}]}, "sanity.energy_per_atom.1"),
+        ({"generators": [{"use": "random_alloy", "params": {"repeats": [1, 2, True]}}]}, "generators.0.params.repeats.2"),
+    ],
+)
+def test_truth_is_no_number_anywhere(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
+    with pytest.raises(InputError, match=f"{re.escape(place)}: expected a number, found true or false"):
+        _ = load(tmp_path, **changes).parts
