@@ -17,8 +17,9 @@ are replayed on them, by the code that decides in campaigns.
     python -m benchmarks.made label --python ../sevennet-env/bin/python --systems ternary --seeds 100 101 102
     python -m benchmarks.made
 
-The first saves each label and goes on where it stopped; it takes the time that relaxations take. The systems are read from a file of MADE's
-own, by default ../shared/data/made_systems.json.
+The first saves each label and goes on where it stopped; it takes the time that relaxations take. The second adds what is labelled to the
+figures; systems and seeds that stand there are left alone. The systems are read from a file of MADE's own, by default
+../shared/data/made_systems.json.
 """
 
 from __future__ import annotations
@@ -382,8 +383,12 @@ def main() -> None:
     known = json.loads(options.file.read_text()) if options.file.exists() else {}
     systems = [tuple(s) for name in options.systems for s in (known[name] if name in known else [name.split("-")])]
     counts = dict(zip(N_PROPOSALS, options.proposals, strict=True))
-    rows = []
+    path = RESULTS / "made.json"
+    rows: list[Row] = json.loads(path.read_text())["rows"]["runs"] if path.exists() else []
+    done = {(row["system"], row["seed"]) for row in rows}
     for seed, system in itertools.product(options.seeds, systems):
+        if ("-".join(system), seed) in done:
+            continue
         proposed = Proposed.of(system, seed, counts)
         if options.step == "label":
             seconds = label(proposed.everything, options.model, options.python)
