@@ -61,7 +61,8 @@ class Bench:
 
 
 def _path(row: Row) -> Path:
-    return PARTS / row["model"] / f"{row['kind']}-{row['name']}.json"
+    path: Path = PARTS / row["model"] / f"{row['kind']}-{row['name']}.json"
+    return path
 
 
 def measure(model: str, python: str) -> list[Row]:

@@ -21,7 +21,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from campaign import plugins
 from campaign.checks import Location, Problem
-from campaign.code import code_key, modules
+from campaign.code import code_key, modules, of_oreloop
 from campaign.crystals import abundance
 from campaign.elements import problems_of_references
 from campaign.errors import InputError
@@ -78,6 +78,7 @@ class LoadedConfig:
             start_limit=oracle.start_limit,
             sanity=oracle.sanity,
             fidelity=self.fidelity_keys[oracle.label],
+            code=of_oreloop(),
             seed=self.config.seed,
         )
 

@@ -315,7 +315,8 @@ class PluginSpec:
 class OracleSpec:
     """An oracle with its pool of workers. Limits in seconds; memory in bytes (0: not requested); ``sanity`` windows by quantity.
 
-    ``fidelity`` is the key that the worker's oracle must have (empty: any); ``seed`` is the campaign's.
+    ``fidelity`` is the key that the worker's oracle must have (empty: any), ``code`` what oreloop and the engines must be there (empty:
+    anything), as ``campaign.code.of_oreloop`` says it; ``seed`` is the campaign's.
     """
 
     name: str
@@ -328,6 +329,7 @@ class OracleSpec:
     start_limit: float = 120.0
     sanity: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     fidelity: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
 

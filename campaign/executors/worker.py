@@ -15,6 +15,7 @@ from typing import Any
 
 from campaign import plugins, sanity
 from campaign.checkpoints import checkpoint_from_bytes
+from campaign.code import check_of_oreloop
 from campaign.errors import OreloopError, SurroundingsError
 from campaign.protocols import AsksCommittee, EvaluatesMany, EvaluationJob, Kept, Oracle, OracleSpec
 from campaign.seeds import library_seeds, seed_sequence
@@ -68,6 +69,7 @@ class OracleWorker:
     def __init__(self, spec: OracleSpec, name: str, threads: int) -> None:
         limit_threads(threads)
         self._spec, self._name = spec, name
+        check_of_oreloop(spec.code, f"a worker of oracle {spec.name}")
         oracle: Oracle = plugins.build(spec.plugin)
         found = plugins.fidelity_of(oracle, spec.plugin).key
         if spec.fidelity and found != spec.fidelity:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import SMALL, merged
+from support import SMALL, load, merged
 
 from campaign import config as configs
 from campaign.api import Campaign
 from campaign.backtest import config as backtests
-from campaign.code import code_key, modules
-from campaign.errors import InputError
+from campaign.code import check_of_oreloop, code_key, modules, of_oreloop
+from campaign.errors import InputError, SurroundingsError
 from campaign.protocols import PluginSpec
 from campaign.study import config as studies
 from campaign.study import run as studying
@@ -44,6 +44,28 @@ def test_code_that_settings_name_counts_too(tmp_path: Path) -> None:
     (tmp_path / "inner_helper.py").write_text("x = 2\n")
     assert before != code_key(committee) != ""
     assert code_key(replace(committee, params={"members": members[:1], "title": "plain: text"})) == ""
+
+
+def test_other_code_or_engines_are_told_by_name() -> None:
+    here = of_oreloop()
+    check_of_oreloop(here, "a worker")
+    check_of_oreloop({}, "a worker")
+    with pytest.raises(SurroundingsError, match=r"a worker on .* runs other code than the driver: oracles/static.py \(.*, not 0123\)\n"):
+        check_of_oreloop({**here, "oracles/static.py": "0123"}, "a worker")
+    with pytest.raises(SurroundingsError, match=r"driver: ase \([\d.]+, not 3\.0\), oracles/new.py \(none, not 12\)\n"):
+        check_of_oreloop({**here, "ase": "3.0", "oracles/new.py": "12"}, "a worker")
+    with pytest.raises(SurroundingsError, match=rf" and {len(here) - 5} more\n"):
+        check_of_oreloop(dict.fromkeys(here, "other"), "a worker")
+
+
+@pytest.mark.parametrize("executor", ["serial", "ray"])
+def test_a_worker_with_another_copy_of_oreloop_labels_nothing(tmp_path: Path, executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {**of_oreloop(), "oracles/lennard_jones.py": "another"}
+    monkeypatch.setattr("campaign.config.of_oreloop", lambda: other)
+    campaign = Campaign(tmp_path / "campaign", load(tmp_path, executor={"use": executor}))
+    with pytest.raises(SurroundingsError, match=r"oracle lennard_jones on .* runs other code than the driver: oracles/lennard_jones.py"):
+        campaign.run()
+    assert not campaign.state().labels
 
 
 def test_code_is_the_module_and_what_it_imports_from_beside_it(tmp_path: Path) -> None:
