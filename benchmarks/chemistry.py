@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
+
 from benchmarks.compounds import COMPOUNDS, KJ_PER_MOL
 from benchmarks.record import RESULTS, Row, goal, restore, show, write
 from campaign.artifacts import write_whole
@@ -56,7 +58,7 @@ class Bench:
         evaluation = finished[0].evaluation
         if evaluation.failure is not None:
             return {"failure": f"{evaluation.failure.kind.value}: {evaluation.failure.message}"[:300]}
-        values = {observation.quantity: observation.scalar for observation in evaluation.observations}
+        values = {observation.quantity: observation.scalar for observation in evaluation.observations if np.ndim(observation.value) == 0}
         return {"values": values, "fidelity": evaluation.fidelity, "seconds": evaluation.cost.wall_seconds}
 
 

@@ -1,4 +1,7 @@
-"""Compiled loops of ``campaign.crystals.topology``: bonds, components, distances in bonds, and rings of periodic nets."""
+"""Compiled loops of ``campaign.crystals.topology``: bonds, components, distances in bonds, and rings of periodic nets.
+
+They run as plain Python, slower, in an interpreter without numba: an oracle's own need not have it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,13 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-_compiled: Any = njit(cache=True, error_model="numpy")
+try:
+    from numba import njit
+except ImportError:
+    _compiled: Any = lambda function: function  # noqa: E731
+else:
+    _compiled = njit(cache=True, error_model="numpy")
 
 
 @_compiled

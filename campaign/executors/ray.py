@@ -17,7 +17,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ from campaign.executors.computing import Computations, RayHandle, is_stopped, ki
 log = logging.getLogger(__name__)
 
 _START_ATTEMPTS = 3
+_REST_SECONDS = 60.0
+"""After which a worker that did not start is tried again, while others of its oracle go on."""
 _KNOCK_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
@@ -81,6 +83,28 @@ def _own_signals() -> Iterator[None]:
             if handler is not None:
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wanted(oracles: Sequence[OracleSpec], counts: Mapping[str, int], gpus: float) -> dict[str, float]:
+    """By resource what so many workers of each oracle ask for, beside the GPUs of computations."""
+    return {
+        "CPU": sum(spec.cpus * counts[spec.name] for spec in oracles),
+        "GPU": gpus + sum(spec.gpus * counts[spec.name] for spec in oracles),
+        "memory": sum(spec.memory * counts[spec.name] for spec in oracles),
+    }
+
+
+def _check_largest_node(spec: OracleSpec) -> None:
+    """Raises SurroundingsError where no machine of the cluster can hold one worker, for which Ray would wait without a word."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    asked = {"CPU": spec.cpus, "GPU": spec.gpus, "memory": float(spec.memory)}
+    if not any(all(node.get(name, 0.0) + 1e-9 >= value for name, value in asked.items()) for node in nodes):
+        needs = ", ".join(f"{value:g} {name}" for name, value in asked.items() if value)
+        there = "; ".join(", ".join(f"{node.get(name, 0.0):g} {name}" for name, value in asked.items() if value) for node in nodes)
+        raise SurroundingsError(
+            f"a worker of oracle {spec.name} asks for {needs} on one machine; the machines of the cluster have {there}",
+            hint="lower cpus, gpus or memory of the oracle, or add a machine that large",
+        )
 
 
 class OracleWorkerActor:
@@ -151,6 +175,7 @@ class RayExecutor:
         self._actors: list[_Actor] = []
         self._numbers = itertools.count()
         self._start_failures = 0
+        self._resting: list[tuple[float, OracleSpec]] = []
         self._folder: OwnedFolder | None = None
         self._servers: dict[str, psutil.Process] = {}
         self._looked = 0.0
@@ -221,16 +246,22 @@ class RayExecutor:
         return {"working_dir": str(target)}
 
     def _check_resources(self, oracles: Sequence[OracleSpec]) -> None:
+        """On this machine all workers must have room; in a cluster one of each oracle, as nodes may join. Raises SurroundingsError."""
+        is_cluster = self._config.address is not None
+        for spec in oracles:
+            _check_largest_node(spec)
         there = ray.cluster_resources()
-        for resource, wanted in (
-            ("CPU", sum(spec.cpus * spec.workers for spec in oracles)),
-            ("GPU", self._config.gpus + sum(spec.gpus * spec.workers for spec in oracles)),
-            ("memory", sum(spec.memory * spec.workers for spec in oracles)),
-        ):
+        counts = {spec.name: 1 if is_cluster else spec.workers for spec in oracles}
+        for resource, wanted in _wanted(oracles, counts, self._config.gpus).items():
             if wanted > there.get(resource, 0.0) + 1e-9:
                 raise SurroundingsError(
                     f"the workers ask for {wanted:g} {resource}, the cluster has {there.get(resource, 0.0):g}",
                     hint="lower workers, cpus, gpus or memory of the oracles, or executor.gpus, or use a larger cluster",
+                )
+        for resource, wanted in _wanted(oracles, {spec.name: spec.workers for spec in oracles}, self._config.gpus).items():
+            if wanted > there.get(resource, 0.0) + 1e-9:
+                log.warning(
+                    "the workers ask for %g %s, the cluster has %g: some start when nodes join", wanted, resource, there.get(resource, 0.0)
                 )
 
     def _start_actor(self, spec: OracleSpec) -> _Actor:
@@ -276,6 +307,7 @@ class RayExecutor:
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
         self._look_after_servers()
+        self._rouse()
         if self._computations is not None:
             self._computations.tend()
         under_way = {actor.reference: actor for actor in self._actors if actor.reference is not None}
@@ -353,10 +385,13 @@ class RayExecutor:
 
         Raises SurroundingsError where none starts.
         """
+        if actor.is_starting:
+            self._start_failures += 1
+            if self._start_failures >= _START_ATTEMPTS and self._has_others(actor):
+                return self._rest(actor, message)
         fresh = self._start_actor(actor.spec)
         self._actors[self._actors.index(actor)] = fresh
         if actor.is_starting:
-            self._start_failures += 1
             if self._start_failures >= _START_ATTEMPTS:
                 raise SurroundingsError(
                     f"the workers of oracle {actor.spec.name} do not start, {_START_ATTEMPTS} times: {message}",
@@ -369,6 +404,23 @@ class RayExecutor:
         fresh.group = actor.group
         cost = Cost(wall_seconds=awake_seconds() - actor.began, started=actor.started, worker=actor.name)
         return fresh.group.broke(cost, lambda job, own: of_a_dead_worker(job, kind, message, own))
+
+    def _has_others(self, actor: _Actor) -> bool:
+        return any(other is not actor and other.spec.name == actor.spec.name and other.place is not None for other in self._actors)
+
+    def _rest(self, actor: _Actor, message: str) -> list[FinishedJob]:
+        """Go on without a worker for a while, such as when its node is gone; what it was to do goes to others."""
+        self._actors.remove(actor)
+        self._resting.append((awake_seconds() + _REST_SECONDS, actor.spec))
+        log.warning("a worker of oracle %s does not start (%s); the others go on, it is tried again later", actor.spec.name, message)
+        failed = Evaluation.failed(FailureKind.INFRASTRUCTURE, message)
+        return [FinishedJob(job, failed) for job in actor.group.jobs]
+
+    def _rouse(self) -> None:
+        """Try again what rested long enough."""
+        due = [spec for until, spec in self._resting if awake_seconds() >= until]
+        self._resting = [(until, spec) for until, spec in self._resting if awake_seconds() < until]
+        self._actors += [self._start_actor(spec) for spec in due]
 
     def compute(self, function: Callable[..., Any], *arguments: Any) -> Handle:
         assert self._computations is not None

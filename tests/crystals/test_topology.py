@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from ase.build import graphene
@@ -101,3 +104,22 @@ def test_rings_are_not_mere_cycles() -> None:
     bonds, _ = net_of(pcu, BONDS)
     assert vertex_symbols(1, bonds, [0]) == [((0, 0),) * 3 + ((4, 1),) * 12]
     assert coordination_sequences(1, bonds, [0], 4).tolist() == [[6, 18, 38, 66]]
+
+
+def test_loops_run_without_their_compiler() -> None:
+    """An oracle's own interpreter need not have numba."""
+    program = """
+import sys
+sys.modules["numba"] = None
+import subprocess
+import sys
+
+import numpy as np
+from campaign.crystals.extent import not_bulk
+from campaign.types import Crystal
+numbers = np.array([28, 28], dtype=np.uint8)
+print(not_bulk(Crystal(np.diag([2.5, 2.5, 20.0]), np.array([[0, 0, 0], [0.5, 0.5, 0.1]]), numbers)))
+print(not_bulk(Crystal(np.eye(3) * 2.8, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), numbers)))
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout == "a slab or layers in vacuum\n\n"
