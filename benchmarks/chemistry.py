@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.compounds import COMPOUNDS, KJ_PER_MOL
+from benchmarks.compounds import COMPOUNDS, KJ_PER_MOL, atoms_of
 from benchmarks.record import RESULTS, Row, goal, restore, show, write
 from campaign.artifacts import write_whole
 from campaign.crystals.corrections import correction
@@ -28,7 +28,7 @@ from campaign.crystals.ground_states import ground_states
 from campaign.crystals.references import known_figures
 from campaign.executors.serial import SerialExecutor
 from campaign.protocols import EvaluationJob, OracleSpec, PluginSpec
-from campaign.types import Candidate, Crystal, counts_of
+from campaign.types import Candidate, Crystal
 
 MODELS = {"7net-l3i5": "sevennet", "7net-mf-0-pbe": "sevennet", "chgnet": "chgnet"}
 SYSTEMS = ("Li-Fe-O", "Ga-N", "Na-Cl", "Al-Ni", "Ti-O", "Mg-Si-O", "W-B")
@@ -69,7 +69,7 @@ def _path(row: Row) -> Path:
 
 def measure(model: str, python: str) -> list[Row]:
     """Compounds, the elements in them, and the elements whose bulk modulus is known."""
-    symbols = sorted({symbol for compound in COMPOUNDS for symbol in counts_of(compound.formula)})
+    symbols = sorted({symbol for compound in COMPOUNDS for symbol in atoms_of(compound.formula)})
     energies = [("compound", compound.formula, compound.crystal) for compound in COMPOUNDS]
     energies += [("element", symbol, ground_states()[symbol].crystal) for symbol in symbols]
     moduli = [("modulus", symbol, ground_states()[symbol].crystal) for symbol in METALS if known_figures(symbol) is not None]
@@ -94,7 +94,7 @@ def formation_energies(rows: Sequence[Row]) -> dict[str, float]:
     found = {(row["kind"], row["name"]): row["values"]["energy_per_atom"] for row in rows if "values" in row}
     energies = {}
     for compound in COMPOUNDS:
-        counts = counts_of(compound.formula)
+        counts = atoms_of(compound.formula)
         keys = [("element", symbol) for symbol in counts]
         if ("compound", compound.formula) in found and all(key in found for key in keys):
             mean = sum(found["element", symbol] * count for symbol, count in counts.items()) / sum(counts.values())
@@ -108,11 +108,11 @@ def mean_error(energies: Mapping[str, float], beside: Mapping[str, float]) -> fl
 
 
 def in_system(formula: str, system: str) -> bool:
-    return set(counts_of(formula)) <= set(system.split("-"))
+    return set(atoms_of(formula)) <= set(system.split("-"))
 
 
 def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
-    measured = {c.formula: c.enthalpy * KJ_PER_MOL / sum(counts_of(c.formula).values()) for c in COMPOUNDS}
+    measured = {c.formula: c.enthalpy * KJ_PER_MOL / sum(atoms_of(c.formula).values()) for c in COMPOUNDS}
     centre = median(measured.values())
     baseline = dict.fromkeys(measured, centre)
     found: dict[str, Any] = {"compounds": len(measured), "mean error of one number for all (eV/atom)": mean_error(baseline, measured)}

@@ -14,6 +14,14 @@ from campaign.types import Crystal
 KJ_PER_MOL = 1 / 96.485332
 """eV."""
 
+
+def atoms_of(formula: str) -> dict[str, int]:
+    """Atoms by symbol, of ``MgAl2O4``."""
+    from pymatgen.core import Composition
+
+    return {str(symbol): int(count) for symbol, count in Composition(formula).get_el_amt_dict().items()}
+
+
 Position = tuple[str, float, float, float]
 
 

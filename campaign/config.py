@@ -78,7 +78,7 @@ class LoadedConfig:
             start_limit=oracle.start_limit,
             sanity=oracle.sanity,
             fidelity=self.fidelity_keys[oracle.label],
-            code=of_oreloop(),
+            code=of_oreloop(with_engines=not oracle.python),
             seed=self.config.seed,
         )
 

@@ -50,6 +50,7 @@ def test_other_code_or_engines_are_told_by_name() -> None:
     here = of_oreloop()
     check_of_oreloop(here, "a worker")
     check_of_oreloop({}, "a worker")
+    check_of_oreloop(of_oreloop(with_engines=False), "a worker of an interpreter with engines of its own")
     with pytest.raises(SurroundingsError, match=r"a worker on .* runs other code than the driver: oracles/static.py \(.*, not 0123\)\n"):
         check_of_oreloop({**here, "oracles/static.py": "0123"}, "a worker")
     with pytest.raises(SurroundingsError, match=r"driver: ase \([\d.]+, not 3\.0\), oracles/new.py \(none, not 12\)\n"):
@@ -61,7 +62,7 @@ def test_other_code_or_engines_are_told_by_name() -> None:
 @pytest.mark.parametrize("executor", ["serial", "ray"])
 def test_a_worker_with_another_copy_of_oreloop_labels_nothing(tmp_path: Path, executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {**of_oreloop(), "oracles/lennard_jones.py": "another"}
-    monkeypatch.setattr("campaign.config.of_oreloop", lambda: other)
+    monkeypatch.setattr("campaign.config.of_oreloop", lambda **_: other)
     campaign = Campaign(tmp_path / "campaign", load(tmp_path, executor={"use": executor}))
     with pytest.raises(SurroundingsError, match=r"oracle lennard_jones on .* runs other code than the driver: oracles/lennard_jones.py"):
         campaign.run()
