@@ -103,7 +103,10 @@ def formation_energies(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def mean_error(energies: Mapping[str, float], beside: Mapping[str, float]) -> float:
+    """eV/atom over the formulas that both have; NaN where there are none."""
     shared = [formula for formula in energies if formula in beside]
+    if not shared:
+        return float("nan")
     return fmean(abs(energies[formula] - beside[formula]) for formula in shared)
 
 
