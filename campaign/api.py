@@ -396,7 +396,7 @@ class Campaign:
             rows = [
                 ev.RetriedRow(*pair, chosen.get(pair, -1))
                 for pair, event in failed.items()
-                if (not wanted or pair[0] in wanted) and kind in (None, event.kind)
+                if (not wanted or pair[0] in wanted) and kind in (None, event.kind) and not ledger.state.is_barred(pair[0])
             ]
             if rows:
                 ledger.append([ev.Retried(reason="asked for", rows=tuple(rows))])

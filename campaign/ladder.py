@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -166,11 +166,18 @@ def eligible(state: CampaignState, config: CampaignConfig, before: int) -> dict[
 
 
 def rooms(state: CampaignState, config: CampaignConfig, closed: Collection[str], chosen: Sequence[ev.ChoiceRow]) -> dict[str, int | None]:
-    """Labels that each level may still be given or wait for, less those already chosen."""
+    """Labels that each level may still be given, less those chosen already and those that wait for approval, at most a batch of them."""
+    if config.fidelities is None:
+        return {}
+    waiting = Counter(row.oracle for row in waits_for_approval(state, config))
+    taken = Counter(row.oracle for row in chosen) + waiting
     found: dict[str, int | None] = {}
-    for level in config.fidelities.levels if config.fidelities is not None else ():
-        room = _room_for_new(state, config, level, closed)
-        found[level.oracle] = None if room is None else max(0, room - sum(row.oracle == level.oracle for row in chosen))
+    for level in config.fidelities.levels:
+        name, room = level.oracle, room_at(state, level, closed)
+        limits = [] if room is None else [room - taken[name]]
+        if name in config.fidelities.approved:
+            limits.append(config.acquisition.batch_size - waiting[name])
+        found[name] = max(0, min(limits)) if limits else None
     return found
 
 

@@ -364,7 +364,7 @@ class CampaignState:
     def _(self, event: ev.Retried) -> None:
         for row in event.rows:
             pair = row.candidate, row.oracle
-            if self.is_barred(row.candidate):
+            if self.is_barred(row.candidate) and pair not in self.requested:
                 continue
             if self.quarantined.pop(pair, None) is not None:
                 self.pending[pair] = row.round
