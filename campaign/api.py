@@ -21,6 +21,7 @@ from campaign import config as configs
 from campaign import imports, phases, plugins, versions
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
+from campaign.controlling import Control, take_up
 from campaign.errors import CampaignLockedError, InputError, LedgerDamagedError, OreloopError, SurroundingsError
 from campaign.ledger import CampaignState, Ledger, LedgerReader
 from campaign.ledger import events as ev
@@ -257,6 +258,7 @@ class Campaign:
             has_begun = True
             imports.take_in(loaded, ledger, found)
             phases.request(loaded, ledger, competing)
+            take_up(loaded, ledger)
             tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded))
             tracker.start()
             yield ledger, tracker
@@ -272,7 +274,8 @@ class Campaign:
                 ledger.close()
 
     def ask(self, n: int = 1, *, accept_changes: bool = False) -> list[OpenQuestion]:
-        """Decide on ``n`` candidates more, whatever else is open, and return what is wanted of whom; nothing where the campaign is over.
+        """Decide on ``n`` candidates more, whatever else is open, and return what is wanted of whom; nothing where the campaign is over
+        or paused.
 
         Begins the campaign where it was not. Asked of several processes at once, each waits for its turn and gets questions of its own;
         what a process that ended had asked for stays in ``pending``. Elements' reference crystals that the config wants come first.
@@ -285,10 +288,10 @@ class Campaign:
             from campaign.loop import Loop
 
             before = set(ledger.state.pending)
-            over = Loop(self.loaded, ledger, WithoutWorkers(), on_change=tracker.update).ask(n)
-            ledger.append([ev.SessionEnded(reason=over or "asked", is_final=bool(over))])
-            if over:
-                log.info("nothing more is asked: %s", over)
+            reason, is_over = Loop(self.loaded, ledger, WithoutWorkers(), on_change=tracker.update).ask(n)
+            ledger.append([ev.SessionEnded(reason=reason or "asked", is_final=is_over)])
+            if reason:
+                log.info("nothing more is asked: %s", reason)
             return [item for item in open_questions(self.loaded, ledger.state, ledger) if (item.candidate, item.oracle) not in before]
 
     def tell(
@@ -371,6 +374,11 @@ class Campaign:
 
         return Plots(self)
 
+    @property
+    def control(self) -> Control:
+        """Changes of its course, while it runs and while it does not, such as ``campaign.control.pause()``."""
+        return Control(self, lambda: self._open_ledger(self.loaded))
+
     def retry(self, candidates: Sequence[str] = (), kind: str | None = None) -> list[ev.RetriedRow]:
         """Give another chance to what was given up: all of it, the candidates named, or what failed in one way; at the next run.
 
@@ -388,14 +396,14 @@ class Campaign:
             rows = [
                 ev.RetriedRow(*pair, chosen.get(pair, -1))
                 for pair, event in failed.items()
-                if (not wanted or pair[0] in wanted) and kind in (None, event.kind)
+                if (not wanted or pair[0] in wanted) and kind in (None, event.kind) and not ledger.state.is_barred(pair[0])
             ]
             if rows:
                 ledger.append([ev.Retried(reason="asked for", rows=tuple(rows))])
             return rows
 
     def _open_ledger(self, loaded: LoadedConfig, patience: float = 0.0) -> Ledger:
-        """``patience``: how long another driver is waited for (s)."""
+        """The ledger to write to, for who closes it. ``patience``: how long another driver is waited for (s)."""
         is_new = not (self.folder / DATABASE).exists() and not (self.folder.is_dir() and remains(self.folder))
         if is_new and self.folder.exists() and not (self.folder / CONFIG_COPY).exists():
             known = {LOCK, JOURNAL}

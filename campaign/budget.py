@@ -10,11 +10,15 @@ from campaign.schema import CampaignConfig
 from campaign.types import Objective
 
 
+def labels_limit(state: CampaignState, config: CampaignConfig) -> int | None:
+    """Labels that the budget holds: the config's, and what people added since; None without a limit."""
+    return None if config.budget.labels is None else max(0, config.budget.labels + state.controls.labels)
+
+
 def labels_left(state: CampaignState, config: CampaignConfig) -> int | None:
     """Labels that may still be selected, pending work counted; None without a limit."""
-    if config.budget.labels is None:
-        return None
-    return config.budget.labels - len(state.own) - state.n_selected_pending
+    limit = labels_limit(state, config)
+    return None if limit is None else limit - len(state.own) - state.n_selected_pending
 
 
 def labels_per_candidate(config: CampaignConfig) -> int:
@@ -29,9 +33,9 @@ def stop_reason(state: CampaignState, config: CampaignConfig, oracle: str) -> st
     if label is not None:
         aims = [objective for objective in wanted.objectives if objective.target is not None]
         return f"target reached: {'; '.join(_reached(objective, label.values[objective.quantity]) for objective in aims)}"
-    left = labels_left(state, config)
+    left, limit = labels_left(state, config), labels_limit(state, config)
     is_short = left is not None and not state.pending and left < labels_per_candidate(config)
-    if is_short or (budget.labels is not None and len(state.own) >= budget.labels):
+    if is_short or (limit is not None and len(state.own) >= limit):
         return f"budget spent: {len(state.own)} labels"
     if budget.wall_time is not None and state.active_seconds >= budget.wall_time:
         return f"budget spent: {state.active_seconds:.0f} s of running time"

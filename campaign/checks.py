@@ -217,6 +217,8 @@ def oracles_that_are_named_exist(config: CampaignConfig) -> Iterator[Problem]:
     named: list[tuple[Location, str]] = [(("budget", "oracle_seconds", name), name) for name in config.budget.oracle_seconds]
     levels = config.fidelities.levels if config.fidelities else ()
     named += [(("fidelities", "levels", i, "oracle"), level.oracle) for i, level in enumerate(levels)]
+    if config.fidelities is not None and config.fidelities.approval is not None:
+        named.append((("fidelities", "approval", "before"), config.fidelities.approval.before))
     for key, part in (("sentinels", config.sentinels), ("references", config.references), ("phases", config.phases)):
         named += [((key, "oracles", i), name) for i, name in enumerate((part and part.oracles) or ())]
     for element, value in config.references.chemical_potentials.items() if config.references else ():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from functools import wraps
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -296,6 +298,63 @@ def stop(source: ConfigOrFolder) -> None:
     console.print("asked; the driver waits for the work under way and stops")
 
 
+class Action(StrEnum):
+    PAUSE = "pause"
+    RESUME = "resume"
+    VETO = "veto"
+    APPROVE = "approve"
+    BAN = "ban"
+    PIN = "pin"
+    BUDGET = "budget"
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+@command
+def control(
+    source: ConfigOrFolder,
+    action: Annotated[Action, typer.Argument(help="What to do.")],
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="veto, approve: candidates' ids or first digits. ban: elements. pin: files of structures. budget: labels, as +100 or -20."
+        ),
+    ] = None,
+) -> None:
+    """Change a campaign's course while it runs, or while it does not: pause, resume, veto, approve, ban, pin, more or fewer labels."""
+    from campaign.ledger.controls import told
+
+    campaign = _view(source)
+    live, given = campaign.control, what or []
+    if action in (Action.PAUSE, Action.RESUME) and given:
+        raise InputError(f"{action} takes nothing more, found {' '.join(given)}")
+    if action not in (Action.PAUSE, Action.RESUME) and not given:
+        raise InputError(f"{action}: of what?", hint="see `oreloop control --help`")
+    for argument in given or [""]:
+        match action:
+            case Action.PAUSE:
+                event = live.pause()
+            case Action.RESUME:
+                event = live.resume()
+            case Action.VETO:
+                event = live.veto(argument)
+            case Action.APPROVE:
+                event = live.approve(argument)
+            case Action.BAN:
+                event = live.ban(argument)
+            case Action.PIN:
+                event = live.pin(argument)
+            case Action.BUDGET:
+                event = live.budget(_change(argument))
+        console.print(told(event) if event is not None else "asked; the driver takes it up as soon as it is free")
+
+
+def _change(text: str) -> int:
+    """A signed whole number."""
+    if not re.fullmatch(r"[+-]\d{1,9}", text):
+        raise InputError(f"expected a change of the budget such as +100 or -20, found {text!r}")
+    return int(text)
+
+
 @app.command()
 @command
 def ask(
@@ -386,6 +445,7 @@ def list_(root: Annotated[Path, typer.Argument(help="Folder that holds campaigns
             continue
         ended = state.session_ended.reason if state.session_ended else ""
         running = "running" if is_held(path.parent) else ""
+        running = ", ".join(word for word in (running, "paused" if state.controls.paused else "") if word)
         table.add_row(str(path.parent), running, str(len(state.rounds)), str(len(state.own_labels)), str(len(state.failures)), ended)
     console.print(table if table.row_count else f"no campaigns in {root}")
 

@@ -1,4 +1,4 @@
-"""Running time that never jumps: the seconds in which this process was awake.
+"""Running time that never jumps: the seconds in which this process was awake. And moments as people write them.
 
 A wall clock can be set, and a process can be stopped and continued or its machine put to sleep; limits and budgets are about none of that.
 A thread looks at the monotonic clock ten times a second, and no gap between two looks counts for more than a second.
@@ -50,3 +50,8 @@ def _begin_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_anew)
+
+
+def utc(seconds: float) -> str:
+    """A moment, in seconds since the epoch, for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -92,10 +92,19 @@ class Dispatcher:
         return any(pair not in self.held for pair in self.state.pending) if self.held else bool(self.state.pending)
 
     def add(self, pairs: Iterable[Pair]) -> None:
-        """Queue what a recorded decision chose."""
+        """Queue what a recorded decision chose, unless it was withdrawn."""
         for pair in pairs:
-            if pair[1] in self._waiting:
+            if pair[1] in self._waiting and pair in self.state.pending:
                 self._waiting[pair[1]].append(pair)
+
+    def drop_withdrawn(self) -> None:
+        """Take out of the queue what is pending no more, and end the rounds that waited for it."""
+        for pairs in self._waiting.values():
+            kept = [pair for pair in pairs if pair in self.state.pending]
+            pairs.clear()
+            pairs.extend(kept)
+        self._delayed = {pair: due for pair, due in self._delayed.items() if pair in self.state.pending}
+        self.end_rounds()
 
     # --- what is wanted outside of rounds ---------------------------------------------------------------------------
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from time import gmtime, strftime
 
 import numpy as np
 
+from campaign.clock import utc
 from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
+from campaign.ledger.controls import named_in, told
 from campaign.ledger.events import ObservationRow
 from campaign.select import decode_table
 from campaign.types import DERIVED
-
-
-def utc(seconds: float) -> str:
-    return strftime("%Y-%m-%d %H:%M:%S UTC", gmtime(seconds))
 
 
 def resolve(state: CampaignState, prefix: str) -> str:
@@ -45,6 +42,12 @@ def story(state: CampaignState, reader: LedgerReader, identity: str) -> Iterator
         verdict = record.verdict
         yield "screened", "accepted" if verdict.is_accepted else f"refused by {verdict.screen}: {verdict.reason}"
     yield from _decisions(state, reader, identity)
+    for time, control in state.controls.history:
+        if identity in named_in(control):
+            yield "controlled", f"{utc(time)} {told(control)}"
+    for (candidate, oracle), held in state.controls.held.items():
+        if candidate == identity and candidate not in state.controls.approved:
+            yield "held", f"would climb to {oracle} ({held.reason or 'chosen by the model'}) once people approve it"
     for (candidate, oracle), round_index in state.pending.items():
         if candidate == identity:
             purpose = state.requested.get((identity, oracle))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,6 +18,7 @@ from campaign import ranking
 from campaign.ledger import CampaignState
 from campaign.ledger import events as ev
 from campaign.ledger.leaders import Bound
+from campaign.ledger.state import Pair
 from campaign.schema import CampaignConfig, GateConfig, LevelConfig
 from campaign.seeds import generator
 from campaign.types import Objective
@@ -47,7 +48,7 @@ def climbers(state: CampaignState, config: CampaignConfig, *, before: int, strea
         gated = [ev.ChoiceRow(candidate, level.oracle, value, reason="gate") for candidate, value in chosen]
         climbing = {row.candidate for row in gated}
         rows = _audited(state, config, level, [name for name, *_ in ranked if name not in climbing], stream) + gated
-        found += rows[: room_at(state, level, closed)]
+        found += rows[: _room_for_new(state, config, level, closed)]
     return found
 
 
@@ -66,7 +67,7 @@ def audits(state: CampaignState, config: CampaignConfig, *, before: int, stream:
     levels = config.fidelities.levels
     found: list[ev.ChoiceRow] = []
     for level, below in zip(levels, [accepted, *(labelled[level.oracle] for level in levels)], strict=False):
-        found += _audited(state, config, level, below, stream)[: room_at(state, level, closed)]
+        found += _audited(state, config, level, below, stream)[: _room_for_new(state, config, level, closed)]
     return found
 
 
@@ -105,7 +106,42 @@ def _holds(state: CampaignState, candidate: str, oracle: str, bounds: Sequence[B
 
 def _is_new(state: CampaignState, candidate: str, oracle: str) -> bool:
     pair = candidate, oracle
-    return pair not in state.labels and pair not in state.pending and pair not in state.quarantined
+    return pair not in state.controls.held and _may_begin(state, pair)
+
+
+def _may_begin(state: CampaignState, pair: Pair) -> bool:
+    return not (pair in state.labels or pair in state.pending or pair in state.quarantined or state.is_barred(pair[0]))
+
+
+def waits_for_approval(state: CampaignState, config: CampaignConfig) -> list[ev.ChoiceRow]:
+    """What decisions chose and people have not approved yet, the longest waiting first."""
+    return [row for row in _held(state) if needs_approval(state, config, row)]
+
+
+def approved(state: CampaignState, config: CampaignConfig) -> list[ev.ChoiceRow]:
+    """What decisions held back and may climb now."""
+    return [row for row in _held(state) if not needs_approval(state, config, row)]
+
+
+def _held(state: CampaignState) -> Iterator[ev.ChoiceRow]:
+    return (row for pair, row in state.controls.held.items() if _may_begin(state, pair))
+
+
+def needs_approval(state: CampaignState, config: CampaignConfig, row: ev.ChoiceRow) -> bool:
+    closed = config.fidelities.approved if config.fidelities is not None else ()
+    return row.oracle in closed and row.candidate not in state.controls.approved
+
+
+def within_rooms(
+    state: CampaignState, config: CampaignConfig, rows: Iterable[ev.ChoiceRow], closed: Collection[str]
+) -> Iterator[ev.ChoiceRow]:
+    """The first rows of each level, as many as it may still be given; all of oracles that are no levels."""
+    left = {level.oracle: room_at(state, level, closed) for level in (config.fidelities.levels if config.fidelities is not None else ())}
+    for row in rows:
+        room = left.get(row.oracle)
+        if room is None or room > 0:
+            left[row.oracle] = None if room is None else room - 1
+            yield row
 
 
 def relaxed_below(state: CampaignState, config: CampaignConfig, candidate: str, oracle: str) -> str | None:
@@ -130,11 +166,18 @@ def eligible(state: CampaignState, config: CampaignConfig, before: int) -> dict[
 
 
 def rooms(state: CampaignState, config: CampaignConfig, closed: Collection[str], chosen: Sequence[ev.ChoiceRow]) -> dict[str, int | None]:
-    """``room_at`` each level, less those already chosen."""
+    """Labels that each level may still be given, less those chosen already and those that wait for approval, at most a batch of them."""
+    if config.fidelities is None:
+        return {}
+    waiting = Counter(row.oracle for row in waits_for_approval(state, config))
+    taken = Counter(row.oracle for row in chosen) + waiting
     found: dict[str, int | None] = {}
-    for level in config.fidelities.levels if config.fidelities is not None else ():
-        room = room_at(state, level, closed)
-        found[level.oracle] = None if room is None else max(0, room - sum(row.oracle == level.oracle for row in chosen))
+    for level in config.fidelities.levels:
+        name, room = level.oracle, room_at(state, level, closed)
+        limits = [] if room is None else [room - taken[name]]
+        if name in config.fidelities.approved:
+            limits.append(config.acquisition.batch_size - waiting[name])
+        found[name] = max(0, min(limits)) if limits else None
     return found
 
 
@@ -145,6 +188,12 @@ def room_at(state: CampaignState, level: LevelConfig, closed: Collection[str] = 
     if level.labels is None:
         return None
     return max(0, level.labels - state.n_labels[level.oracle] - sum(oracle == level.oracle for _, oracle in state.selected_pending))
+
+
+def _room_for_new(state: CampaignState, config: CampaignConfig, level: LevelConfig, closed: Collection[str]) -> int | None:
+    """``room_at`` a level, less what waits there for approval."""
+    room = room_at(state, level, closed)
+    return None if room is None else max(0, room - sum(row.oracle == level.oracle for row in waits_for_approval(state, config)))
 
 
 def costs(state: CampaignState, config: CampaignConfig) -> dict[str, float]:

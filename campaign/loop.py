@@ -8,6 +8,7 @@ worker), and they go on meanwhile.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from campaign import budget, fit, ladder, plugins, propose, screen, shares, train
+from campaign import budget, controlling, fit, ladder, plugins, propose, screen, shares, train
 from campaign.artifacts import ArtifactStore
 from campaign.config import LoadedConfig
 from campaign.crystals.matching import KeyIndex
@@ -26,6 +27,7 @@ from campaign.dispatch import Dispatcher
 from campaign.errors import StoppedByFailuresError
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
+from campaign.ledger.controls import told
 from campaign.ledger.state import COMMITTEE, RoundRecord
 from campaign.protocols import Executor, Handle, Kept, NeedsLabels, PluginSpec, Trainable
 from campaign.question import answer, committee_of, crystals, modelled_oracles, question
@@ -35,7 +37,10 @@ from campaign.schema import Component, GeneratorConfig
 from campaign.seeds import content_hash, stream_key
 from campaign.types import Candidate
 
+log = logging.getLogger(__name__)
+
 _WAITING_PER_WORKER = 2
+_REST_SECONDS = 0.2
 _HEADROOM, _FIRST_CYCLE_SECONDS = 1.3, 1.5
 _LARGEST_BATCH, _LARGEST_PER_WORKER = 4, 8
 
@@ -110,17 +115,24 @@ class Loop:
             work.schedule_sentinels(f"session {len(self.state.sessions)}")
             work.retry_references()
             self._request_references()
+        if self.state.controls.paused is not None:
+            log.warning("this campaign is paused %s", self.state.controls.pause)
         while True:
             interrupted = self._should_stop()
             over = budget.stop_reason(self.state, self.config, self.objective_oracle)
             if interrupted or over:
                 if work.is_working:
+                    self._take_up_controls()
                     work.collect(None)
                     continue
                 if not over:
                     return interrupted, False
                 self._refuse_without_labels(over, labelled, failed)
                 return over, True
+            self._take_up_controls()
+            if self.state.controls.paused is not None:
+                self._rest()
+                continue
             work.dispatch()
             work.check_paused(self.search_oracle)
             work.check_references()
@@ -131,20 +143,41 @@ class Loop:
                 work.refuse_to_wait()
             work.collect(self._handle)
 
-    def ask(self, n: int) -> str:
-        """Decide on ``n`` candidates more while nobody labels, whatever is under way; returns why not, where the campaign is over.
+    def _take_up_controls(self) -> None:
+        """What people ask of a running campaign."""
+        taken = controlling.take_up(self.loaded, self.ledger, self.dispatcher.running)
+        for event in taken:
+            log.info("%s", told(event))
+        if taken:
+            self.dispatcher.drop_withdrawn()
+            self._on_change()
 
-        A round that was begun and not decided is decided in place of a new one.
+    def _rest(self) -> None:
+        """While people have it paused: what is under way ends and is recorded, a decision too, and no label begins."""
+        self._advance_cycle()
+        if self.dispatcher.is_working or self._cycle is not None:
+            self.dispatcher.collect(self._handle)
+        else:
+            time.sleep(_REST_SECONDS)
+
+    def ask(self, n: int) -> tuple[str, bool]:
+        """Decide on ``n`` candidates more while nobody labels, whatever is under way.
+
+        Returns why not, where there is a reason, and whether the campaign is over. A round that was begun and not decided is decided in
+        place of a new one.
         """
         over = budget.stop_reason(self.state, self.config, self.objective_oracle)
-        if not over:
-            self.dispatcher.give_up_removed_oracles()
-            self.dispatcher.retry_references()
-            self._request_references()
-            for handle in self._round(n):
-                while not handle.is_done():
-                    self.executor.wait(0.2, handle)
-        return over
+        if over:
+            return over, True
+        if self.state.controls.paused is not None:
+            return f"paused {self.state.controls.pause}", False
+        self.dispatcher.give_up_removed_oracles()
+        self.dispatcher.retry_references()
+        self._request_references()
+        for handle in self._round(n):
+            while not handle.is_done():
+                self.executor.wait(0.2, handle)
+        return "", False
 
     def _refuse_without_labels(self, over: str, labelled: int, failed: int) -> None:
         """Raises StoppedByFailuresError where this session, which began with so many labels and failures, only failed."""
@@ -301,8 +334,9 @@ class Loop:
         checkpoint = self.artifacts.read(published.checkpoint) if published else None
         stream = stream_key(self.config.seed, f"generate:{name}", record.index)
         spec = self.loaded.spec("generators", generator)
+        banned = tuple(self.state.controls.banned)
         handle = self.executor.compute(
-            propose.propose, spec, n, stream, self.config, generator.oversampling, checkpoint, pending, data, fitted
+            propose.propose, spec, n, stream, self.config, generator.oversampling, checkpoint, pending, data, fitted, banned
         )
         event = ev.Proposed(
             key=f"round/{record.index}/proposed/{name}",
@@ -342,7 +376,8 @@ class Loop:
         oracles = self.parts.oracles.values()
         rivals = screen.rivals_of(self.config.screens, oracles, self.state, self.ledger, keys, known=known, index=self._accepted)
         extra = [self.loaded.spec("screens", component) for component in self.config.screens.extra]
-        handle = self.executor.compute(screen.judge, self.config.screens, extra, self.space, rivals, *batches)
+        space = self.space.without(self.state.controls.banned)
+        handle = self.executor.compute(screen.judge, self.config.screens, extra, space, rivals, *batches)
         yield handle
         self.ledger.append([ev.Judged(key=f"round/{record.index}/judged", round=record.index, verdicts=handle.result())])
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from campaign import ranking
+from campaign import budget, ladder, ranking
 from campaign.debts import debts
 from campaign.ledger import CampaignState
 from campaign.schema import CampaignConfig
@@ -35,8 +35,8 @@ class Display(Protocol):
 def share_done(state: CampaignState, config: CampaignConfig) -> float | None:
     """The largest share of any limit that is used up; None where nothing limits the campaign."""
     shares = [state.busy_seconds[name] / seconds for name, seconds in config.budget.oracle_seconds.items()]
-    if config.budget.labels is not None:
-        shares.append(len(state.own_labels) / config.budget.labels)
+    if (labels := budget.labels_limit(state, config)) is not None:
+        shares.append(len(state.own_labels) / max(1, labels))
     if config.budget.rounds is not None:
         shares.append(sum(record.ended is not None for record in state.rounds) / config.budget.rounds)
     if config.budget.wall_time is not None:
@@ -68,7 +68,8 @@ def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) 
     wanted = ranking.wanted_of(config, oracle)
     leaders = state.leaders(wanted)
     best = leaders.best
-    limit = f" of {config.budget.labels}" if config.budget.labels is not None else ""
+    labels = budget.labels_limit(state, config)
+    limit = f" of {labels}" if labels is not None else ""
     rounds = f" of {config.budget.rounds}" if config.budget.rounds is not None else ""
     kinds: dict[str, int] = {}
     for _, _, event in state.failures:
@@ -99,8 +100,31 @@ def facts(state: CampaignState, config: CampaignConfig, oracle: str, unit: str) 
     refused = Counter(r.verdict.screen for r in state.candidates.values() if r.verdict is not None and not r.verdict.is_accepted)
     if refused:
         found["refused"] = ", ".join(f"{count} by {screen}" for screen, count in refused.most_common())
+    found |= _controls(state)
+    waiting = [f"{state.formula(row.candidate)} {row.candidate[:8]} for {row.oracle}" for row in ladder.waits_for_approval(state, config)]
+    if waiting:
+        more = f" and {len(waiting) - _SHOWN_DEBTS} more" if len(waiting) > _SHOWN_DEBTS else ""
+        found["waiting for approval"] = f"{', '.join(waiting[:_SHOWN_DEBTS])}{more}"
     for name, reason in state.paused.items():
         found[f"oracle {name}"] = f"paused: {reason}"
+    return found
+
+
+def _controls(state: CampaignState) -> dict[str, str]:
+    """What people changed."""
+    controls, found = state.controls, {}
+    if controls.paused is not None:
+        found["paused"] = controls.pause
+    if controls.labels:
+        found["budget"] = f"changed by {controls.labels:+d} labels"
+    if controls.banned:
+        found["banned"] = ", ".join(f"{element} by {event.by}" for element, event in controls.banned.items())
+    if state.pinned:
+        found["pinned"] = f"{len(state.pinned)} candidates are labelled next"
+    if controls.approved:
+        found["approved"] = f"{len(controls.approved)} candidates"
+    if controls.vetoed:
+        found["vetoed"] = f"{len(controls.vetoed)} candidates"
     return found
 
 

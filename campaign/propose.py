@@ -41,12 +41,14 @@ def propose(
     pending: tuple[Candidate, ...],
     dataset: Dataset,
     fitted: Fit | None,
+    banned: tuple[str, ...] = (),
 ) -> Proposals:
-    """``oversampling``: crystals generated for each one proposed, where a model chooses among them."""
+    """``oversampling``: crystals generated for each one proposed, where a model chooses among them. ``banned``: elements that
+    people allow no more."""
     started = time.perf_counter()
     models = fitted.by_quantity if fitted is not None else {}
     context = GenerationContext(
-        space=config.search_space,
+        space=config.search_space.without(banned),
         objective=config.objective.objective,
         labelled=dataset.labelled,
         pending=pending,

@@ -7,8 +7,9 @@ taken for work under way, so that nothing is chosen twice however long a decisio
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from campaign import budget, calibration, fit, ladder, levels, query, select
@@ -33,7 +34,8 @@ class Question:
 
     ``as_of``: the last event that it knows. ``way``: how it is answered, a key of ``WAYS``. ``oracles``: each candidate that the way
     chooses goes to all of them; where it chooses the level, the levels, the cheapest first. ``n``: how many the way chooses; ``limit``:
-    labels that the budget allows them (None: any number). ``ruled``: choices that gates and audits made already.
+    labels that the budget allows them (None: any number). ``ruled``: choices that gates and audits made already; ``held``: those
+    that wait for people, as all at the ``closed`` levels do whom they have not ``approved``.
 
     ``unseen``: pairs under way, or labelled since the round began. ``given_up``: pairs that get no label. ``costs``: seconds a label by
     oracle. ``scales`` of the models' standard deviations by quantity. ``rooms``: labels that a level may still be given; ``eligible``: of
@@ -49,6 +51,9 @@ class Question:
     limit: int | None
     pool: tuple[str, ...]
     ruled: tuple[ev.ChoiceRow, ...] = ()
+    held: tuple[ev.ChoiceRow, ...] = ()
+    closed: frozenset[str] = frozenset()
+    approved: frozenset[str] = frozenset()
     unseen: tuple[Pair, ...] = ()
     given_up: frozenset[Pair] = frozenset()
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -78,18 +83,18 @@ def question(loaded: LoadedConfig, state: CampaignState, record: RoundRecord, da
     modelled = modelled_oracles(loaded)
     stream = stream_key(config.seed, "select", record.index)
     closed = waiting_for_committee(loaded, state)
-    pool = tuple(state.pool(acquisition.pool_size))
+    pool = tuple(candidate for candidate in state.pool(acquisition.pool_size) if candidate not in state.controls.pinned)
     way, committee = _way(config, state, fit.is_due(config, datasets))
 
-    left = budget.labels_left(state, config)
-    rule = ladder.audits if chooses_levels(config) else ladder.climbers
-    purpose = "audit" if chooses_levels(config) else "climb"
-    ruled = rule(state, config, before=record.sequence, stream=f"{stream}/{purpose}", closed=closed)[:left]
+    budgeted = budget.labels_left(state, config)
+    left = None if budgeted is None else max(0, budgeted)
+    ruled, held = _ruled(state, config, record, left, closed)
     limit = None if left is None else left - len(ruled)
 
     first = record.index == 0 or chooses_levels(config)
     usual = acquisition.initial_labels if way in _WITHOUT_A_MODEL and first else acquisition.batch_size
     n = usual if record.asked is None else record.asked
+    n = max(0, n - len({row.candidate for row in ruled if row.reason == ev.PINNED}))
     asked = Question(
         round=record.index,
         as_of=state.sequence,
@@ -99,7 +104,10 @@ def question(loaded: LoadedConfig, state: CampaignState, record: RoundRecord, da
         n=n,
         limit=limit,
         pool=pool,
-        ruled=tuple(ruled),
+        ruled=ruled,
+        held=held,
+        closed=frozenset() if config.fidelities is None else config.fidelities.approved,
+        approved=frozenset(state.controls.approved),
         unseen=_unseen(state, record, modelled),
         costs=ladder.costs(state, config),
         scales=calibration.scales(state, config, modelled[0], record.sequence) if way == "model" else {},
@@ -109,11 +117,12 @@ def question(loaded: LoadedConfig, state: CampaignState, record: RoundRecord, da
         return replace(
             asked,
             unseen=(*asked.unseen, *((row.candidate, row.oracle) for row in ruled)),
-            given_up=frozenset(pair for pair in state.quarantined if pair[1] in modelled),
+            given_up=_given_up(state, modelled),
             rooms=ladder.rooms(state, config, closed, ruled),
             eligible=ladder.eligible(state, config, record.sequence),
         )
-    room = ladder.room_at(state, config.fidelities.levels[0]) if config.fidelities is not None else None
+    asked = replace(asked, unseen=(*asked.unseen, *((row.candidate, row.oracle) for row in ruled if row.oracle in modelled)))
+    room = ladder.rooms(state, config, (), ruled)[modelled[0]] if config.fidelities is not None else None
     limits = [len(pool), limit // len(asked.oracles) if limit is not None else None, room]
     return replace(asked, n=min(limit for limit in (len(pool) if way == "all" else n, *limits) if limit is not None))
 
@@ -145,9 +154,40 @@ def _way(config: CampaignConfig, state: CampaignState, has_model: bool) -> tuple
     return "model" if has_model else "random", None
 
 
+def _ruled(
+    state: CampaignState, config: CampaignConfig, record: RoundRecord, left: int | None, closed: Collection[str]
+) -> tuple[tuple[ev.ChoiceRow, ...], tuple[ev.ChoiceRow, ...]]:
+    """What needs no model: whom people pinned and approved, then gates and audits. The first as the budget and the levels have room, and
+    those who have to be approved."""
+    rule, purpose = (ladder.audits, "audit") if chooses_levels(config) else (ladder.climbers, "climb")
+    stream = f"{stream_key(config.seed, 'select', record.index)}/{purpose}"
+    by_rule = rule(state, config, before=record.sequence, stream=stream, closed=closed)
+    rows = [*_pinned(state, config, record, left), *ladder.approved(state, config), *by_rule]
+    wanted: dict[Pair, ev.ChoiceRow] = {}
+    for row in rows:
+        wanted.setdefault((row.candidate, row.oracle), row)
+    held = tuple(row for row in wanted.values() if ladder.needs_approval(state, config, row))
+    chosen = ladder.within_rooms(state, config, (row for row in wanted.values() if row not in held), closed)
+    return tuple(itertools.islice(chosen, left)), held
+
+
+def _pinned(state: CampaignState, config: CampaignConfig, record: RoundRecord, left: int | None) -> list[ev.ChoiceRow]:
+    """Whom people want labelled next: at the first level, or by all oracles, whole candidates as the budget allows."""
+    oracles = [level.oracle for level in config.fidelities.levels[:1]] if config.fidelities else [item.label for item in config.oracles]
+    most = [limit for limit in (record.asked, None if left is None else left // len(oracles)) if limit is not None]
+    return [ev.ChoiceRow(name, oracle, reason=ev.PINNED) for name in state.pinned[: min(most, default=None)] for oracle in oracles]
+
+
 def _unseen(state: CampaignState, record: RoundRecord, modelled: Sequence[str]) -> tuple[Pair, ...]:
     arrived = (pair for pair, label in state.labels.items() if label.sequence >= record.sequence)
     return tuple(sorted(pair for pair in {*state.pending, *arrived} if pair[1] in modelled))
+
+
+def _given_up(state: CampaignState, modelled: Sequence[str]) -> frozenset[Pair]:
+    """Pairs that get no label: those that failed for good, those that wait for approval, and all of candidates that people barred."""
+    barred = {candidate for candidate, _ in state.labels if state.is_barred(candidate)}
+    failed = (pair for pair in state.quarantined if pair[1] in modelled)
+    return frozenset({*failed, *state.controls.held, *itertools.product(barred, modelled)})
 
 
 WAYS: Mapping[str, Callable[..., Selection]] = {
@@ -179,6 +219,13 @@ def answer(
     return replace(selection, seconds=time.perf_counter() - started)
 
 
+def choices(asked: Question, selection: Selection) -> tuple[tuple[ev.ChoiceRow, ...], tuple[ev.ChoiceRow, ...]]:
+    """Who is labelled next, and who waits until people approve."""
+    waits = [row for row in selection.choices if row.oracle in asked.closed and row.candidate not in asked.approved]
+    chosen = (row for row in selection.choices if row not in waits)
+    return (*asked.ruled, *chosen), (*asked.held, *waits)
+
+
 def event(asked: Question, selection: Selection, state: CampaignState) -> tuple[ev.Decided, dict[str, bytes]]:
     """What the ledger keeps of a decision, with the pool's figures as a blob."""
     record = state.rounds[asked.round]
@@ -189,6 +236,7 @@ def event(asked: Question, selection: Selection, state: CampaignState) -> tuple[
     elif asked.way in ("model", "levels") and record.fitted is not None:
         model, labels = record.fitted.model, record.fitted.labels
     blobs = {f"table-{content_hash(selection.table.hex())[:32]}": selection.table} if selection.table is not None else {}
+    chosen, held = choices(asked, selection)
     decided = ev.Decided(
         key=f"round/{asked.round}/decided",
         round=asked.round,
@@ -201,11 +249,12 @@ def event(asked: Question, selection: Selection, state: CampaignState) -> tuple[
         pool_size=len(asked.pool),
         table=next(iter(blobs), None),
         pending=tuple(candidate for candidate, _ in asked.unseen),
-        choices=(*asked.ruled, *selection.choices),
+        choices=chosen,
         seconds=selection.seconds,
         labels_at_decision=len(state.labels),
         outcomes=dict(selection.outcomes),
         costs=dict(asked.costs),
         scales=dict(asked.scales),
+        held=held,
     )
     return decided, blobs

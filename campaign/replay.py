@@ -11,7 +11,7 @@ from campaign.artifacts import ArtifactStore
 from campaign.dataset import datasets_before
 from campaign.errors import InputError
 from campaign.ledger import events as ev
-from campaign.question import answer, committee_of, crystals, modelled_oracles, question
+from campaign.question import answer, choices, committee_of, crystals, modelled_oracles, question
 
 
 def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
@@ -38,4 +38,4 @@ def replay(campaign: Campaign, round_index: int) -> tuple[ev.ChoiceRow, ...]:
         committee = committee_of(asked, loaded, ArtifactStore(campaign.folder))
         pool, unseen = (reader.crystals(stored.ids) for stored in crystals(asked, reader))
         selection = answer(asked, loaded.config, pool, unseen, datasets, fitted, committee)
-        return *asked.ruled, *selection.choices
+        return choices(asked, selection)[0]

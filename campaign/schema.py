@@ -358,6 +358,12 @@ class AuditConfig(Frame):
     each_generator: bool = Field(False, description="So many of what each generator proposed, in place of so many of all.")
 
 
+class ApprovalConfig(Frame):
+    """Whom a person has to approve, with `oreloop control`, before it gets to a costly level."""
+
+    before: str = Field(description="Name of the level's oracle; those above it are closed too. Whoever would climb there waits.")
+
+
 class FidelitiesConfig(Frame):
     """Oracles as a ladder, the cheapest first."""
 
@@ -366,6 +372,13 @@ class FidelitiesConfig(Frame):
     )
     levels: tuple[LevelConfig, ...] = Field(min_length=2)
     audit: AuditConfig | None = Field(None, description="Scores a random sample again one level up, to see bias and rank correlation.")
+    approval: ApprovalConfig | None = None
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """The levels that candidates get to once people approved them."""
+        names = [level.oracle for level in self.levels]
+        return frozenset(names[names.index(self.approval.before) :]) if self.approval is not None else frozenset()
 
     @model_validator(mode="after")
     def _ordered(self) -> FidelitiesConfig:
@@ -373,6 +386,8 @@ class FidelitiesConfig(Frame):
             raise ValueError(f"the first level, {self.levels[0].oracle}, has no level below it and so no gate")
         if self.levels[0].start == "relaxed":
             raise ValueError(f"the first level, {self.levels[0].oracle}, has no level below it that could relax for it")
+        if self.approval is not None and self.approval.before == self.levels[0].oracle:
+            raise ValueError(f"approval: nobody climbs to the first level, {self.levels[0].oracle}; name one above it")
         for level in self.levels[1:]:
             if self.mode == "gates" and level.gate is None:
                 raise ValueError(f"level {level.oracle} needs a gate: who climbs to it")

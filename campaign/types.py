@@ -10,8 +10,8 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
@@ -474,6 +474,19 @@ class SearchSpace:
 
     def bounds(self, element: str) -> tuple[float, float]:
         return self.minimum.get(element, 0.0), self.maximum.get(element, 1.0)
+
+    def without(self, elements: Iterable[str]) -> SearchSpace:
+        """The same space, of which some elements may not be used."""
+        banned = dict.fromkeys(elements, 0.0)
+        return replace(self, maximum={**self.maximum, **banned}) if banned else self
+
+    @property
+    def has_compositions(self) -> bool:
+        """Whether the bounds leave any composition, whatever the rules say."""
+        bounds = {element: self.bounds(element) for element in self.elements}
+        low, high = (math.fsum(bound[end] for bound in bounds.values()) for end in (0, 1))
+        is_open = all(least <= most for least, most in bounds.values()) and low <= 1 + 1e-9 and high >= 1 - 1e-9
+        return is_open and all(math.fsum(bounds[element][1] for element in group.elements) >= group.minimum for group in self.together)
 
     def holds(self, numbers: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """(m,): which of m occupations (m, atoms) lie inside the bounds; ``kinds`` are the atomic numbers of ``elements``."""

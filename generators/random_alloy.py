@@ -52,10 +52,11 @@ def draw_counts(space: SearchSpace, n: int, rng: np.random.Generator) -> NDArray
 
     Raises InputError where no n-atom cell fits.
     """
-    lows = np.array([space.bounds(element)[0] for element in space.elements])
-    free = max(0.0, 1.0 - lows.sum())
+    lows, highs = np.array([space.bounds(element) for element in space.elements]).T
+    free, shares = max(0.0, 1.0 - lows.sum()), np.zeros(len(space.elements))
     for _ in range(_TRIES):
-        counts = round_counts(lows + free * rng.dirichlet(np.ones(len(space.elements))), n)
+        shares[highs > 0] = rng.dirichlet(np.ones(np.count_nonzero(highs)))
+        counts = round_counts(lows + free * shares, n)
         if is_inside(counts, space):
             return counts
     if space.rules:

@@ -1,6 +1,6 @@
 """oreloop: active-learning campaigns for materials discovery. All that users and authors of plug-ins need, by one import.
 
-Campaigns: ``Campaign``. Oracles: ``Crystal``, ``Quantity``, ``Observation``, ``Evaluation``, ``Failure``, ``FailureKind`` and
+Campaigns: ``Campaign``, ``Control``. Oracles: ``Crystal``, ``Quantity``, ``Observation``, ``Evaluation``, ``Failure``, ``FailureKind`` and
 ``check_oracle``.
 Generators: ``Proposal``, ``GenerationContext``, ``Checkpoint``. Screens: ``Candidate``, ``SearchSpace``, ``Verdict``.
 """
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from campaign import __version__
     from campaign.api import Campaign
     from campaign.asking import OpenQuestion
+    from campaign.controlling import Control
     from campaign.errors import InputError, OreloopError
     from campaign.parameters import ConfigPath
     from campaign.protocols import (
@@ -50,6 +51,7 @@ _HOMES = {
     "campaign": ("__version__",),
     "campaign.api": ("Campaign",),
     "campaign.asking": ("OpenQuestion",),
+    "campaign.controlling": ("Control",),
     "campaign.errors": ("InputError", "OreloopError"),
     "campaign.parameters": ("ConfigPath",),
     "campaign.protocols": (
@@ -90,6 +92,7 @@ __all__ = [
     "Candidate",
     "Checkpoint",
     "ConfigPath",
+    "Control",
     "Cost",
     "Crystal",
     "Embedder",

@@ -35,7 +35,7 @@ def named_by(event: ev.Event) -> set[str]:
             return {row.candidate for row in event.rows}
         case ev.Proposed():
             return {row.candidate for row in event.proposals}
-        case ev.Requested():
+        case ev.Requested() | ev.CrystalsPinned():
             return {row.candidate for row in event.rows}
         case ev.SentinelScored():
             return {event.candidate}

@@ -177,13 +177,15 @@ CLIMBING = ("gate", "audit")
 REFERENCE, PHASE, KNOWN_PHASE = "reference", "phase", "known phase"
 """Purposes of what is labelled outside of rounds: what energies of formation and above the hull are measured against."""
 EXPLORATION = "exploration"
+PINNED = "pinned"
 
 
 class ChoiceRow(Row, frozen=True):
     """A chosen candidate with its score and the model's mean and standard deviation, where a model was asked.
 
-    ``reason`` tells why it climbs to a dearer level, ``gate`` (score: its label below) or ``audit``, or that it was drawn at random for
-    ``exploration``; empty where acquisition chose it. ``stable``: how likely it was to lie on the hull at the highest level.
+    ``reason`` tells why it climbs to a dearer level, ``gate`` (score: its label below) or ``audit``, that it was drawn at random for
+    ``exploration``, or that people had it ``pinned``; empty where acquisition chose it. ``stable``: how likely it was to lie on the hull
+    at the highest level.
     """
 
     candidate: str
@@ -200,7 +202,8 @@ class Decided(Event, frozen=True, kw_only=True):
 
     ``as_of``: the last event that the decision knew, 0 where the ledger is older than that and the decision cannot be asked again.
     ``outcomes``: how many of the pool a committee found accurate, worth labelling and too strange. ``costs``: seconds per label by oracle
-    as known then. ``scales``: factors on the model's standard deviations by quantity.
+    as known then. ``scales``: factors on the model's standard deviations by quantity. ``held``: what was chosen and waits until people
+    approve it.
     """
 
     round: int
@@ -219,6 +222,7 @@ class Decided(Event, frozen=True, kw_only=True):
     costs: dict[str, float] = {}
     scales: dict[str, float] = {}
     as_of: int = 0
+    held: tuple[ChoiceRow, ...] = ()
 
 
 class RequestRow(Row, frozen=True):
@@ -301,6 +305,69 @@ class OraclePaused(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class PairRow(Row, frozen=True):
+    candidate: str
+    oracle: str
+
+
+class Controlled(Event, frozen=True, kw_only=True):
+    """Base of what people change in a campaign's course: ``by`` whom, and when it was ``asked`` for, in seconds since the epoch."""
+
+    by: str
+    asked: float
+
+
+class CampaignPaused(Controlled, frozen=True, kw_only=True):
+    """No label begins from here on until ``CampaignResumed``."""
+
+
+class CampaignResumed(Controlled, frozen=True, kw_only=True):
+    """Work goes on."""
+
+
+class LabelsChanged(Controlled, frozen=True, kw_only=True):
+    """The budget holds so many ``labels`` more than the config says, or fewer."""
+
+    labels: int
+
+
+class CandidateVetoed(Controlled, frozen=True, kw_only=True):
+    """Nobody chooses a candidate any more. ``withdrawn``: what was selected of it and had not begun."""
+
+    candidate: str
+    withdrawn: tuple[PairRow, ...] = ()
+
+
+class ElementBanned(Controlled, frozen=True, kw_only=True):
+    """Nobody chooses a candidate with an element any more. ``withdrawn``: what was selected of them and had not begun."""
+
+    element: str
+    withdrawn: tuple[PairRow, ...] = ()
+
+
+class CandidateApproved(Controlled, frozen=True, kw_only=True):
+    """A candidate may climb to the levels that the config closes until people approve."""
+
+    candidate: str
+
+
+class PinnedRow(Row, frozen=True):
+    """A crystal that people want labelled; ``screen`` refused it, for a ``reason``, where it is named."""
+
+    candidate: str
+    equivalence: str
+    name: str = ""
+    screen: str = ""
+    reason: str = ""
+
+
+class CrystalsPinned(Controlled, frozen=True, kw_only=True):
+    """Crystals of a ``source`` that the next decisions choose before all others."""
+
+    source: str
+    rows: tuple[PinnedRow, ...]
+
+
 class RoundEnded(Event, frozen=True, kw_only=True):
     """Everything that the round selected is labelled or quarantined."""
 
@@ -316,6 +383,8 @@ class Lost(Event, frozen=True, kw_only=True):
     reason: str
     remains: str = ""
 
+
+AnyControl = CampaignPaused | CampaignResumed | LabelsChanged | CandidateVetoed | ElementBanned | CandidateApproved | CrystalsPinned
 
 AnyEvent = (
     CampaignCreated
@@ -337,6 +406,7 @@ AnyEvent = (
     | Failed
     | Retried
     | OraclePaused
+    | AnyControl
     | RoundEnded
     | Lost
 )

@@ -22,7 +22,7 @@ PUT_BACK = "recovered"
 """The generator and the acquisition of what was put back."""
 
 Timed = tuple[float, ev.Event]
-Named = TypeVar("Named", ev.ImportedRow, ev.ProposalRow, ev.VerdictRow, ev.ChoiceRow, ev.RequestRow)
+Named = TypeVar("Named", ev.ImportedRow, ev.ProposalRow, ev.VerdictRow, ev.ChoiceRow, ev.RequestRow, ev.PinnedRow)
 
 
 @dataclass
@@ -99,12 +99,16 @@ class _Mending:
             case ev.Decided():
                 self._need_round(event.round)
                 table = event.table if event.table in self._blobs else None
-                event = msgspec.structs.replace(event, choices=self._needed(event.choices), table=table)
+                choices, held = self._needed(event.choices), self._needed(event.held)
+                event = msgspec.structs.replace(event, choices=choices, held=held, table=table)
                 self._pending.update((choice.candidate, choice.oracle) for choice in event.choices)
             case ev.Requested():
                 event = msgspec.structs.replace(event, rows=self._with_crystals(event.rows))
                 self._candidates.update(row.candidate for row in event.rows)
                 self._pending.update((row.candidate, row.oracle) for row in event.rows)
+            case ev.CrystalsPinned():
+                event = msgspec.structs.replace(event, rows=self._with_crystals(event.rows))
+                self._candidates.update(row.candidate for row in event.rows)
             case ev.Labelled() | ev.Failed():
                 if not self._need_candidate(event.candidate):
                     return ev.Lost(reason="the crystal of its candidate is lost", remains=ev.encode(event).decode())

@@ -11,6 +11,7 @@ from typing import Any
 
 from campaign.crystals import abundance
 from campaign.ledger import events as ev
+from campaign.ledger.controls import Controls
 from campaign.ledger.hulls import Hull
 from campaign.ledger.leaders import Leaders, Wanted
 from campaign.ledger.zeros import Zeros
@@ -129,6 +130,7 @@ class CampaignState:
         self.busy_seconds: dict[str, float] = defaultdict(float)
         self.active_seconds = 0.0
         self._awake = 0.0
+        self.controls = Controls()
         self.keys: set[str] = set()
         self.requested: dict[Pair, str] = {}
         self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
@@ -144,7 +146,8 @@ class CampaignState:
     def apply(self, sequence: int, time: float, event: ev.Event) -> None:
         """Fold one event in. ``sequence`` counts from 1 without gaps; ``time`` in seconds since the epoch."""
         passed = time - self.time if event.awake is None else event.awake - self._awake
-        if self.sessions and self.session_ended is None and not isinstance(event, ev.SessionStarted | ev.ConfigRevised):
+        is_at_work = self.sessions and self.session_ended is None and self.controls.paused is None
+        if is_at_work and not isinstance(event, ev.SessionStarted | ev.ConfigRevised):
             self.active_seconds += max(0.0, passed)
         self._awake = event.awake if event.awake is not None else self._awake
         self.sequence, self.time = sequence, time
@@ -214,7 +217,7 @@ class CampaignState:
                 self._label(row.candidate, event.oracle, event.fidelity, row.observations, row.candidate, source=event.source)
             else:
                 self.candidates[row.candidate].verdict = ev.VerdictRow(row.candidate, True, "")
-                self.unlabelled[row.candidate] = None
+                self._offer(row.candidate)
 
     def _replace_labels(self, before: Mapping[str, ev.ImportedRow], after: Mapping[str, ev.ImportedRow], event: ev.Imported) -> None:
         """Labels as the sources give them now; a label that the campaign paid for stands."""
@@ -255,7 +258,7 @@ class CampaignState:
             if not is_brought:
                 self.unlabelled.pop(candidate, None)
             elif self.candidates[candidate].is_accepted and candidate not in taken:
-                self.unlabelled[candidate] = None
+                self._offer(candidate)
 
     def _taken(self) -> set[str]:
         """Candidates that are labelled, given up or selected by some oracle: nobody selects them again."""
@@ -264,12 +267,12 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.Screened) -> None:
         taken = self._taken()
-        for verdict in event.verdicts:
+        for verdict in map(self._final, event.verdicts):
             self.candidates[verdict.candidate].verdict = verdict
             if not verdict.is_accepted:
                 self.unlabelled.pop(verdict.candidate, None)
             elif verdict.candidate not in taken:
-                self.unlabelled[verdict.candidate] = None
+                self._offer(verdict.candidate)
                 self.fed = self.sequence
 
     @_apply.register
@@ -295,20 +298,23 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.Judged) -> None:
         self.rounds[event.round].judged = event
-        for verdict in event.verdicts:
+        for verdict in map(self._final, event.verdicts):
             record = self.candidates[verdict.candidate]
             if record.verdict is None or not record.verdict.is_accepted:
                 record.verdict = verdict
                 if verdict.is_accepted:
-                    self.unlabelled[verdict.candidate] = None
+                    self._offer(verdict.candidate)
 
     @_apply.register
     def _(self, event: ev.Decided) -> None:
         self.rounds[event.round].decided = event
+        self.controls.held |= {(row.candidate, row.oracle): row for row in event.held}
         for choice in event.choices:
-            self.pending[choice.candidate, choice.oracle] = event.round
-            self.outstanding[event.round] += 1
+            self.controls.held.pop((choice.candidate, choice.oracle), None)
             self.unlabelled.pop(choice.candidate, None)
+            if not self.is_barred(choice.candidate):
+                self.pending[choice.candidate, choice.oracle] = event.round
+                self.outstanding[event.round] += 1
 
     @_apply.register
     def _(self, event: ev.Requested) -> None:
@@ -358,6 +364,8 @@ class CampaignState:
     def _(self, event: ev.Retried) -> None:
         for row in event.rows:
             pair = row.candidate, row.oracle
+            if self.is_barred(row.candidate) and pair not in self.requested:
+                continue
             if self.quarantined.pop(pair, None) is not None:
                 self.pending[pair] = row.round
                 self.outstanding[row.round] += 1
@@ -366,6 +374,80 @@ class CampaignState:
     @_apply.register
     def _(self, event: ev.OraclePaused) -> None:
         self.paused[event.oracle] = event.reason
+
+    @_apply.register
+    def _(self, event: ev.CampaignPaused) -> None:
+        self.controls.history.append((self.time, event))
+        self.controls.paused = self.controls.paused or (self.time, event)
+
+    @_apply.register
+    def _(self, event: ev.CampaignResumed) -> None:
+        self.controls.history.append((self.time, event))
+        self.controls.paused = None
+
+    @_apply.register
+    def _(self, event: ev.LabelsChanged) -> None:
+        self.controls.history.append((self.time, event))
+        self.controls.labels += event.labels
+
+    @_apply.register
+    def _(self, event: ev.CandidateVetoed) -> None:
+        self.controls.history.append((self.time, event))
+        self.controls.vetoed[event.candidate] = event
+        self.unlabelled.pop(event.candidate, None)
+        self._take_back(event.withdrawn)
+
+    @_apply.register
+    def _(self, event: ev.ElementBanned) -> None:
+        self.controls.history.append((self.time, event))
+        self.controls.banned.setdefault(event.element, event)
+        for candidate in [name for name in self.unlabelled if event.element in self.counts(name)]:
+            del self.unlabelled[candidate]
+            self.candidates[candidate].verdict = self._final(ev.VerdictRow(candidate, True, ""))
+        self._take_back(event.withdrawn)
+
+    def _final(self, verdict: ev.VerdictRow) -> ev.VerdictRow:
+        """A screens' verdict, unless people banned what the candidate is made of."""
+        banned = [event for element, event in self.controls.banned.items() if element in self.counts(verdict.candidate)]
+        if not banned:
+            return verdict
+        return ev.VerdictRow(verdict.candidate, False, "banned", f"holds {banned[0].element}, banned by {banned[0].by}")
+
+    @_apply.register
+    def _(self, event: ev.CandidateApproved) -> None:
+        self.controls.history.append((self.time, event))
+        self.controls.approved[event.candidate] = event
+        if any(candidate == event.candidate for candidate, _ in self.controls.held):
+            self.fed = self.sequence
+
+    @_apply.register
+    def _(self, event: ev.CrystalsPinned) -> None:
+        self.controls.history.append((self.time, event))
+        for row in event.rows:
+            is_new = row.candidate not in self.candidates
+            record = self._candidate(row.candidate, row.equivalence)
+            if is_new:
+                record.source, record.name = event.source, row.name
+            if is_new or not row.screen:
+                record.verdict = self._final(ev.VerdictRow(row.candidate, not row.screen, row.screen, row.reason))
+            if record.is_accepted and not row.screen:
+                self.controls.pinned[row.candidate] = event
+                self._offer(row.candidate)
+        self.fed = self.sequence
+
+    @property
+    def pinned(self) -> list[str]:
+        """What people want labelled next and nobody selected yet."""
+        return [candidate for candidate in self.controls.pinned if candidate in self.unlabelled]
+
+    def _take_back(self, pairs: Iterable[ev.PairRow]) -> None:
+        for row in pairs:
+            self._settle((row.candidate, row.oracle))
+
+    def _offer(self, candidate: str) -> None:
+        """To whoever selects, unless people said no."""
+        if not self.is_barred(candidate):
+            self.unlabelled[candidate] = None
 
     @_apply.register
     def _(self, event: ev.RoundEnded) -> None:
@@ -485,6 +567,13 @@ class CampaignState:
         """Whether a label was made with its oracle's own settings."""
         known = self.config.fidelities if self.config is not None else {}
         return label.fidelity == known.get(label.oracle, label.fidelity)
+
+    def is_barred(self, candidate: str) -> bool:
+        """Whether people said that a candidate is not to be chosen."""
+        if candidate in self.controls.vetoed:
+            return True
+        banned = self.controls.banned
+        return bool(banned) and not banned.keys().isdisjoint(self.counts(candidate))
 
     def is_judged(self, candidate: str) -> bool:
         """Whether a candidate has a verdict or came from a source."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,6 +85,66 @@ def test_after_every_event_the_fold_of_the_ledger_is_the_live_state(data: st.Dat
         again = Ledger(Path(name))
         assert told(again.state) == told(ledger.state)
         again.close()
+
+
+ASKED: dict[str, Any] = {"by": "me@here", "asked": 1.0}
+IDS = [crystal.id for crystal in made_crystals(6)]
+SOME = st.sampled_from(IDS)
+WITHDRAWN = st.lists(SOME, max_size=3, unique=True).map(lambda ids: tuple(ev.PairRow(item, "o") for item in ids))
+
+
+def _pin(candidate: str, screen: str, name: str) -> ev.CrystalsPinned:
+    return ev.CrystalsPinned(source=name, rows=(ev.PinnedRow(candidate, "Ni8Fe8:0", name, screen, name),), **ASKED)
+
+
+CONTROLS = st.one_of(
+    st.builds(lambda: ev.CampaignPaused(**ASKED)),
+    st.builds(lambda: ev.CampaignResumed(**ASKED)),
+    st.builds(lambda n: ev.LabelsChanged(labels=n, **ASKED), st.integers(-20, 20)),
+    st.builds(lambda c, w: ev.CandidateVetoed(candidate=c, withdrawn=w, **ASKED), SOME | TEXTS, WITHDRAWN),
+    st.builds(lambda e, w: ev.ElementBanned(element=e, withdrawn=w, **ASKED), st.sampled_from(["Ni", "Fe", "Cr"]), WITHDRAWN),
+    st.builds(lambda c: ev.CandidateApproved(candidate=c, **ASKED), SOME | TEXTS),
+    st.builds(_pin, SOME, st.sampled_from(["", "known"]), TEXTS),
+)
+
+
+def _after(seed: int, names: list[str]) -> list[ev.Event]:
+    """What a round may go on to after any controls: it decides, is labelled, fails."""
+    held = tuple(ev.ChoiceRow(name, "costly", reason="gate") for name in names[:seed])
+    return [
+        msgspec.structs.replace(made_decision(0, names[seed:]), held=held),
+        *(made_label(name, 1.0) for name in names[seed : seed + 2]),
+        *(made_failure(name, "no") for name in names[seed + 2 :]),
+        ev.RoundEnded(round=0),
+    ]
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(controls=st.lists(CONTROLS, max_size=12), places=st.lists(st.integers(0, 9), max_size=12), seed=st.integers(0, 3))
+def test_after_every_control_the_fold_of_the_ledger_is_the_live_state(controls: list[ev.Controlled], places: list[int], seed: int) -> None:
+    crystals = {crystal.id: crystal.to_bytes() for crystal in made_crystals(6)}
+    rows = tuple(ev.ProposalRow(item, "Ni8Fe8:0" if i % 2 else "Ni8Cr8:0") for i, item in enumerate(IDS))
+    events: list[ev.Event] = [
+        ev.SessionStarted(host="h", process=1, versions={}),
+        ev.RoundStarted(round=0),
+        ev.Proposed(round=0, generator="g", checkpoint=None, stream="s", seconds=0.0, proposals=rows),
+        ev.Judged(round=0, verdicts=tuple(ev.VerdictRow(item, True, "") for item in IDS)),
+        *_after(seed, IDS),
+    ]
+    for control, place in zip(controls, places, strict=False):
+        events.insert(min(3 + place, len(events)), control)
+    with tempfile.TemporaryDirectory() as name:
+        ledger = Ledger(Path(name))
+        try:
+            for event in events:
+                ledger.append([event], crystals if isinstance(event, ev.Proposed | ev.CrystalsPinned) else {})
+                barred = {candidate for candidate in ledger.state.candidates if ledger.state.is_barred(candidate)}
+                assert not barred & ledger.state.unlabelled.keys()
+                assert not barred & set(ledger.state.pinned)
+            assert told(LedgerReader(Path(name)).fold()) == told(ledger.state)
+            assert len(ledger.state.controls.history) == min(len(controls), len(places))
+        finally:
+            ledger.close()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

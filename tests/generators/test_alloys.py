@@ -11,7 +11,7 @@ from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from campaign.crystals.lattice import supercell
 from campaign.errors import InputError
 from campaign.protocols import GenerationContext
-from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
+from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace, Together
 from generators.local_search import LocalSearch, LocalSearchConfig, mutate, swap_unlike
 from generators.random_alloy import CrossEntropyAlloy, CrossEntropyConfig, RandomAlloy, RandomAlloyConfig, draw_counts, round_counts
 
@@ -36,6 +36,21 @@ def test_random_alloys_fill_the_simplex_and_its_bounds() -> None:
     assert 150 < tetragonal < 250
     again = [crystal for crystal, _ in generator.generate(400, rng=rng(), context=CONTEXT)]
     assert again == crystals
+
+
+def test_an_element_that_may_not_be_used_is_not_drawn_in_large_cells_either() -> None:
+    space = SPACE.without(["Cr"])
+    drawn = np.array([draw_counts(space, 500, rng(seed)) for seed in range(50)])
+    assert (drawn[:, 2] == 0).all()
+    assert np.ptp(drawn[:, 0]) > 250
+    assert space.violation(["Ni", "Cr"]) == "Cr at 50.0 at%, allowed 0 to 0 at%"
+    assert space.without(()) is space
+
+
+@pytest.mark.parametrize(("banned", "has"), [(["Cr"], True), (["Cr", "Fe"], False), (["Ni"], False)])
+def test_whether_a_space_without_elements_holds_anything(banned: list[str], has: bool) -> None:
+    space = SearchSpace(ELEMENTS, {"Ni": 0.1}, dict.fromkeys(ELEMENTS, 0.9), (Together(("Cr", "Fe"), 0.2),))
+    assert space.without(banned).has_compositions == has
 
 
 def test_counts_add_up() -> None:
