@@ -17,7 +17,7 @@ from oracles.mechanics import Mechanics
 from oracles.response import LEAST_REACH, slope
 
 LARGEST_ERROR = 0.05
-"""Of the modulus, or of the tensor's largest component."""
+"""Share of the modulus, or of the tensor's largest component, where no other is asked for."""
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
@@ -56,10 +56,10 @@ class Tensor:
     error: FloatArray
 
 
-def bulk_modulus(mechanics: Mechanics, strain: float) -> Modulus:
+def bulk_modulus(mechanics: Mechanics, strain: float, largest_error: float = LARGEST_ERROR) -> Modulus:
     """B = -dP / d ln V of the crystal that the engine holds, with relaxed ions; ``strain`` is that of the edges.
 
-    Raises ValueError where the pressure is no smooth function of the volume.
+    Raises ValueError where the pressure is no smooth function of the volume: the error is more than this share of the modulus.
     """
     found = slope(
         mechanics,
@@ -69,11 +69,11 @@ def bulk_modulus(mechanics: Mechanics, strain: float) -> Modulus:
         reach=3 * reach_of(strain),
     )
     value, error = float(found.value), float(found.error)
-    _assert_known(abs(value), error, "the pressure is no smooth function of the volume", "bulk modulus")
+    _assert_known(abs(value), error, largest_error, "the pressure is no smooth function of the volume", "bulk modulus")
     return Modulus(value, error)
 
 
-def elastic_tensor(mechanics: Mechanics, strain: float) -> Tensor:
+def elastic_tensor(mechanics: Mechanics, strain: float, largest_error: float = LARGEST_ERROR) -> Tensor:
     """The tensor of the crystal that the engine holds, with relaxed ions. The symmetric part is given.
 
     Raises ValueError where the stress is no smooth function of a strain.
@@ -89,7 +89,8 @@ def elastic_tensor(mechanics: Mechanics, strain: float) -> Tensor:
         for i, j in VOIGT
     ]
     tensor, error = np.array([column.value for column in columns]), np.array([column.error for column in columns])
-    _assert_known(float(np.abs(tensor).max()), float(error.max()), "the stress is no smooth function of the strain", "elastic tensor")
+    what = "the stress is no smooth function of the strain"
+    _assert_known(float(np.abs(tensor).max()), float(error.max()), largest_error, what, "elastic tensor")
     return Tensor((tensor + tensor.T) / 2, (error + error.T) / 2)
 
 
@@ -106,12 +107,12 @@ def _sheared(x: float, i: int, j: int) -> FloatArray:
     return gradient
 
 
-def _assert_known(size: float, error: float, what: str, name: str) -> None:
+def _assert_known(size: float, error: float, largest: float, what: str, name: str) -> None:
     """Raises ValueError for an error that leaves nothing to learn from."""
-    if not error <= LARGEST_ERROR * size:
+    if not error <= largest * size:
         raise ValueError(
             f"{what} here: the {name} of {size:.4g} GPa is known to {error:.3g} GPa only; neighbours stand at the edge of the potential's "
-            "cutoff, or its table is rough"
+            "cutoff, or its table is rough; largest_modulus_error accepts more"
         )
 
 

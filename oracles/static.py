@@ -59,7 +59,7 @@ _ELASTIC = {
     SHEAR_REUSS: "shear_reuss",
     BORN_STABILITY: "smallest_eigenvalue",
 }
-_NOT_IN_THE_LABEL = frozenset({"max_steps", "residual_pressure", "residual_force", "on_phase_change"})
+_NOT_IN_THE_LABEL = frozenset({"max_steps", "residual_pressure", "residual_force", "on_phase_change", "largest_modulus_error"})
 _ROOMY, _GROWN, _STRETCH, _LEAST_RISE = 1.5, 2.0, 0.02, 1e-5
 """A volume in those of the elements' crystals, and in the proposed one's; a linear strain; eV an atom."""
 
@@ -91,6 +91,9 @@ class StaticConfig(BaseModel):
         0.05, gt=0, description="By how much (GPa) a relaxed cell's stress components may miss the pressure at most."
     )
     residual_force: float = Field(0.01, gt=0, description="Largest force component (eV/angstrom) of relaxed ions.")
+    largest_modulus_error: float = Field(
+        0.05, gt=0, description="Largest error of a modulus, as a share (1) of it, with which it is a label; the error is its noise."
+    )
     on_phase_change: Literal["report", "fail"] = Field(
         "report", description="A crystal whose phase changes on relaxation is reported as what it became, or is a failure."
     )
@@ -218,7 +221,7 @@ class StaticOracle(ABC):
         config = self.config
         by_tensor = "bulk_modulus" in config.measure and config.bulk_modulus_by == "elastic_tensor"
         if by_tensor or "elastic_tensor" in config.measure:
-            tensor = elastic.elastic_tensor(engine, config.strain)
+            tensor = elastic.elastic_tensor(engine, config.strain, config.largest_modulus_error)
             found, errors = elastic.moduli(tensor.value), elastic.moduli_errors(tensor)
             if "elastic_tensor" in config.measure:
                 yield Observation(ELASTIC_TENSOR.name, tensor.value, ELASTIC_TENSOR.unit, float(tensor.error.max()))
@@ -231,7 +234,7 @@ class StaticOracle(ABC):
                 curve = eos.scan(engine, config.window, config.points)
                 modulus, error = curve.bulk_modulus, curve.bulk_modulus_error
             else:
-                measured = elastic.bulk_modulus(engine, config.strain)
+                measured = elastic.bulk_modulus(engine, config.strain, config.largest_modulus_error)
                 modulus, error = measured.value, measured.error
             yield Observation(BULK_MODULUS.name, modulus, BULK_MODULUS.unit, error)
 

@@ -84,8 +84,18 @@ class SevenNet(Universal):
     preset = "sevennet"
 
 
+class CHGNetConfig(UniversalConfig):
+    largest_modulus_error: float = Field(
+        0.5,
+        gt=0,
+        description="Largest error of a modulus, as a share (1) of it, with which it is a label. CHGNet's pressures jump where neighbours "
+        "cross 3 angstrom: most elements' moduli are known to a tenth or worse.",
+    )
+
+
 class CHGNet(Universal):
     preset = "chgnet"
+    Config = CHGNetConfig
 
 
 class MatterSim(Universal):
