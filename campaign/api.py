@@ -257,7 +257,8 @@ class Campaign:
             has_begun = True
             imports.take_in(loaded, ledger, found)
             phases.request(loaded, ledger, competing)
-            tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded))
+            units = {quantity.name: quantity.unit for quantity in loaded.quantities().values()}
+            tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded), units)
             tracker.start()
             yield ledger, tracker
         except OreloopError as error:

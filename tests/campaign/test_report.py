@@ -26,7 +26,7 @@ from campaign.errors import InputError
 from campaign.report import write_report
 from campaign.report.compare import write_comparison
 from campaign.report.structures import view
-from campaign.tracking.mlflow import ui_command
+from campaign.tracking.ui import command as ui_command
 from campaign.types import Crystal
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
