@@ -44,6 +44,10 @@ class PlainConsole(Console):
         is_paper = not self.stderr and not self.is_terminal and "COLUMNS" not in os.environ
         return ConsoleDimensions(_UNBROKEN, found.height) if is_paper else found
 
+    @size.setter
+    def size(self, new: tuple[int, int]) -> None:
+        self.width, self.height = new
+
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(self._whole(item) if isinstance(item, Table) else item for item in objects), **options)
 
