@@ -44,7 +44,10 @@ def told(error: BaseException) -> str:
 
 @contextmanager
 def theirs() -> Iterator[None]:
-    """What is raised in here by code of the user's own is told as such. Raises OwnCodeError in its place; all else passes."""
+    """What is raised in here by code of the user's own is told as such, in a block or a function that it decorates.
+
+    Raises OwnCodeError in its place; all else passes.
+    """
     try:
         yield
     except (OreloopError, MemoryError):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from campaign import plugins
+from campaign.blame import theirs
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.crystals.matching import key_or_none
 from campaign.dataset import Dataset
@@ -33,6 +34,7 @@ class Proposals:
     seconds: float = 0.0
 
 
+@theirs()
 def propose(
     spec: PluginSpec,
     n: int,

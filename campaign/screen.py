@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from campaign import plugins
+from campaign.blame import theirs
 from campaign.crystals.matching import Distinct, Invariants, KeyIndex, Matcher, Sameness, equivalence_key
 from campaign.crystals.neighbours import SCALED_CUTOFF, is_flat, length_scale, shortest_distance
 from campaign.errors import InputError
@@ -74,6 +75,7 @@ def _keys_of_today(keys: Mapping[str, str], ledger: LedgerReader) -> dict[str, s
     return {**keys, **{identity: _made_anew[identity] for identity in earlier}}
 
 
+@theirs()
 def judge(
     config: ScreensConfig,
     extra: Sequence[PluginSpec],

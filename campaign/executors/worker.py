@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from campaign import plugins, sanity
-from campaign.blame import theirs, told
+from campaign.blame import told
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import OreloopError, SurroundingsError
 from campaign.protocols import AsksCommittee, EvaluatesMany, EvaluationJob, Kept, Oracle, OracleSpec
@@ -233,8 +233,7 @@ class ComputeWorker:
         import torch
 
         torch.set_num_threads(self._threads)
-        with theirs():
-            return function(*arguments)
+        return function(*arguments)
 
     def answer(self, message: bytes) -> list[bytes]:
         """The outcomes, each as bytes, of a message's tasks."""

@@ -11,7 +11,7 @@ from support import SMALL, merged
 
 from campaign import config as configs
 from campaign.api import Campaign
-from campaign.blame import OwnCodeError, theirs
+from campaign.blame import OwnCodeError, own_frame, theirs
 from campaign.errors import InputError, StoppedByFailuresError
 from campaign.executors.worker import ComputeWorker
 
@@ -110,7 +110,10 @@ def test_a_module_that_lacks_another_is_told_by_what_it_lacks(tmp_path: Path) ->
 
 
 def test_errors_of_ours_and_of_libraries_stay_as_they_are() -> None:
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(json.JSONDecodeError) as caught:
         ComputeWorker(1).perform(json.loads, "{")
+    assert own_frame(caught.value) is not None, "this test is the user's own"
+    assert caught.value.__traceback__ is not None
+    assert own_frame(caught.value.with_traceback(caught.value.__traceback__.tb_next)) is None
     with pytest.raises(OwnCodeError, match=r"JSONDecodeError: .* \(test_blame.py, line"), theirs():
         json.loads("{")
