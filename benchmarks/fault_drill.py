@@ -125,7 +125,7 @@ class Session:
         said = self.said(since)
         error = [line for line in said if line.startswith(("error: ", "what to do: "))]
         warned = [found[1] for line in said if (found := _TOLD.search(line))]
-        stopped = [line for line in said if line.startswith(("stopped: ", "stopped at once"))]
+        stopped = [line for line in said if line.startswith(("ended: ", "stopped: ", "stopped at once"))]
         return " / ".join(error or warned[:1] or stopped[:1] or said[-1:])
 
     def told_at(self, since: float) -> float | None:

@@ -259,7 +259,8 @@ class Campaign:
             imports.take_in(loaded, ledger, found)
             phases.request(loaded, ledger, competing)
             take_up(loaded, ledger)
-            tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded))
+            units = {quantity.name: quantity.unit for quantity in loaded.quantities().values()}
+            tracker = make_tracker(loaded.config, ledger, objective_oracle(loaded), units)
             tracker.start()
             yield ledger, tracker
         except OreloopError as error:

@@ -6,9 +6,9 @@ import json
 import logging
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from functools import wraps
 from importlib.metadata import entry_points
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from campaign import __version__
 from campaign.errors import InputError, OreloopError, SurroundingsError
-from campaign.terminal import PlainConsole, PlainHandler, progress
+from campaign.terminal import PlainConsole, PlainHandler, progress, steps
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,9 +60,10 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except OreloopError as error:
-            errors.print(errors.styled("error:", "bold red"), error.message)
+            whole = not errors.is_terminal
+            errors.print(errors.styled("error:", "bold red"), error.message, soft_wrap=whole)
             if error.hint:
-                errors.print(errors.styled("what to do:", "bold"), error.hint)
+                errors.print(errors.styled("what to do:", "bold"), error.hint, soft_wrap=whole)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             errors.print("stopped at once; run the same command again to go on")
@@ -91,9 +92,16 @@ def template_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "configs"
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        console.print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _main(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
 ) -> None:
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
@@ -224,9 +232,10 @@ def run(
     console.print(f"campaign {loaded.config.name} in {campaign.folder}")
     with display(console, loaded.config, oracle, unit) as show:
         reason = campaign.run(accept_changes=accept_changes, on_change=show)
-    console.print(f"stopped: {reason}")
+    was_stopped = reason.startswith("interrupted") or reason == "stop was asked for"
+    console.print(f"{'stopped' if was_stopped else 'ended'}: {reason}")
     _print_results(campaign, oracle, unit)
-    if reason.startswith("interrupted") or reason == "stop was asked for":
+    if was_stopped:
         console.print(f"to go on: oreloop run {source}")
         raise typer.Exit(INTERRUPTED)
 
@@ -250,9 +259,9 @@ def _print_results(campaign: Any, oracle: str, unit: str) -> None:
     console.print(table)
     page = write_report(loaded, state, reader, campaign.folder)
     reader.close()
-    console.print(f"report: {page}\nCIF files: {campaign.folder / 'best'}")
+    console.print(f"report: {page}\nCIF files: {campaign.folder / 'best'}", soft_wrap=True)
     if loaded.config.tracking.use == "mlflow":
-        console.print(f"MLflow: oreloop ui {campaign.folder}")
+        console.print(f"MLflow: oreloop ui {campaign.folder}", soft_wrap=True)
 
 
 @app.command()
@@ -376,7 +385,7 @@ def ask(
         table.add_row(item.formula, item.oracle, expected, item.candidate, "new" if (item.candidate, item.oracle) in new else "")
     console.print(table)
     path = write_questions(questions, to or campaign.folder / "questions")
-    console.print(f"crystals and a table to fill in: {path}\nthen: oreloop tell {campaign.folder} {path}")
+    console.print(f"crystals and a table to fill in: {path}\nthen: oreloop tell {campaign.folder} {path}", soft_wrap=True)
 
 
 @app.command()
@@ -458,7 +467,7 @@ def report(source: ConfigOrFolder) -> None:
 
     campaign = _view(source)
     reader = campaign.reader()
-    console.print(str(write_report(campaign.loaded, reader.fold(), reader, campaign.folder)))
+    console.print(str(write_report(campaign.loaded, reader.fold(), reader, campaign.folder)), soft_wrap=True)
     reader.close()
 
 
@@ -559,14 +568,27 @@ def recover(source: ConfigOrFolder) -> None:
 
 @app.command()
 @command
-def ui(source: ConfigOrFolder, port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
-    """Open the campaign's MLflow dashboard on this machine."""
-    from campaign.tracking.mlflow import default_uri, ui_command
+def ui(
+    source: ConfigOrFolder,
+    port: Annotated[int | None, typer.Option(help="Port on loopback; 5000 by default, another where that is taken.")] = None,
+) -> None:
+    """Open the campaign's MLflow pages on this machine; where its tracking is a server's, tell the link."""
+    from campaign.tracking import ui as pages
+    from campaign.tracking.mlflow import default_uri
 
     campaign = _view(source)
     uri = campaign.loaded.config.tracking.uri or default_uri(campaign.folder)
-    console.print(f"MLflow on http://127.0.0.1:{port}, Ctrl-C ends it")
-    subprocess.run(ui_command(uri, port), check=False)
+    tracking = campaign.state().tracking
+    run = tracking.run if tracking is not None else None
+    if pages.is_served(uri):
+        console.print(pages.link(uri, uri, run), soft_wrap=True)
+        return
+    number = pages.free_port(port)
+    if port is None and number != pages.USUAL_PORT:
+        console.print(f"port {pages.USUAL_PORT} is taken, MLflow starts on {number}")
+    with suppress(KeyboardInterrupt), pages.served(uri, number) as server:
+        console.print(f"{pages.link(uri, f'http://127.0.0.1:{number}', run)}\nCtrl-C ends it", soft_wrap=True)
+        server.wait()
 
 
 @app.command()
@@ -713,16 +735,21 @@ def oracle_check(
     specs, symbols = _oracles_to_check(what, oracle, params, tuple(elements or ()), python)
     has_failed = False
     for spec in specs:
-        table = Table("check", "result", "what was found", title=f"oracle {spec.name}")
-        with console.status(console.styled(f"checking {spec.name}", "")) as status_line:
-            for finding in examine(spec, symbols, tolerance=tolerance):
-                colour = {"passed": "green", "failed": "bold red", "skipped": "yellow"}[finding.status]
-                table.add_row(finding.check, console.styled(finding.status, colour), finding.detail)
-                status_line.update(console.styled(f"checking {spec.name}: {finding.check} {finding.status}", ""))
+        console.print(console.styled(f"oracle {spec.name}", "bold"))
+        with steps(errors, f"checking {spec.name}") as on_step:
+            for finding in examine(spec, symbols, tolerance=tolerance, on_step=on_step):
+                console.print(_row(finding))
                 has_failed |= finding.status == "failed"
-        console.print(table)
     if has_failed:
         raise typer.Exit(InputError.exit_code)
+
+
+def _row(finding: Any) -> Table:
+    """A finding as a line of its own, so that it can be shown as soon as it is there."""
+    colour = {"passed": "green", "failed": "bold red", "skipped": "yellow"}[finding.status]
+    row = Table.grid(Column(width=24), Column(width=7), Column(ratio=1), padding=(0, 2))
+    row.add_row(finding.check, console.styled(finding.status, colour), finding.detail)
+    return row
 
 
 def _oracles_to_check(

@@ -6,7 +6,6 @@ Every error names file, line, the wrong key and the nearest right one.
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 import math
 import sys
@@ -16,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from campaign import plugins
@@ -45,6 +44,7 @@ from campaign.reading.settings import text_of, yaml_of
 from campaign.schema import CampaignConfig, Component, OracleConfig
 from campaign.seeds import content_hash
 from campaign.types import DERIVED, ENERGY_PER_ATOM, PROPOSED_ENERGY, Fidelity, Quantity
+from campaign.wording import Mistake, mistakes
 
 _WALL_LIMIT = 600.0
 """Seconds for an evaluation where the config sets no limit."""
@@ -222,11 +222,9 @@ def validate(document: Mapping[str, Any], *, folder: Path, source: Path, lines: 
     try:
         config = CampaignConfig.model_validate(document, context={"problems": gathered})
     except ValidationError as error:
-        places = [tuple(item["loc"]) for item in error.errors()]
-        follows = [any(other[: len(place)] == place != other for other in places) for place in places]
-        items = [item for item, is_told in zip(error.errors(), follows, strict=True) if not is_told]
-        messages = [_describe(item, source, lines) for item in items]
-        messages += _further_problems(document, [tuple(item["loc"]) for item in items], folder, source, lines)
+        found = mistakes(error, CampaignConfig, document)
+        messages = [_describe(mistake, source, lines) for mistake in found]
+        messages += _further_problems(document, [mistake.location for mistake in found], folder, source, lines)
         raise InputError("\n".join(messages), hint="`oreloop schema` prints all keys with their units") from error
     loaded = LoadedConfig(config, folder, source, lines)
     if gathered:
@@ -249,7 +247,7 @@ def _further_problems(document: Mapping[str, Any], wrong: Sequence[Location], fo
 
 
 def _without(document: Mapping[str, Any], wrong: Sequence[Location]) -> dict[str, Any]:
-    """A copy without what stands at some locations; pydantic's locations may go on below what the document holds."""
+    """A copy without what stands at some locations, which may go on below what the document holds."""
     found = copy.deepcopy(dict(document))
     for location in sorted(set(wrong), key=lambda item: [str(part).rjust(6, "0") for part in item], reverse=True):
         here: Any = found
@@ -301,36 +299,9 @@ def _line(node: Any, location: Location) -> int | None:
     return line
 
 
-def _fields_at(location: Location) -> list[str]:
-    """The keys that the schema knows where a location ends."""
-    model: Any = CampaignConfig
-    for part in location:
-        if isinstance(part, int) or not (isinstance(model, type) and issubclass(model, BaseModel)):
-            continue
-        field = model.model_fields.get(str(part))
-        if field is None:
-            break
-        inside = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((kind for kind in inside if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _describe(item: Any, source: Path, lines: Any) -> str:
-    location: Location = tuple(item["loc"])
-    line = _line(lines, location)
-    place = f"{source}, line {line}" if line else str(source)
-    dotted = ".".join(str(part) for part in location)
-    if item["type"] == "extra_forbidden":
-        names = _fields_at(location[:-1])
-        nearest = difflib.get_close_matches(str(location[-1]), names, n=1)
-        suggestion = f"; did you mean {nearest[0]!r}?" if nearest else f"; known keys are {', '.join(names)}"
-        return f"{place}: unknown key {dotted!r}{suggestion}"
-    if item["type"] == "missing":
-        return f"{place}: {dotted} is missing"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] != "value_error" and isinstance(item.get("input"), str | int | float | None):
-        message += f", found {item['input']!r}"
-    return f"{place}: {dotted + ': ' if dotted else ''}{message}"
+def _describe(mistake: Mistake, source: Path, lines: Any) -> str:
+    line = _line(lines, mistake.location)
+    return f"{source}{f', line {line}' if line else ''}: {mistake}"
 
 
 def _parts(loaded: LoadedConfig) -> Parts:
@@ -394,11 +365,8 @@ def _build_parts(loaded: LoadedConfig) -> tuple[Parts | None, list[Problem]]:
 
 def _of_parameters(error: plugins.ParameterError, location: Location) -> Iterator[Problem]:
     for where, what in error.problems:
-        nearest = difflib.get_close_matches(str(where[-1]), error.known, n=1) if where else []
         place = (*location, "params", *where)
-        if "Extra inputs" in what:
-            what = f"unknown key; did you mean {nearest[0]!r}?" if nearest else f"unknown key; known are {', '.join(error.known)}"
-        yield Problem(place, f"{'.'.join(str(part) for part in place)}: {what}", error.hint)
+        yield Problem(place, f"{'.'.join(str(part) for part in place)}: {what}", error.hint if len(error.problems) == 1 else "")
 
 
 def _of_oracle(config: CampaignConfig, i: int, oracle: Oracle) -> Iterator[Problem]:

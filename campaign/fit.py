@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from campaign import plugins
+from campaign.blame import theirs
 from campaign.config import LoadedConfig
 from campaign.crystals import abundance
 from campaign.dataset import Dataset
@@ -83,6 +84,7 @@ def request(loaded: LoadedConfig, state: CampaignState, record: RoundRecord) -> 
     )
 
 
+@theirs()
 def fit(asked: FitRequest, datasets: Mapping[str, Dataset]) -> Kept:
     """A ``Fit``, which tells its summary: one model for each quantity of one oracle's labels, or one of the objective over several levels,
     the cheapest first."""

@@ -15,18 +15,19 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from campaign.blame import PACKAGES, theirs, told
 from campaign.errors import InputError, SurroundingsError
 from campaign.parameters import truths_for_numbers
 from campaign.protocols import HasFidelity, Oracle, PluginSpec
 from campaign.types import Fidelity
+from campaign.wording import mistakes
 
-PACKAGES = ("oreloop", "campaign", "surrogates", "generators", "oracles")
 _HARMLESS = frozenset({"__init__", "conftest", "docs", "examples", "setup", "test", "tests"})
 """Names that folders of code have beside the modules that are imported from them."""
 
 
 class ParameterError(InputError):
-    """The ``params`` of a component are wrong; ``problems`` holds pydantic's locations, messages and the fields there are."""
+    """The ``params`` of a component are wrong; ``problems`` are places in them with what is wrong there, ``known`` what they may hold."""
 
     def __init__(self, use: str, problems: list[tuple[tuple[str | int, ...], str]], known: tuple[str, ...]) -> None:
         self.problems, self.known = problems, known
@@ -87,13 +88,18 @@ def _load_user_class(spec: PluginSpec) -> type[Any]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
+        if error.name is not None and error.name.partition(".")[0] != module_name.partition(".")[0]:
+            raise InputError(
+                f"the module {module_name!r} of {spec.use} cannot be imported: {told(error)}",
+                hint=f"install what holds {error.name!r}, or mend the import",
+            ) from error
         raise InputError(
             f"cannot import {module_name!r} for {spec.use}: {error}",
             hint=f"put {module_name.replace('.', '/')}.py beside the config ({spec.module_folder}) or install its package",
         ) from error
     except Exception as error:
         raise InputError(
-            f"the module {module_name!r} of {spec.use} cannot be imported: {type(error).__name__}: {error}",
+            f"the module {module_name!r} of {spec.use} cannot be imported: {told(error)}",
             hint=f"try it: python -c 'import {module_name}' in {spec.module_folder}",
         ) from error
     found = getattr(module, class_name, None)
@@ -135,7 +141,10 @@ def _owner(name: str, home: Path) -> str:
 
 
 def build(spec: PluginSpec) -> Any:
-    """An instance of a component. Raises ParameterError for wrong params, InterpreterError where its interpreter is no good."""
+    """An instance of a component.
+
+    Raises ParameterError for wrong params, InterpreterError where its interpreter is no good, OwnCodeError where code of the user's fails.
+    """
     if spec.python:
         from campaign.interpreters import OracleElsewhere
 
@@ -143,19 +152,23 @@ def build(spec: PluginSpec) -> Any:
     component = load(spec)
     config = getattr(component, "Config", None)
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
-        try:
-            return component(**spec.params)
-        except TypeError as error:
-            raise InputError(f"{spec.use} cannot be made with params {dict(spec.params)}: {error}") from error
+        with theirs():
+            try:
+                return component(**spec.params)
+            except TypeError as error:
+                if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                    raise
+                raise InputError(f"{spec.use} cannot be made with params {dict(spec.params)}: {error}") from error
     try:
         settings = config.model_validate(dict(spec.params), context={"folder": spec.module_folder, "elements": spec.elements})
     except ValidationError as error:
-        problems = [(tuple(item["loc"]), item["msg"]) for item in error.errors()]
+        problems = [(mistake.location, mistake.text) for mistake in mistakes(error, config, spec.params)]
         raise ParameterError(spec.use, problems, tuple(config.model_fields)) from error
     if truths := list(truths_for_numbers(spec.params, settings)):
         problems = [(place, "expected a number, found true or false") for place in truths]
         raise ParameterError(spec.use, problems, tuple(config.model_fields))
-    return component(settings)
+    with theirs():
+        return component(settings)
 
 
 def known_settings(spec: PluginSpec, settings: Mapping[str, Any]) -> dict[str, Any]:

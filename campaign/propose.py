@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from campaign import plugins
+from campaign.blame import theirs
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.crystals.matching import key_or_none
 from campaign.dataset import Dataset
+from campaign.errors import InputError
 from campaign.fit import Fit
 from campaign.ledger.events import ProposalRow
 from campaign.protocols import GenerationContext, ModelledBound, PluginSpec
@@ -31,6 +34,7 @@ class Proposals:
     seconds: float = 0.0
 
 
+@theirs()
 def propose(
     spec: PluginSpec,
     n: int,
@@ -62,11 +66,17 @@ def propose(
     blobs: dict[str, bytes] = {}
     with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
         n_drawn = n * oversampling if fitted is not None else n
-        drawn = list(plugins.build(spec).generate(n_drawn, rng=generator(stream), context=context))
+        drawn = [_drawn(spec, item) for item in plugins.build(spec).generate(n_drawn, rng=generator(stream), context=context)]
         for crystal, proposal in _most_promising(drawn, n, context):
             rows.append(ProposalRow(crystal.id, key_or_none(crystal), tuple(proposal.parents), dict(proposal.condition)))
             blobs[crystal.id] = crystal.to_bytes()
     return Proposals(tuple(rows), blobs, time.perf_counter() - started)
+
+
+def _drawn(spec: PluginSpec, item: Any) -> tuple[Crystal, Proposal]:
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], Crystal) and isinstance(item[1], Proposal):
+        return item
+    raise InputError(f"the generator {spec.use} gave {type(item).__name__}, expected pairs of a Crystal and a Proposal")
 
 
 def _most_promising(drawn: list[tuple[Crystal, Proposal]], n: int, context: GenerationContext) -> list[tuple[Crystal, Proposal]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from campaign import budget, calibration, fit, ladder, levels, query, select
 from campaign.artifacts import ArtifactStore
+from campaign.blame import theirs
 from campaign.config import LoadedConfig
 from campaign.dataset import Dataset
 from campaign.fit import Fit
@@ -200,6 +201,7 @@ WAYS: Mapping[str, Callable[..., Selection]] = {
 }
 
 
+@theirs()
 def answer(
     asked: Question,
     config: CampaignConfig,

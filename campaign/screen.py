@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from campaign import plugins
+from campaign.blame import theirs
 from campaign.crystals.matching import Distinct, Invariants, KeyIndex, Matcher, Sameness, equivalence_key
 from campaign.crystals.neighbours import SCALED_CUTOFF, is_flat, length_scale, shortest_distance
+from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger.events import VerdictRow
 from campaign.propose import Proposals
@@ -73,6 +75,7 @@ def _keys_of_today(keys: Mapping[str, str], ledger: LedgerReader) -> dict[str, s
     return {**keys, **{identity: _made_anew[identity] for identity in earlier}}
 
 
+@theirs()
 def judge(
     config: ScreensConfig,
     extra: Sequence[PluginSpec],
@@ -100,11 +103,18 @@ def judge(
                 verdict = _judge_novelty(crystal, key, accepted, config, rivals.same)
             for screen in screens:
                 if verdict.accepted:
-                    verdict = screen.judge(Candidate(crystal), space)
+                    verdict = _verdict(screen, crystal, space)
             if verdict.accepted:
                 accepted.add(row.candidate, key, crystal)
             verdicts[row.candidate] = VerdictRow(row.candidate, verdict.accepted, verdict.screen, verdict.reason)
     return tuple(verdicts.values())
+
+
+def _verdict(screen: Screen, crystal: Crystal, space: SearchSpace) -> Verdict:
+    verdict: object = screen.judge(Candidate(crystal), space)
+    if isinstance(verdict, Verdict):
+        return verdict
+    raise InputError(f"the screen {type(screen).__name__} gave {type(verdict).__name__}, expected a Verdict")
 
 
 def judge_validity(crystal: Crystal, config: ScreensConfig, space: SearchSpace) -> Verdict:

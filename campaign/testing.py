@@ -71,8 +71,8 @@ class Finding:
 class _Bench:
     """Evaluates crystals in a worker process whose temporary files go to a folder."""
 
-    def __init__(self, spec: OracleSpec, folder: Path) -> None:
-        self.spec, self._folder = spec, folder
+    def __init__(self, spec: OracleSpec, folder: Path, on_step: Callable[[str], None]) -> None:
+        self.spec, self._folder, self._on_step = spec, folder, on_step
         self._executor = SerialExecutor()
         self._executor.start([spec])
         self._count = 0
@@ -85,6 +85,7 @@ class _Bench:
         if not again and crystal.id in self._known:
             return self._known[crystal.id]
         self._count += 1
+        self._on_step(f"evaluation {self._count}, {crystal.formula or 'an empty cell'}")
         with _temporary_folder(self._folder):
             self._executor.submit(EvaluationJob(key=f"check/{self._count}", oracle=self.spec.name, candidate=Candidate(crystal)))
         while not (finished := self._executor.wait(1.0)):
@@ -126,10 +127,16 @@ def _temporary_folder(folder: Path) -> Iterator[None]:
             os.environ["TMPDIR"] = before
 
 
-def examine(spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float = 2e-3) -> Iterator[Finding]:
+def _tell_nobody(step: str) -> None: ...
+
+
+def examine(
+    spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float = 2e-3, on_step: Callable[[str], None] = _tell_nobody
+) -> Iterator[Finding]:
     """Run all checks on an oracle, one finding after another.
 
-    ``elements``: those to check, by default what the oracle says it knows (at most five); ``tolerance``: relative, on top of stated noise.
+    ``elements``: those to check, by default what the oracle says it knows (at most five); ``tolerance``: relative, on top of stated noise;
+    ``on_step`` is told of each check and each evaluation before it begins.
     Raises InputError or SurroundingsError where the oracle cannot be built or started.
     """
     oracle: Oracle = plugins.build(spec.plugin)
@@ -137,14 +144,17 @@ def examine(spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float 
     symbols = (list(elements) or [symbol for symbol in _DEFAULT_ELEMENTS if symbol in known] or known)[:_MOST_ELEMENTS]
     with tempfile.TemporaryDirectory(prefix="oreloop-check-") as name:
         folder = Path(name)
-        bench = _Bench(spec, folder)
+        name_of_check = ""
+        bench = _Bench(spec, folder, lambda step: on_step(f"{name_of_check}: {step}"))
         try:
             yield from _quantities(oracle)
             checks = _Checks(bench, oracle, symbols, tolerance)
-            for check, function in checks.all().items():
-                yield _finding(check, function)
+            for name_of_check, function in checks.all().items():
+                on_step(name_of_check)
+                yield _finding(name_of_check, function)
         finally:
             bench.close()
+        on_step("time limit")
         yield _finding("time limit", lambda: _time_limit(spec, symbols, folder))
         yield _finding("clean-up", lambda: _clean_up(bench.left, folder))
 
@@ -484,7 +494,7 @@ def _tell(symbol: str, figures: Mapping[str, float]) -> str:
 
 def _time_limit(spec: OracleSpec, symbols: Sequence[str], folder: Path) -> str:
     """A worker that takes longer than its limit is killed, and the next evaluation works."""
-    bench = _Bench(replace(spec, wall_limit=_SHORT_LIMIT), folder)
+    bench = _Bench(replace(spec, wall_limit=_SHORT_LIMIT), folder, _tell_nobody)
     try:
         crystal = Crystal.from_atoms(_probe(symbols[0], symbols[-1]).atoms.repeat((2, 2, 2)))
         began = time.monotonic()

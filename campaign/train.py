@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from campaign import plugins
+from campaign.blame import theirs
 from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
 from campaign.dataset import Dataset
 from campaign.ledger import CampaignState
@@ -27,6 +28,7 @@ class Training:
     seconds: float
 
 
+@theirs()
 def train(spec: PluginSpec, stream: str, space: SearchSpace, objective: Objective, checkpoint: bytes | None, dataset: Dataset) -> Training:
     started = time.perf_counter()
     old = checkpoint_from_bytes(checkpoint) if checkpoint is not None else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -32,17 +33,62 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in models_in(inner)]
 
 
-def rows(model: type[BaseModel], prefix: str = "", seen: tuple[type[BaseModel], ...] = ()) -> Iterator[tuple[str, str, str]]:
-    """Dotted key, default and description of every setting, those of inner models below their key."""
+def rows(model: type[BaseModel], prefix: str = "", seen: tuple[type[BaseModel], ...] = ()) -> Iterator[tuple[str, str, str, str]]:
+    """Dotted key, allowed values, default and description of every setting, those of inner models below their key."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
         inner = [found for found in models_in(field.annotation) if found not in seen]
         about = inner[0].__doc__ or "" if inner else ""
-        yield key, "" if inner and field.default is not None else default_of(field), field.description or about
+        default = "" if inner and field.default is not None else default_of(field)
+        yield key, allowed(field.annotation, bounds(field)), default, field.description or about
         for found in inner:
             many = "[]" if "tuple" in str(field.annotation) and found in models_in(field.annotation) else ""
             of = f"{word_of(found)}: " if len(inner) > 1 else ""
-            yield from ((below, value, f"{of}{told}") for below, value, told in rows(found, f"{key}{many}.", (*seen, found)))
+            yield from ((below, *facts, f"{of}{told}") for below, *facts, told in rows(found, f"{key}{many}.", (*seen, found)))
+
+
+_KINDS: dict[Any, str] = {bool: "`true`, `false`", int: "whole number", float: "number", str: "text", Path: "path"}
+
+
+def allowed(annotation: Any, limits: str = "") -> str:
+    """The values that a type allows, in words; ``limits`` of its numbers."""
+    if annotation in (int, float):
+        return f"{_KINDS[annotation]}{limits}"
+    if annotation in _KINDS:
+        return _KINDS[annotation]
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return "settings"
+    if _is_enum(annotation):
+        return ", ".join(f"`{member.value}`" for member in annotation)
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{_yaml(value)}`" if value != "" else "empty text" for value in inner)
+    if origin is Annotated:
+        limits = limits or _limits([part for item in inner[1:] for part in (item, *getattr(item, "metadata", ()))])
+        return allowed(inner[0], limits)
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(allowed(item, limits) for item in inner if item is not type(None)))
+    if origin in (tuple, list, frozenset) and (len(inner) == 1 or inner[1:] == (Ellipsis,)):
+        return f"list of {allowed(inner[0], limits).replace('list of', 'lists of')}"
+    if origin is tuple:
+        return f"list of {len(inner)} ({', '.join(dict.fromkeys(allowed(item, limits) for item in inner))})"
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return f"settings by name: {allowed(inner[1], limits)}" if inner[1] is not Any else "settings by name"
+    return "any"
+
+
+_SIGNS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+
+def _limits(metadata: Iterable[Any]) -> str:
+    """Bounds among the annotations of a type, in words."""
+    found = [f"{word} {value:,}" for item in metadata for name, word in _SIGNS.items() if (value := getattr(item, name, None)) is not None]
+    return f", {', '.join(found)}" if found else ""
+
+
+def bounds(field: FieldInfo) -> str:
+    """Bounds of a setting's numbers, in words."""
+    return _limits(field.metadata)
 
 
 def word_of(model: type[BaseModel]) -> str:
@@ -56,14 +102,25 @@ def default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.default if field.default is not PydanticUndefined else field.default_factory()  # type: ignore[call-arg, misc]
-    return "" if value is None or value in ((), {}) else f"`{value}`"
+    return "" if value is None or value in ((), {}, "") else f"`{_yaml(value)}`"
+
+
+def _yaml(value: Any) -> str:
+    """A value as a config would hold it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list | frozenset | set):
+        return f"[{', '.join(_yaml(item) for item in (sorted(value) if isinstance(value, frozenset | set) else value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_yaml(key)}: {_yaml(item)}' for key, item in value.items())}}}"
+    return str(value)
 
 
 def table(model: type[BaseModel]) -> str:
-    lines = ["| key | default | meaning |", "|---|---|---|"]
-    for key, default, text in rows(model):
+    lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
+    for key, values, default, text in rows(model):
         told = " ".join(text.split()).replace("|", "\\|")
-        lines.append(f"| `{key}` | {default.replace('|', chr(92) + '|')} | {told} |")
+        lines.append(f"| `{key}` | {values} | {default.replace('|', chr(92) + '|')} | {told} |")
     return "\n".join(lines)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +70,39 @@ def test_what_a_page_shows_runs_as_it_stands(page: Path, tmp_path: Path, monkeyp
             assert kind == "text", f"{page}: a block of kind {kind} is not tested"
 
 
+STUB = """#!/bin/bash
+echo "$(basename "$0") $*" >> "$LOG"
+case "$(basename "$0")" in
+  scontrol) printf 'a\\nb\\n' ;;
+  sleep) ;;
+  *) trap 'echo "$(basename "$0") was asked to end" >> "$LOG"; exit 0' TERM; while :; do /bin/sleep 0.05; done ;;
+esac
+"""
+
+
+def test_the_slurm_script_hands_the_signal_to_the_driver(tmp_path: Path) -> None:
+    """With stand-ins for Slurm, Ray and the driver: Slurm signals the script's process alone."""
+    script = next(text for _, text in fences(DOCS / "how-to" / "clusters.md") if "#SBATCH" in text)
+    assert "--signal=B:TERM@" in script
+    for name in ("srun", "scontrol", "sleep", "oreloop"):
+        (tmp_path / name).write_text(STUB)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "job.sh").write_text(script)
+    log = tmp_path / "log"
+    surroundings = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log), "SLURM_JOB_NODELIST": "a,b"}
+    job = subprocess.Popen(["/bin/bash", str(tmp_path / "job.sh")], env=surroundings, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 20
+        while "oreloop run" not in (log.read_text() if log.exists() else "") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        job.terminate()
+        job.wait(10)
+    finally:
+        os.killpg(job.pid, signal.SIGKILL)
+    assert [line for line in log.read_text().splitlines() if "was asked" in line] == ["oreloop was asked to end"]
+
+
 def test_commands_in_text_blocks_and_sentences_exist() -> None:
     known = set(get_command(app).commands)  # type: ignore[attr-defined]
     for page in PAGES:
@@ -82,6 +118,16 @@ def test_the_reference_is_the_codes() -> None:
     spec.loader.exec_module(module)
     for name, text in module.pages().items():
         assert (DOCS / "reference" / name).read_text() == text, "run `python docs/generate.py`"
+
+
+def test_the_reference_tells_allowed_values() -> None:
+    for row in (
+        "| `objective.direction` | `maximize`, `minimize`, `match` | `maximize` |",
+        "| `budget.labels` | whole number, at least 1 |",
+        "| `space.elements` | list of text | required |",
+        "| `space.charge_neutral` | `true`, `false` | `false` |",
+    ):
+        assert row in (DOCS / "reference" / "config.md").read_text(), row
 
 
 def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
@@ -100,3 +146,7 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "how-to" / "clusters" / "index.html").exists()
+    assert 'href="../../style.css"' in (tmp_path / "reference" / "config" / "index.html").read_text()
+    assert re.search(r"\.wy-table-responsive table td,[^}]*white-space: normal", (tmp_path / "style.css").read_text()), (
+        "the theme cuts cells"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from campaign.errors import InputError
 from campaign.ledger.engines import JOURNAL
 from campaign.reading.settings import text_of, yaml_of
 from campaign.schema import Frame, VirtualConfig
+from campaign.wording import mistakes
 
 
 class BacktestConfig(Frame):
@@ -112,12 +112,7 @@ def validate(document: Any, *, folder: Path, source: Path) -> Backtest:
     try:
         config = BacktestConfig.model_validate(document)
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            where = ".".join(map(str, item["loc"]))
-            nearest = difflib.get_close_matches(where, list(BacktestConfig.model_fields), n=1)
-            unknown = f"unknown key{f'; did you mean {nearest[0]!r}?' if nearest else ''}"
-            lines.append(f"{source}: {where}: {unknown if item['type'] == 'extra_forbidden' else item['msg']}")
+        lines = [f"{source}: {mistake}" for mistake in mistakes(error, BacktestConfig, document)]
         raise InputError("\n".join(lines), hint=f"a backtest has {', '.join(BacktestConfig.model_fields)}") from error
     if config.baseline not in config.strategies:
         raise InputError(f"{source}: baseline {config.baseline!r} is no strategy", hint=f"there are {', '.join(config.strategies)}")

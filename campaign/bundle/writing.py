@@ -18,9 +18,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from campaign import ranking, versions
+from campaign import methods, ranking, versions
 from campaign.artifacts import write_whole
-from campaign.bundle import methods
 from campaign.bundle.inputs import Inputs, digest, files_of, portable
 from campaign.config import LoadedConfig, Recorded
 from campaign.errors import InputError, SurroundingsError

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from campaign import plugins, sanity
+from campaign.blame import told
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.code import check_of_oreloop
 from campaign.errors import OreloopError, SurroundingsError
@@ -121,9 +122,8 @@ class OracleWorker:
         except MemoryError:
             evaluation = Evaluation.failed(FailureKind.OUT_OF_MEMORY, "the oracle ran out of memory")
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"{type(error).__name__}: {error} ({os.path.basename(place.filename)}, line {place.lineno})"
-            evaluation = Evaluation.failed(FailureKind.INFRASTRUCTURE if is_of_the_surroundings(error) else FailureKind.CRASH, text)
+            kind = FailureKind.INFRASTRUCTURE if is_of_the_surroundings(error) else FailureKind.CRASH
+            evaluation = Evaluation.failed(kind, told(error))
         return replace(evaluation, cost=clock.share(1))
 
     def _believed(self, answer: object, crystal: Crystal, oracle: Oracle) -> Evaluation:

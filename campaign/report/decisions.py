@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
 from campaign import calibration, ranking
 from campaign.ledger import CampaignState
 from campaign.ledger.leaders import Wanted
-from campaign.report.figures import LAYOUT, SYMBOLS
+from campaign.report.figures import LAYOUT, SYMBOLS, named
 from campaign.types import Objective
 
 
@@ -59,8 +60,8 @@ def coverage(state: CampaignState, objective: Objective, oracle: str) -> go.Figu
     return figure
 
 
-def front(state: CampaignState, wanted: Wanted) -> go.Figure | None:
-    """The first two objectives of all labels, which of them are on the Pareto front, and which break a constraint."""
+def front(state: CampaignState, wanted: Wanted, units: Mapping[str, str]) -> go.Figure | None:
+    """The first two objectives of all labels, who is on the Pareto front, and who breaks a constraint; ``units`` by quantity."""
     ranked = ranking.ranked(state, wanted)
     if len(wanted.objectives) < 2 or not ranked:
         return None
@@ -74,7 +75,8 @@ def front(state: CampaignState, wanted: Wanted) -> go.Figure | None:
     for name, symbol, items in groups:
         if items or symbol == "diamond":
             x, y = ([item.label.values[quantity] for item in items] for quantity in names[:2])
-            text = [item.label.candidate for item in items]
+            text = [named(state, item.label.candidate) for item in items]
             figure.add_scatter(x=x, y=y, text=text, mode="markers", name=name, marker={"symbol": symbol, "size": 7})
-    figure.update_xaxes(title=names[0]).update_yaxes(title=names[1])
+    first, second = (f"{name} ({units[name]})" for name in names[:2])
+    figure.update_xaxes(title=first).update_yaxes(title=second)
     return figure

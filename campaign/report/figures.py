@@ -25,13 +25,18 @@ LAYOUT = {
 }
 
 
+def named(state: CampaignState, candidate: str) -> str:
+    """A candidate for a person: formula and id."""
+    return f"{state.formula(candidate)}, {candidate}"
+
+
 def best_so_far(state: CampaignState, wanted: Wanted, axis: str) -> go.Figure:
     """The labels as they came, open marks where they break a constraint, and the best that holds them."""
     series, objective = ranking.best_so_far(state, wanted), wanted.objective
     groups: dict[str, list[tuple[int, float, str, bool]]] = defaultdict(list)
     for i, (label, _) in enumerate(series, start=1):
         is_held = wanted.holds(label.values, state.counts(label.candidate))
-        groups[state.source_of(label.candidate)].append((i, label.values[objective.quantity], label.candidate, is_held))
+        groups[state.source_of(label.candidate)].append((i, label.values[objective.quantity], named(state, label.candidate), is_held))
     figure = go.Figure(layout=LAYOUT)
     for symbol, (name, points) in zip(SYMBOLS * 9, sorted(groups.items()), strict=False):
         x, y, text, holds = zip(*points, strict=True)
@@ -52,13 +57,13 @@ def parity(state: CampaignState, objective: Objective, oracle: str, axis: str) -
         x=[item.value for item in found],
         y=[item.mean for item in found],
         error_y={"array": [1.645 * item.deviation for item in found], "thickness": 0.6, "color": "#bbb"},
-        text=[f"round {item.round}, {item.candidate}" for item in found],
+        text=[f"round {item.round}, {named(state, item.candidate)}" for item in found],
         mode="markers",
         marker={"color": [item.round for item in found], "colorscale": "Viridis", "colorbar": {"title": "round"}},
     )
     ends = [min(item.value for item in found), max(item.value for item in found)]
     figure.add_scatter(x=ends, y=ends, mode="lines", line={"dash": "dash", "color": "black"}, showlegend=False)
-    figure.update_layout(showlegend=False).update_xaxes(title=f"found: {axis}").update_yaxes(title="predicted before it was labelled")
+    figure.update_layout(showlegend=False).update_xaxes(title=f"found: {axis}").update_yaxes(title=f"predicted: {axis}")
     return figure
 
 
@@ -67,7 +72,8 @@ def composition(values: Sequence[tuple[Mapping[str, float], float, str]], elemen
     figure = go.Figure(layout=LAYOUT)
     colour = [value for _, value, _ in values]
     text = [candidate for _, _, candidate in values]
-    marker = {"color": colour, "colorscale": "Viridis", "colorbar": {"title": axis}, "size": 6}
+    bar = {"title": {"text": axis, "side": "bottom"}, "orientation": "h", "y": -0.15, "yanchor": "top", "thickness": 12}
+    marker = {"color": colour, "colorscale": "Viridis", "colorbar": bar, "size": 6}
     if len(elements) == 3:
         a, b, c = ([100 * fractions.get(element, 0.0) for fractions, _, _ in values] for element in elements)
         figure.add_scatterternary(a=a, b=b, c=c, text=text, mode="markers", marker=marker)
@@ -104,8 +110,8 @@ def funnel(counts: Mapping[str, int]) -> go.Figure:
 def timeline(state: CampaignState) -> go.Figure:
     """Which worker was busy when; failed attempts hatched."""
     figure = go.Figure(layout={**LAYOUT, "barmode": "overlay"})
-    spans = [(label.worker, label.started, label.wall_seconds, label.candidate) for label in state.own_labels]
-    lost = [(event.worker, event.started, event.wall_seconds, event.candidate) for _, _, event in state.failures]
+    spans = [(label.worker, label.started, label.wall_seconds, named(state, label.candidate)) for label in state.own_labels]
+    lost = [(event.worker, event.started, event.wall_seconds, named(state, event.candidate)) for _, _, event in state.failures]
     start = min((span[1] for span in [*spans, *lost]), default=0.0)
     for name, found, pattern in (("labels", spans, ""), ("failures", lost, "/")):
         if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter, defaultdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
+from ruamel.yaml import YAML
 
-from campaign import __version__, calibration, finds, ladder, metrics, ranking, shares
+from campaign import __version__, calibration, finds, ladder, methods, metrics, ranking, shares, versions
 from campaign.artifacts import write_whole
 from campaign.config import LoadedConfig
+from campaign.crystals import abundance
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.progress import constraints, duration
 from campaign.report import decisions, figures, stability, structures
@@ -29,14 +32,15 @@ _BEST = 20
 def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReader, folder: Path) -> Path:
     """Write ``report.html`` and the CIF files of the best structures below a folder; returns the page."""
     objective, oracle = loaded.config.objective.objective, objective_oracle(loaded)
-    unit = loaded.quantities()[objective.quantity].unit
+    units = {quantity.name: quantity.unit for quantity in (*loaded.quantities().values(), *abundance.KNOWN.values())}
+    unit = units[objective.quantity]
     axis = f"{objective.quantity} ({unit})"
     wanted = ranking.wanted_of(loaded.config, oracle)
     best = ranking.ranked(state, wanted, _BEST)
     relaxed = reader.crystals([item.label.crystal or item.label.candidate for item in best])
     before = set((folder / "best").glob("[0-9][0-9]-*.cif"))
     chances = calibration.chances(state)
-    rows = []
+    rows: list[dict[str, Any]] = []
     shown = []
     for item, crystal in zip(best, relaxed, strict=True):
         label = item.label
@@ -67,7 +71,8 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     for label, crystal in zip(found, reader.crystals([label.candidate for label in found]), strict=True):
         symbols = Counter(crystal.symbols)
         total = sum(symbols.values())
-        compositions.append(({symbol: n / total for symbol, n in symbols.items()}, label.values[objective.quantity], label.candidate))
+        shares_of = {symbol: n / total for symbol, n in symbols.items()}
+        compositions.append((shares_of, label.values[objective.quantity], figures.named(state, label.candidate)))
     brought = metrics.contributions(state, wanted)
     pictures: list[tuple[str, str]] = []
 
@@ -78,7 +83,7 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     if found:
         add("Best so far", figures.best_so_far(state, wanted, axis))
         add("Predicted before labelling, against found", figures.parity(state, objective, oracle, axis))
-        add("Pareto front", decisions.front(state, wanted))
+        add("Pareto front", decisions.front(state, wanted, units))
         add("Labels inside the predicted intervals", decisions.coverage(state, objective, oracle))
         if objective.quantity == ENERGY_ABOVE_HULL.name:
             add("How the hull moved", stability.moves(state, oracle))
@@ -92,12 +97,15 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     add("From proposed to labelled", figures.funnel(_funnel(state)))
     if state.own_labels or state.failures:
         add("Workers", figures.timeline(state))
+    others_shown = list(dict.fromkeys(name for row in rows for name, value in row["others"].items() if isinstance(value, int | float)))
     page = render(
         "report.html.j2",
         name=loaded.config.name,
         facts=summary(state, loaded, oracle, unit),
         axis=axis,
+        unit=unit,
         best=rows,
+        others=others_shown,
         pictures=pictures,
         generators=_generators(state, loaded, oracle),
         contributions=brought,
@@ -106,6 +114,10 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
         losses=_losses(state),
         failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
         levels=ladder.agreement(state, loaded.config),
+        settings=_settings(loaded),
+        fidelities=loaded.fidelity_keys,
+        methods=methods.paragraph(loaded, state, versions.installed()),
+        citations=methods.citations(loaded),
     )
     path = folder / "report.html"
     write_whole(path, page.encode())
@@ -129,16 +141,17 @@ def summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) 
     leaders = state.leaders(wanted)
     best = leaders.best
     first = [label for label in state.labels.values() if label.oracle == oracle and (label.source or label.round == 0)]
+    units = {quantity.name: quantity.unit for quantity in (*loaded.quantities().values(), *abundance.KNOWN.values())}
     found: dict[str, str] = {"objective": f"{objective.direction} {objective.quantity} ({unit})"}
     for further in loaded.config.objectives[1:]:
-        found["objective"] += f", {further.direction} {further.quantity}"
+        found["objective"] += f", {further.direction} {further.quantity} ({units[further.quantity]})"
     if wanted.bounds:
         found["constraints"] = f"{constraints(loaded.config)}: {leaders.n_holding} of {leaders.n_known} labels hold"
     if best is None and leaders.n_known:
         found["best"] = f"none of {leaders.n_known} labels holds the constraints"
     if best is not None:
         value = best.values[objective.quantity]
-        found["best"] = f"{value:.6g} {unit}, candidate {best.candidate}"
+        found["best"] = f"{value:.6g} {unit}, {state.formula(best.candidate)}, candidate {best.candidate}"
         starts = [
             label.values[objective.quantity]
             for label in first
@@ -159,6 +172,13 @@ def summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) 
     found["running time"] = f"{duration(state.active_seconds)} in {len(state.sessions)} session(s)"
     found["state"] = state.session_ended.reason if state.session_ended is not None else "running, or ended without notice"
     return found
+
+
+def _settings(loaded: LoadedConfig) -> str:
+    """What the config sets beside the defaults, as YAML; not where ledger and tracking are."""
+    text = io.StringIO()
+    YAML().dump(loaded.config.model_dump(mode="json", exclude_defaults=True, exclude={"ledger": True, "tracking": {"uri"}}), text)
+    return text.getvalue()
 
 
 def _funnel(state: CampaignState) -> dict[str, int]:

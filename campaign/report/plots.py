@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from campaign import metrics, ranking
+from campaign.crystals import abundance
 from campaign.errors import InputError
 from campaign.report import decisions, figures, structures
 from campaign.roles import objective_oracle
@@ -41,7 +42,8 @@ class Plots:
 
     def front(self) -> go.Figure:
         """The Pareto front of several objectives."""
-        return _there(decisions.front(self._state, self._wanted))
+        units = {quantity.name: quantity.unit for quantity in self._campaign.loaded.quantities().values()}
+        return _there(decisions.front(self._state, self._wanted, units | {name: known.unit for name, known in abundance.KNOWN.items()}))
 
     def shares(self) -> go.Figure:
         """Which generator was asked, and what was labelled of it."""

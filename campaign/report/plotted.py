@@ -19,7 +19,7 @@ def html(figure: go.Figure | None, *, whole: bool = False) -> str:
     if figure is None:
         return ""
     plain = go.Figure(_plain(figure.to_dict()), skip_invalid=True)
-    found: str = plain.to_html(full_html=whole, include_plotlyjs=whole, config={"responsive": True})
+    found: str = plain.to_html(full_html=whole, include_plotlyjs=whole, config={"responsive": True, "displaylogo": False})
     return found
 
 

@@ -12,9 +12,10 @@ from ase.data.colors import jmol_colors
 
 from campaign.types import Crystal, FloatArray
 
-_POINTS_PER_ANGSTROM = 22
+_ACROSS, _SHRUNK = 330, 0.25
+"""Points that a cell takes across the figure, and the share of its covalent radius that an atom is drawn with: all can be seen."""
 _AT_FACE, _BOND = 0.02, 1.2
-_MOST_BONDS = 2000
+_MOST_BONDS, _MOST_NAMED = 2000, 60
 _CORNERS = np.array(list(itertools.product((0, 1), repeat=3)))
 _EDGES = [(a, b) for a, b in itertools.combinations(range(8), 2) if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1]
 
@@ -40,7 +41,7 @@ def view(crystals: Sequence[tuple[str, Crystal]]) -> go.Figure | None:
         template="simple_white",
         height=520,
         margin={"l": 0, "r": 0, "t": 50, "b": 0},
-        showlegend=False,
+        legend={"orientation": "h", "y": 0, "itemsizing": "constant"},
         scene={"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": {"projection": {"type": "orthographic"}}},
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.1, "yanchor": "top"}],
     )
@@ -51,23 +52,36 @@ def _traces(crystal: Crystal) -> list[go.Scatter3d]:
     corners = _CORNERS @ crystal.lattice
     sites, symbols = _in_and_on_the_cell(crystal)
     radii = np.array([covalent_radii[atomic_numbers[symbol]] for symbol in symbols])
-    colours = [f"rgb({', '.join(str(round(255 * part)) for part in jmol_colors[atomic_numbers[symbol]])})" for symbol in symbols]
     place = sites @ crystal.lattice
-    return [
-        _lines([(corners[a], corners[b]) for a, b in _EDGES], "black", 2),
-        _lines(_bonds(place, radii), "#999", 5),
-        go.Scatter3d(
-            x=place[:, 0],
-            y=place[:, 1],
-            z=place[:, 2],
-            mode="markers+text",
-            text=symbols,
-            textfont={"size": 11},
-            hovertext=[f"{symbol} ({', '.join(f'{value:.3f}' for value in site)})" for symbol, site in zip(symbols, sites, strict=True)],
-            hoverinfo="text",
-            marker={"size": _POINTS_PER_ANGSTROM * radii, "color": colours, "opacity": 1, "line": {"width": 1, "color": "black"}},
-        ),
+    points_per_angstrom = _ACROSS / float(np.linalg.norm(np.ptp(corners, axis=0)))
+    lines = [_lines([(corners[a], corners[b]) for a, b in _EDGES], "black", 2), _lines(_bonds(place, radii), "#999", 3)]
+    return lines + [
+        _atoms(symbol, place[chosen], sites[chosen], crystal.symbols.count(symbol), points_per_angstrom, len(symbols) <= _MOST_NAMED)
+        for symbol in dict.fromkeys(crystal.symbols)
+        if (chosen := np.array(symbols) == symbol).any()
     ]
+
+
+def _atoms(symbol: str, place: FloatArray, sites: FloatArray, count: int, points_per_angstrom: float, are_named: bool) -> go.Scatter3d:
+    """All atoms of one element, as one entry of the legend."""
+    number = atomic_numbers[symbol]
+    return go.Scatter3d(
+        x=place[:, 0],
+        y=place[:, 1],
+        z=place[:, 2],
+        name=f"{symbol} ({count})",
+        mode="markers+text" if are_named else "markers",
+        text=[symbol] * len(place),
+        textfont={"size": 11},
+        hovertext=[f"{symbol} ({', '.join(f'{value:.3f}' for value in site)})" for site in sites],
+        hoverinfo="text",
+        marker={
+            "size": 2 * _SHRUNK * points_per_angstrom * covalent_radii[number],
+            "color": f"rgb({', '.join(str(round(255 * part)) for part in jmol_colors[number])})",
+            "opacity": 1,
+            "line": {"width": 1, "color": "black"},
+        },
+    )
 
 
 def _in_and_on_the_cell(crystal: Crystal) -> tuple[FloatArray, list[str]]:
@@ -93,4 +107,4 @@ def _bonds(place: FloatArray, radii: FloatArray) -> list[tuple[FloatArray, Float
 def _lines(ends: Sequence[tuple[FloatArray, FloatArray]], colour: str, width: int) -> go.Scatter3d:
     points = [point for first, second in ends for point in (first, second, np.full(3, np.nan))]
     x, y, z = np.array(points).T if points else np.empty((3, 0))
-    return go.Scatter3d(x=x, y=y, z=z, mode="lines", line={"color": colour, "width": width}, hoverinfo="skip")
+    return go.Scatter3d(x=x, y=y, z=z, mode="lines", line={"color": colour, "width": width}, hoverinfo="skip", showlegend=False)

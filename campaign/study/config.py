@@ -20,6 +20,7 @@ from campaign.backtest.config import Backtest
 from campaign.errors import InputError
 from campaign.protocols import PluginSpec, Trainable
 from campaign.schema import ExecutorConfig, Frame
+from campaign.wording import mistakes
 
 Settings = dict[str, Any]
 Direction = Literal["minimize", "maximize"]
@@ -207,7 +208,7 @@ def validate(document: Any, *, folder: Path, source: Path) -> Study:
     try:
         config = StudyConfig.model_validate(document)
     except ValidationError as error:
-        lines = [f"{source}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        lines = [f"{source}: {mistake}" for mistake in mistakes(error, StudyConfig, document)]
         raise InputError("\n".join(lines), hint=f"a study has {', '.join(StudyConfig.model_fields)}") from error
     study = Study(config, folder)
     for key, dimension in config.space.items():

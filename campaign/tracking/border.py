@@ -46,6 +46,11 @@ def value_of(text: object, longest: int = _LONGEST_TAG) -> str:
     return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
 
 
+def param_of(value: object) -> str:
+    """The value of a parameter, whole or its beginning."""
+    return value_of(value, _LONGEST_PARAM)
+
+
 def log_values(
     client: MlflowClient,
     run: str,
@@ -60,7 +65,7 @@ def log_values(
     from mlflow.exceptions import MlflowException
 
     metrics = [Metric(name_of(name), float(value), time, step) for name, value in figures.items() if math.isfinite(value)]
-    settings = [Param(name_of(name), value_of(value, _LONGEST_PARAM)) for name, value in (params or {}).items()]
+    settings = [Param(name_of(name), param_of(value)) for name, value in (params or {}).items()]
     batches: list[tuple[list[Metric], list[Param]]] = [
         (metrics[i : i + _METRICS_AT_ONCE], []) for i in range(0, len(metrics), _METRICS_AT_ONCE)
     ]

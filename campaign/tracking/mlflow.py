@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from campaign.ledger import Ledger
 from campaign.ledger import events as ev
 from campaign.passwords import without_password
 from campaign.schema import CampaignConfig
-from campaign.tracking import border, trainings
+from campaign.tracking import about, border, trainings
 from campaign.tracking.trainings import TrainingLog
 from campaign.types import Crystal
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 10.0
-_FINISH_SECONDS = 60.0
+_FINISH_SECONDS, _FINISH_AWAY_SECONDS = 60.0, 10.0
 _BEST, _ROWS_OF_BEST = 5, 100
 _LOGGED = "oreloop.rounds_logged"
 
@@ -73,11 +74,12 @@ class _Drawing:
 
 
 class MlflowTracker:
-    def __init__(self, config: CampaignConfig, ledger: Ledger, oracle: str) -> None:
-        """``oracle`` is the one that measures the objective."""
+    def __init__(self, config: CampaignConfig, ledger: Ledger, oracle: str, units: Mapping[str, str]) -> None:
+        """``oracle`` is the one that measures the objective; ``units`` by quantity."""
         self._config, self._ledger, self._oracle = config, ledger, oracle
         self.uri = config.tracking.uri or default_uri(ledger.folder)
         self._artifacts = ArtifactStore(ledger.folder).folder
+        self._units = units
         self._objective, self._wanted = config.objective.objective, ranking.wanted_of(config, oracle)
         self._seen_rounds: set[int] = set()
         self._rounds: deque[_RoundLog] = deque()
@@ -85,7 +87,7 @@ class MlflowTracker:
         self._wake, self._closing = threading.Event(), False
         self._run = ledger.state.tracking.run if ledger.state.tracking is not None else None
         self._created: str | None = None
-        self._has_warned = False
+        self._has_warned = self._is_away = False
         self._has_opened = False
         self._trainings: set[str] = set()
         self._monitor: SystemMetricsMonitor | None = None
@@ -116,14 +118,14 @@ class MlflowTracker:
             self._wake.set()
 
     def finish(self) -> None:
-        """Write the rest, for at most a minute; the campaign's end does not depend on it."""
+        """Write the rest, for at most a minute, less where the server was away; the campaign's end does not depend on it."""
         self.update()
         ended = self._ledger.state.session_ended
         self._status = "FINISHED" if ended is not None and ended.is_final else "KILLED"
         if self._ledger.state.labels:
             self._drawing = self._draw()
         self._closing = True
-        deadline = time.monotonic() + _FINISH_SECONDS
+        deadline = time.monotonic() + (_FINISH_AWAY_SECONDS if self._is_away else _FINISH_SECONDS)
         while self._thread.is_alive() and time.monotonic() < deadline:
             self.update()
             self._wake.set()
@@ -183,8 +185,9 @@ class MlflowTracker:
             try:
                 client = mlflow.MlflowClient(tracking_uri=self.uri)
                 is_behind = not self._flush(client, closing)
+                self._is_away = False
             except Exception as error:
-                is_behind = True
+                is_behind = self._is_away = True
                 if not (self._run is not None and self._has_opened and self._begins_anew(client, self._run)):
                     self._warn(error)
                 if closing:
@@ -253,6 +256,8 @@ class MlflowTracker:
             local = self.uri.startswith("sqlite:")
             place = (self._ledger.folder / "mlartifacts").resolve().as_uri() if local else None
             identity = client.create_experiment(name, artifact_location=place)
+        if experiment is None or about.KIND not in experiment.tags:
+            client.set_experiment_tag(identity, about.KIND, about.MODEL_TRAINING)
         tags = {"oreloop.campaign": self._settings["campaign"]}
         return border.begin(client, identity, self._config.name, tags, int(1000 * self._settings["created"]))
 
@@ -261,7 +266,8 @@ class MlflowTracker:
         if self._monitor is not None:
             self._monitor.finish()
         client.update_run(run, status="RUNNING")
-        logged = int(client.get_run(run).data.tags.get(_LOGGED, "-1"))
+        known = client.get_run(run).data
+        logged = int(known.tags.get(_LOGGED, "-1"))
         self._rounds = deque(item for item in self._rounds if item.round > logged)
         for revision, text in self._settings["revisions"]:
             client.log_text(run, text, f"config/revision-{revision}.json")
@@ -270,6 +276,8 @@ class MlflowTracker:
         tags = {"objective": f"{objective.direction} {objective.quantity}", "mode": self._config.mode, "seed": str(self._config.seed)}
         tags |= {"acquisition": self._config.acquisition.use, "oracles": ", ".join(o.label for o in self._config.oracles)}
         tags |= {"generators": ", ".join(g.label for g in self._config.generators)}
+        tags[about.NOTE] = about.description(self._config, self._units)
+        tags |= self._log_params(client, run, known.params)
         for key, value in border.tags_of(tags).items():
             client.set_tag(run, key, value)
         self._trainings = trainings.known(client, run)
@@ -279,6 +287,13 @@ class MlflowTracker:
             self._monitor = SystemMetricsMonitor(run, resume_logging=True, tracking_uri=self.uri)
             self._monitor.start()
         self._has_opened = True
+
+    def _log_params(self, client: MlflowClient, run: str, known: Mapping[str, str]) -> dict[str, str]:
+        """The settings that the run does not have yet; those that were changed since are returned, as parameters keep their values."""
+        settings = about.flat(self._config.model_dump(mode="json", exclude={"ledger": True, "tracking": {"uri"}}))
+        border.log_values(client, run, {}, time=0, step=0, params={k: v for k, v in settings.items() if border.name_of(k) not in known})
+        changed = {k: v for k, v in settings.items() if known.get(border.name_of(k), border.param_of(v)) != border.param_of(v)}
+        return {f"changed/{key}": value for key, value in changed.items()}
 
     def _log_rounds(self, client: MlflowClient, run: str) -> None:
         while self._rounds:
@@ -318,23 +333,3 @@ def _is_deleted(client: MlflowClient, run: str) -> bool:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return True
         raise
-
-
-def ui_command(uri: str, port: int) -> list[str]:
-    """The command that shows a tracking store in the browser, on loopback."""
-    import sys
-
-    return [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]

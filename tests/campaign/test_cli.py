@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,8 @@ from typer.testing import CliRunner
 
 from campaign import __version__
 from campaign.cli import app
+from campaign.protocols import OracleSpec, PluginSpec
+from campaign.testing import examine
 
 runner = CliRunner()
 
@@ -117,3 +121,68 @@ def test_progress_is_live_at_a_terminal(home: Path) -> None:
     assert "rounds" in text
     assert "of 24" in text
     assert "\x1b[" in text
+
+
+def test_the_version_is_an_option_too(home: Path) -> None:
+    assert oreloop("--version").strip() == __version__
+
+
+def ids_in(told: str) -> list[str]:
+    return re.findall(r"\b[0-9a-f]{32}\b", told)
+
+
+@pytest.mark.parametrize("width", ["80", "60"])
+def test_ids_are_whole_on_a_narrow_terminal(home: Path, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    ran = oreloop("run", config(home, budget={"labels": 9}, constraints=[{"quantity": "price_per_kg", "at_most": 5.0}]))
+    assert "ended: budget spent: 9 labels" in ran
+    assert len(ids_in(ran)) == 5
+    assert "…" not in ran
+    assert max(map(len, ran.splitlines())) <= int(width)
+    assert len(ids_in(oreloop("explain", "campaigns/small", ids_in(ran)[0][:8]))) >= 1
+
+
+def test_nothing_is_broken_that_goes_into_a_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS")
+    oreloop("run", config(home, budget={"labels": 9}))
+    told = subprocess.run(
+        [sys.executable, "-m", "campaign.cli", "status", "campaigns/small"], capture_output=True, text=True, check=True
+    ).stdout
+    best = next(line for line in told.splitlines() if line.startswith("best"))
+    assert len(ids_in(best)) == 1
+    wrong = [sys.executable, "-m", "campaign.cli", "run", config(home, generators=[{"use": "random_alloi"}])]
+    said = subprocess.run(wrong, capture_output=True, text=True, check=False).stderr
+    assert len([line for line in said.splitlines() if line]) == 2, "the message and what to do, a line each"
+
+
+def test_checks_of_an_oracle_are_told_one_by_one(home: Path) -> None:
+    """What it is at is told before it begins, and each finding as soon as it is there."""
+    (home / "slow_parts.py").write_text(SLOW)
+    command = [sys.executable, "-m", "campaign.cli", "oracle", "check", "slow_parts:Slow", "--element", "Ni"]
+    asked = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert asked.stdout is not None
+    try:
+        assert asked.stdout.readline().strip() == "oracle Slow"
+        assert asked.stdout.readline().startswith("quantities and units")
+        assert asked.poll() is None, "it waits for a slow evaluation, and the first check is told"
+    finally:
+        os.killpg(asked.pid, signal.SIGKILL)
+        asked.wait()
+    steps: list[str] = []
+    found = examine(OracleSpec(name="lj", plugin=PluginSpec(group="oracles", use="lennard_jones", params={})), ["Ni"], on_step=steps.append)
+    assert next(found).check == "quantities and units"
+    assert next(found).check == "gives what it promises"
+    assert steps == ["gives what it promises", "gives what it promises: evaluation 1, Ni4"]
+    found.close()
+
+
+SLOW = """
+import time
+from oreloop import Evaluation, Quantity
+
+class Slow:
+    quantities = (Quantity("energy_per_atom", "eV/atom"),)
+    def evaluate(self, crystal):
+        time.sleep(60)
+        return Evaluation.single(self.quantities[0], 0.0)
+"""

@@ -44,9 +44,9 @@ def line_of(path: Path, word: str) -> int:
         ({"space": {"max_fractoin": 0.9}}, "max_fractoin", "unknown key 'space.max_fractoin'; did you mean 'max_fraction'"),
         ({"modee": "rounds"}, "modee", "unknown key 'modee'; did you mean 'mode'"),
         ({"space": {"elements": ["Ni", "Xx"]}}, "Xx", "'Xx' is no chemical element"),
-        ({"budget": {"labels": 0}}, "labels: 0", "greater than or equal to 1"),
+        ({"budget": {"labels": 0}}, "labels: 0", "expected at least 1, found 0"),
         ({"space": {"max_fraction": 0.2}}, "space", "no composition fits"),
-        ({"acquisition": {"use": "luck"}}, "luck", "Input should be"),
+        ({"acquisition": {"use": "luck"}}, "luck", "expected 'log_expected_improvement'"),
     ],
 )
 def test_wrong_keys_and_values_are_named_with_their_line(tmp_path: Path, changes: dict[str, Any], word: str, message: str) -> None:

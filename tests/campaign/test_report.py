@@ -26,7 +26,7 @@ from campaign.errors import InputError
 from campaign.report import write_report
 from campaign.report.compare import write_comparison
 from campaign.report.structures import view
-from campaign.tracking.mlflow import ui_command
+from campaign.tracking.ui import command as ui_command
 from campaign.types import Crystal
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
@@ -95,13 +95,72 @@ def test_the_view_shows_atoms_on_faces_twice() -> None:
     figure = view([("first", cubic), ("second", other)])
     assert figure is not None
     atoms = [trace for trace in figure.data if trace.mode == "markers+text"]
-    assert [len(trace.x) for trace in atoms] == [9, 1], "eight corners and the middle; one inside"
-    assert list(atoms[0].text).count("Fe") == 8
-    assert [trace.visible for trace in atoms] == [True, False]
+    assert [len(trace.x) for trace in atoms] == [8, 1, 1], "eight corners and the middle; one inside"
+    assert [trace.name for trace in atoms] == ["Fe (1)", "Ni (1)", "C (1)"], "each element has its entry in the legend"
+    assert [trace.visible for trace in atoms] == [True, True, False]
     buttons = figure.layout.updatemenus[0].buttons
     assert [button.label for button in buttons] == ["first", "second"]
-    assert buttons[1].args[0]["visible"] == [False] * 3 + [True] * 3
+    assert buttons[1].args[0]["visible"] == [False] * 4 + [True] * 3
     assert view([]) is None
+
+
+def test_no_element_of_a_large_cell_is_hidden_by_others() -> None:
+    """Atoms are drawn smaller than the way between neighbours, whatever the cell."""
+    sites = np.stack(np.meshgrid(*[np.arange(3) / 3] * 3), axis=-1).reshape(-1, 3)
+    crystal = Crystal(7.5 * np.eye(3), sites, np.where(np.arange(27) == 13, 24, 28))
+    figure = view([("one", crystal)])
+    assert figure is not None
+    sizes = [trace.marker.size for trace in figure.data if trace.mode == "markers"]
+    across = np.linalg.norm([7.5] * 3)
+    assert len(sizes) == 2
+    assert max(sizes) < 330 * 2.5 / across / 2
+    assert "Cr (1)" in [trace.name for trace in figure.data]
+
+
+def test_the_page_tells_units_formulas_settings_and_what_to_cite(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"further_objectives": [{"quantity": "price_per_kg", "direction": "minimize"}], "surrogate": None}
+    changes |= {"acquisition": {"use": "random"}, "tracking": {"use": "none", "uri": "sqlite:////secret/place.db"}}
+    campaign = named(tmp_path, "told", **changes)
+    campaign.run()
+    page = page_of(campaign).read_text()
+    best = campaign.best.iloc[0]
+    assert "minimize energy_per_atom (eV/atom), minimize price_per_kg (USD/kg)" in page
+    assert f"{best['formula']}, candidate {best['candidate']}" in page, "a formula beside the hash"
+    assert re.search(r'"title":\{"text":"price_per_kg \(USD\\u002fkg\)"\}|"title":\{"text":"price_per_kg \(USD/kg\)"\}', page)
+    assert "predicted: energy_per_atom (eV" in page or "Predicted before" not in page
+    text = page.split("<h2>Methods, and what to cite</h2>")[1]
+    assert "An active-learning campaign was run with oreloop" in text
+    assert "Ong et al." in text
+    assert "- use: lennard_jones" in text
+    assert "lennard-jones-" in text
+    assert "secret" not in page
+
+
+def test_the_page_is_made_for_paper_too(small: Make) -> None:
+    campaign = small(budget={"labels": 9})
+    campaign.run()
+    page = page_of(campaign).read_text()
+    assert page.count('<section class="figure">') >= 4
+    style = page.split("<style>")[1].split("</style>")[0]
+    assert ".figure, tr { break-inside: avoid; }" in style
+    assert 'addEventListener("beforeprint"' in page
+
+
+@needs_browser
+def test_nothing_of_a_figure_is_lost_on_paper(small: Make, tmp_path: Path) -> None:
+    """A wide window, then narrow paper: every figure is drawn anew in the paper's width."""
+    campaign = small(budget={"labels": 9})
+    campaign.run()
+    page = tmp_path / "printing.html"
+    told = "figures().map(figure => Math.round(figure.querySelector('.main-svg').getBoundingClientRect().width))"
+    measure = f"setTimeout(() => {{ document.title = 'w:' + {told}; }}, 3000)"
+    script = f"window.onload = () => setTimeout(() => {{ dispatchEvent(new Event('beforeprint')); {measure}; }}, 3000);"
+    page.write_text(page_of(campaign).read_text().replace("</body>", f"<script>{script}</script></body>"))
+    found = re.search(r"<title>w:([\d,]+)</title>", drawn(page.as_uri(), width=1600))
+    assert found is not None
+    widths = [int(width) for width in found[1].split(",")]
+    assert len(widths) >= 4
+    assert max(widths) <= 660
 
 
 def test_campaigns_are_compared_side_by_side(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ase.data import reference_states
 
 from campaign.crystals import ground_states, references
-from campaign.crystals.corrections import anion_correction
+from campaign.crystals.corrections import correction
 from campaign.crystals.lattice import atomic_volume
 from campaign.crystals.neighbours import shortest_distance
 from campaign.errors import InputError, SurroundingsError
@@ -86,9 +86,9 @@ def test_volumes_of_compounds_are_near_the_sum_of_their_elements() -> None:
 
 def test_anion_corrections_are_the_published_ones() -> None:
     """A. Wang et al., Sci. Rep. 11 (2021) 15496, table 2: eV per atom of the anion."""
-    assert anion_correction("Li2O") == pytest.approx(-0.687 / 3)
-    assert anion_correction("Li2O2") == pytest.approx(-0.465 * 2 / 4)
-    assert anion_correction("KO2") == pytest.approx(-0.161 * 2 / 3)
-    assert anion_correction("NaCl") == pytest.approx(-0.614 / 2)
-    assert anion_correction("GaN") == pytest.approx(-0.361 / 2)
-    assert anion_correction("O2") == anion_correction("AlNi3") == 0
+    assert correction("materials_project_2020", "Li2O") == pytest.approx(-0.687 / 3)
+    assert correction("materials_project_2020", "Li2O2") == pytest.approx(-0.465 * 2 / 4)
+    assert correction("materials_project_2020", "KO2") == pytest.approx(-0.161 * 2 / 3)
+    assert correction("materials_project_2020", "NaCl") == pytest.approx(-0.614 / 2)
+    assert correction("materials_project_2020", "GaN") == pytest.approx(-0.361 / 2)
+    assert correction("materials_project_2020", "O2") == correction("materials_project_2020", "AlNi3") == 0
