@@ -113,9 +113,12 @@ def test_every_shipped_config_is_valid_and_stands_in_the_wheel(path: Path, tmp_p
     elements_of = mace.elements_of
     known = {tmp_path / "foundation.model": frozenset(chemical_symbols)}
     monkeypatch.setattr(mace, "elements_of", lambda file: known.get(file) or elements_of(file))
-    loaded = configs.read(path)
-    assert loaded.parts.oracles
     assert (template_folder() / path.name).exists()
+    loaded = configs.read(path)
+    interpreters = [loaded.folder / oracle.python for oracle in loaded.config.oracles if isinstance(oracle.python, str)]
+    if not all(interpreter.exists() for interpreter in interpreters):
+        pytest.skip("no .venv-sevennet: make potentials")
+    assert loaded.parts.oracles
 
 
 def test_the_shipped_json_schema_is_the_schemas_own() -> None:
