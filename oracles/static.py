@@ -60,8 +60,8 @@ _ELASTIC = {
     BORN_STABILITY: "smallest_eigenvalue",
 }
 _NOT_IN_THE_LABEL = frozenset({"max_steps", "residual_pressure", "residual_force", "on_phase_change", "largest_modulus_error"})
-_ROOMY, _GROWN, _STRETCH, _LEAST_RISE = 1.5, 2.0, 0.02, 1e-5
-"""A volume in those of the elements' crystals, and in the proposed one's; a linear strain; eV an atom."""
+_ROOMY, _GROWN, _STRETCH, _LEAST_RISE, _NO_STRESS = 1.5, 2.0, 0.02, 1e-5, 1e-7
+"""A volume in those of the elements' crystals, and in the proposed one's; a linear strain; eV an atom; GPa."""
 
 
 class StaticConfig(BaseModel):
@@ -243,13 +243,15 @@ def unbound(engine: Mechanics, proposed: Crystal, ground: State, *, is_relaxed: 
     """Why what a crystal with a free cell came to is none, as nothing holds it together; empty where something does.
 
     Atoms out of each other's reach, a cell that doubled around molecules, chains or layers, or, of one that is relaxed, an energy that does
-    not rise as the cell is stretched.
+    not rise as the cell is stretched. Without any stress the potential may not reach from atom to atom at whatever volume: of bcc Cs
+    neighbours are 5.3 angstrom apart.
     """
     crystal = ground.crystal
-    if crystal.volume < _ROOMY * sum(atomic_volume(symbol) for symbol in crystal.symbols):
+    is_roomy = crystal.volume >= _ROOMY * sum(atomic_volume(symbol) for symbol in crystal.symbols)
+    if not is_roomy and float(np.abs(ground.stress).max()) >= _NO_STRESS:
         return ""
     per_atom = f"at {crystal.volume / len(crystal):.4g} angstrom^3 and {ground.energy / len(crystal):.4g} eV an atom"
-    lone = lone_atoms(crystal)
+    lone = lone_atoms(crystal) if is_roomy else 0
     if lone:
         return f"the crystal is not bound: {lone} of {len(crystal)} atoms have no neighbour {per_atom}"
     left = not_bulk(crystal) if crystal.volume > _GROWN * proposed.volume else ""

@@ -50,6 +50,22 @@ def test_what_lies_beyond_its_cutoff_in_reach_of_others_takes_no_energy_to_stret
     assert before == pytest.approx(343.0), "and it is left as it was"
 
 
+def test_a_crystal_that_its_potential_does_not_reach_across_is_not_bound_at_its_measured_volume_either() -> None:
+    """Caesium's neighbours are 5.3 angstrom apart: a cutoff of 5 leaves a still cell whose bulk modulus would read 0."""
+    still = relaxed(elemental("Cs"), sigma=4.7, epsilon=0.1, rc=5.0)
+    assert "to stretch it by 2 % takes no energy" in unbound(still, elemental("Cs"), still.state())
+    held = relaxed(elemental("Cs"), sigma=4.7, epsilon=0.1, rc=12.0)
+    assert not unbound(held, elemental("Cs"), held.state())
+
+
+def test_a_crystal_at_its_lowest_energy_is_bound_however_small_its_stress() -> None:
+    noble = AseMechanics(LennardJones(sigma=3.4, epsilon=0.0104, rc=12.0), force_tolerance=1e-9, max_steps=1000)
+    noble.load(Crystal.from_atoms(bulk("Ar", "fcc", a=5.4)))
+    noble.relax(cell=True)
+    assert float(np.abs(noble.state().stress).max()) < 1e-6
+    assert not unbound(noble, noble.state().crystal, noble.state())
+
+
 def test_a_soft_roomy_crystal_and_molecules_are_bound() -> None:
     noble = relaxed(Crystal.from_atoms(bulk("Ar", "fcc", a=5.4)), sigma=3.4, epsilon=0.0104, rc=12.0)
     assert noble.state().crystal.volume > 1.5 * 22
