@@ -15,9 +15,11 @@ from queue import SimpleQueue
 from typing import Any
 
 from campaign import plugins
+from campaign.blame import OwnCodeError
 from campaign.errors import OreloopError, SurroundingsError
 from campaign.executors import wire
 from campaign.executors.worker import OracleWorker
+from campaign.protocols import OracleSpec
 from campaign.types import Evaluation, FailureKind
 
 _DIE_WITH_PARENT = 1
@@ -26,6 +28,14 @@ _DIE_WITH_PARENT = 1
 def die_with_parent() -> None:
     """Let the system kill this process when its parent ends, also where it is stopped."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def _of_the_surroundings(error: Exception, spec: OracleSpec) -> OreloopError:
+    """The driver could build the oracle: what only fails in a worker, code of the user's own included, is the surroundings' failing."""
+    if isinstance(error, OreloopError) and not isinstance(error, OwnCodeError):
+        return error
+    what, hint = (error.message, error.hint) if isinstance(error, OwnCodeError) else (f"{type(error).__name__}: {error}", "")
+    return SurroundingsError(f"oracle {spec.name} starts in the driver, but not in its worker: {what}", hint=hint)
 
 
 def serve(reader: int, writer: int) -> None:
@@ -39,8 +49,7 @@ def serve(reader: int, writer: int) -> None:
     try:
         worker = OracleWorker(spec, name, threads)
     except Exception as error:
-        told = error if isinstance(error, OreloopError) else SurroundingsError(f"{type(error).__name__}: {error}")
-        answers.send_bytes(wire.pack(told))
+        answers.send_bytes(wire.pack(_of_the_surroundings(error, spec)))
         return
     answers.send_bytes(wire.pack(None))
     while True:

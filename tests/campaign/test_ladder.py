@@ -189,7 +189,7 @@ def test_a_reference_that_fails_stops_the_campaign_with_the_reason(small: Callab
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"levels": [{"oracle": "cheap"}]}, "at least 2 items"),
+        ({"levels": [{"oracle": "cheap"}]}, "at least 2"),
         ({"levels": [{"oracle": "cheap"}, {"oracle": "dear"}]}, "needs a gate"),
         ({"levels": [{"oracle": "cheap", "gate": {"threshold": 1}}, {"oracle": "dear", "gate": {"threshold": 1}}]}, "has no level below"),
         ({"levels": [{"oracle": "cheap"}, {"oracle": "deer", "gate": {"threshold": 1}}]}, "dear"),

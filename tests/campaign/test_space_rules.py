@@ -116,7 +116,7 @@ def test_price_is_an_objective_that_nobody_labels(tmp_path: Path) -> None:
         ({"space": {"electronegativity_order": True}}, "electronegativity_order belongs to charge_neutral"),
         ({"space": {"charge_neutral": True, "oxidation_states": {"Fe": [0, 2]}}}, "expected charges other than 0"),
         ({"space": {"ratios": {"Fe": 1}}}, "a ratio is of two elements"),
-        ({"space": {"ratios": {"Fe": 0, "Ni": 1}}}, "greater than or equal to 1"),
+        ({"space": {"ratios": {"Fe": 0, "Ni": 1}}}, "expected at least 1, found 0"),
         ({"objective": {"quantity": "price_per_kg"}}, "needs no label"),
         (
             {"space": {"elements": ["Ni", "Fe", "Ac"]}, "constraints": [{"quantity": "hhi_reserve", "at_most": 1.0}]},

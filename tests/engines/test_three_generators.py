@@ -90,7 +90,8 @@ def state_of(folder: Path) -> CampaignState:
 
 @pytest.mark.skipif(find_spec("gpaw") is None, reason=engines.missing_gpaw())
 @pytest.mark.dft
-@pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_oracle_labels_what_every_generator_proposes(tmp_path: Path) -> None:
     config = tmp_path / "short.yaml"
     YAML(typ="safe").dump(short_form(), config)
