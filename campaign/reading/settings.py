@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +21,23 @@ def yaml_of(text: str, path: Path, *, typ: Literal["rt", "safe"]) -> Any:
 
     from campaign.passwords import without_password
 
+    if max(accumulate(1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text)), default=0) > _DEEPEST:
+        raise _too_deep(path)
     try:
         document = YAML(typ=typ, pure=True).load(text)
-    except (YAMLError, ValueError, TypeError, RecursionError) as error:
+    except RecursionError:
+        raise _too_deep(path) from None
+    except (YAMLError, ValueError, TypeError) as error:
         raise InputError(f"{path} is no valid YAML: {without_password(str(error))}") from error
     _count(document, path, {}, 0)
     return document
+
+
+def _too_deep(path: Path) -> InputError:
+    return InputError(
+        f"{path}: its values lie more than {_DEEPEST} levels deep",
+        hint="close the brackets; an alias that refers to itself has no end either",
+    )
 
 
 def _count(node: Any, path: Path, known: dict[int, int], depth: int) -> int:
@@ -32,7 +45,7 @@ def _count(node: Any, path: Path, known: dict[int, int], depth: int) -> int:
     if not isinstance(node, Mapping | list | set):
         return 1
     if depth > _DEEPEST:
-        raise InputError(f"{path}: its values lie more than {_DEEPEST} levels deep", hint="does an alias refer to itself?")
+        raise _too_deep(path)
     if id(node) not in known:
         items = node.values() if isinstance(node, Mapping) else node
         known[id(node)] = 1 + sum(_count(item, path, known, depth + 1) for item in items)
