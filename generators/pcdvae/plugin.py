@@ -141,7 +141,10 @@ class PCDVAEGenerator:
         self.config = config
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
-        """None before there are weights. Raises InputError on elements or sizes that the weights do not know."""
+        """None before there are weights; of ``n`` samples those inside the search space.
+
+        Raises InputError on elements or sizes that the weights do not know.
+        """
         checkpoint = self._checkpoint(context)
         if checkpoint is None:
             return
@@ -153,8 +156,15 @@ class PCDVAEGenerator:
         encoded = self._encoded(model, context)
         n_optimised = round(self.config.optimisation.share * n) if encoded is not None else 0
         decoder = in_reduced_precision(model) if self.config.reduced_precision else model
+        n_outside = 0
         for latent, proposals in self._latents(model, encoded, n - n_optimised, n_optimised, rng, context.objective):
-            yield from zip(sample(decoder, latent, self.config.sampler.sampler), proposals, strict=True)
+            for crystal, proposal in zip(sample(decoder, latent, self.config.sampler.sampler), proposals, strict=True):
+                if context.space.violation(crystal.symbols):
+                    n_outside += 1
+                else:
+                    yield crystal, proposal
+        if n_outside:
+            log.info("of %d samples %d have compositions outside the search space and are left out", n, n_outside)
 
     def _checkpoint(self, context: GenerationContext) -> Checkpoint | None:
         if context.checkpoint is None and self.config.weights is not None:

@@ -301,6 +301,17 @@ def test_it_trains_judges_and_proposes_from_labels() -> None:
     assert len(list(plain.generate(3, rng=rng, context=context(labelled, first)))) == 3
 
 
+@pytest.mark.usefixtures("_quick")
+def test_what_lies_outside_the_search_space_is_not_proposed() -> None:
+    generator, rng = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL)), np.random.default_rng(0)
+    labelled = labelled_alloys(14)
+    weights = generator.train(labelled, rng=rng, context=context(labelled))
+    narrow = SearchSpace(ELEMENTS, minimum={"Ni": 0.5}, maximum={"Cr": 0.25})
+    made = list(generator.generate(24, rng=rng, context=replace(context(labelled, weights), space=narrow)))
+    assert 0 < len(made) < 24
+    assert not [reason for crystal, _ in made if (reason := narrow.violation(crystal.symbols))]
+
+
 def test_bad_input_is_told(tmp_path: Path) -> None:
     generator, rng = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL)), np.random.default_rng(0)
     labelled = labelled_alloys(14)
