@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import yaml
-
 from campaign.errors import InputError
+from campaign.reading.settings import yaml_of
 
 
 def settings_of(words: Sequence[str]) -> dict[str, Any]:
@@ -19,11 +19,7 @@ def settings_of(words: Sequence[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not all(key.split(".")):
             raise InputError(f"expected a setting such as training.epochs=5, got {word!r}", hint="write it like --set key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"{key}: {text!r} is no value: {error}", hint="values are written as in YAML") from error
-        found = laid(found, {key: value})
+        found = laid(found, {key: yaml_of(text, Path(f"--set {key}"), typ="safe")})
     return found
 
 

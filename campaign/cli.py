@@ -39,6 +39,15 @@ class _RunsByDefault(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
 
+class _TrainsByDefault(typer.core.TyperGroup):
+    """`oreloop train GENERATOR` is `oreloop train generator GENERATOR`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] != "--help" and args[0] not in self.commands:
+            args = ["generator", *args]
+        return super().parse_args(ctx, args)
+
+
 study_app = typer.Typer(no_args_is_help=True, cls=_RunsByDefault, help="Tune settings with Optuna: `oreloop study FILE` runs a study.")
 app.add_typer(study_app, name="study")
 console = PlainConsole()
@@ -724,13 +733,28 @@ def version() -> None:
 
 def _add_commands_of_adapters() -> None:
     """Hang the commands that adapters bring (entry points ``oreloop.commands``; ``train mace`` is ``mace`` below ``train``) on the CLI."""
-    groups: dict[str, typer.Typer] = {}
+    from campaign import plugins
+
+    groups = {"train": _train_app()}
+    generators = frozenset(plugins.known("generators"))
     for entry in sorted(entry_points(group="oreloop.commands"), key=lambda entry: entry.name):
         group, _, name = entry.name.rpartition(" ")
+        if group == "train" and name in generators:
+            continue
         if group and group not in groups:
             groups[group] = typer.Typer(no_args_is_help=True, help=f"{group.capitalize()} models.")
             app.add_typer(groups[group], name=group)
         (groups[group] if group else app).command(name)(command(entry.load()))
+
+
+def _train_app() -> typer.Typer:
+    """`oreloop train GENERATOR SOURCE TARGET`; models that are no generators have commands of their own."""
+    from campaign import pretraining
+
+    group = typer.Typer(no_args_is_help=True, cls=_TrainsByDefault, help="Train models: `oreloop train GENERATOR SOURCE TARGET`.")
+    group.command("generator")(command(pretraining.train))
+    app.add_typer(group, name="train")
+    return group
 
 
 def _add_checks() -> None:

@@ -10,7 +10,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -141,7 +141,14 @@ class Conditional(ABC):
     def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
         return len(labelled) >= self.config.least_labels
 
-    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
+    def train(
+        self,
+        labelled: Sequence[LabelledCandidate],
+        *,
+        rng: np.random.Generator,
+        context: GenerationContext,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Checkpoint:
         """From the last weights where there are any. Raises InputError on too few polymorphs."""
         data = _enough(self._data(labelled))
         old = self._checkpoint(context)
@@ -149,17 +156,23 @@ class Conditional(ABC):
         learned, held = _split(data)
         seed = int(rng.integers(2**31))
         settings = self.config.training
+
+        def told(at: Progress) -> None:
+            _told(at)
+            if progress is not None:
+                progress(at.step, at.steps, f"loss {at.loss:.3f}")
+
         steps = settings.again if start is not None else settings.steps
         if self.design is None:
             schedule = Schedule(steps, settings.rate or SYMMETRIC_RATE, averaging=settings.averaging, with_muon=True)
             begun = start if isinstance(start, SymmetricFlow) else None
             trained = train_symmetric(
-                learned, schedule, seed=seed, start=begun, sizes=self.sizes, pairs=settings.pairs, progress=_told, device=self.config.device
+                learned, schedule, seed=seed, start=begun, sizes=self.sizes, pairs=settings.pairs, progress=told, device=self.config.device
             )
         else:
             schedule = Schedule(steps, settings.rate or MATRIX_RATE, averaging=settings.averaging)
             before = start if isinstance(start, MatrixModel) else None
-            trained = train_matrix(learned, self.design, schedule, seed=seed, start=before, progress=_told, device=self.config.device)
+            trained = train_matrix(learned, self.design, schedule, seed=seed, start=before, progress=told, device=self.config.device)
         trained = replace(trained, choice=SiteChoice.fit(data, rng))
         return to_checkpoint(trained, data.key, {"validation_loss": validation_loss(trained, held)})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -218,8 +218,19 @@ class PCDVAEGenerator:
     def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
         return len(labelled) >= self.config.least_labels
 
-    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
+    def train(
+        self,
+        labelled: Sequence[LabelledCandidate],
+        *,
+        rng: np.random.Generator,
+        context: GenerationContext,
+        progress: Callable[[int, int, str], None] | None = None,
+        keep: Callable[[Checkpoint], None] | None = None,
+        begun: Checkpoint | None = None,
+    ) -> Checkpoint:
         """From the last weights where there are any; anew where cells have come that are larger than those know.
+
+        ``keep`` is given the state after each epoch, from which ``begun`` goes on.
 
         Raises InputError on fewer than two labels, and on cells above ``max_atoms`` or above what the config's weights know.
         """
@@ -233,7 +244,15 @@ class PCDVAEGenerator:
         settings = self.config.training.settings(self.config.preset, self.config.reduced_precision)
         shape = shape_of(examples, len(self.config.phases), self.config.max_atoms) if len(examples) > 1 else None
         seed = int(rng.integers(2**31))
-        trained = train(examples, settings, seed=seed, shape=shape, start=start, progress=_told, device=self.config.device)
+
+        def told(epoch: Epoch) -> None:
+            _told(epoch)
+            if progress is not None:
+                progress(epoch.index, epoch.epochs, f"loss {epoch.training:.3f}, validation {epoch.validation:.3f}")
+
+        trained = train(
+            examples, settings, seed=seed, shape=shape, start=start, progress=told, resume=begun, keep=keep, device=self.config.device
+        )
         tables = tables_of(examples, self.config.phases, [context.objective.quantity])
         if start_tables is not None:
             known = set(start_tables.elements) | set(tables.elements)

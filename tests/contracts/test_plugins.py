@@ -25,7 +25,12 @@ PCDVAE: dict[str, Any] = {
     "sampler": {"use": "focused", "steps": 4, "ancestral": 2},
     "optimisation": {"stages": [2, 5]},
 }
-LEARNING: dict[str, Any] = {"training": {"steps": 6, "again": 3}, "steps": 2}
+LEARNING: dict[str, Any] = {
+    "training": {"steps": 6, "again": 3},
+    "steps": 2,
+    "least_distance": 0.01,
+    "volume_per_atom": [0.01, 10_000],
+}
 CARBON: dict[str, Any] = {"target": {"prototypes": ["graphite"], "bonds": {"C-C": 1.872}}}
 GENERATORS = [
     ("random_alloy", {}),
