@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from campaign.cli import app
-from campaign.testing import check_embedder, check_generator, check_screen, check_surrogate
+from oreloop import check_embedder, check_generator, check_screen, check_surrogate
 
 GENERATORS = '''
 import numpy as np
