@@ -91,7 +91,7 @@ SIZES = {"at most 8": (1, 8), "up to 4": (1, 4), "5 to 8": (5, 8), "9 to 12": (9
 @lru_cache(maxsize=1)
 def polymorphs() -> PolymorphDataset:
     """The kept crystals, which are distinct already, through the filters."""
-    from generators.commands import labelled_of_file
+    from campaign.pretraining import labelled_of_file
 
     quantity = "formation_energy_per_atom"
     found = []

@@ -75,7 +75,7 @@ class Data:
     """Random orderings and those with the search's best, without and of the test compositions."""
 
     def __init__(self, folder: Path) -> None:
-        from generators.pcdvae.commands import labelled_of_campaign
+        from campaign.pretraining import labelled_of_campaign
         from generators.pcdvae.train import split_by_composition
 
         self.sets = {name: labelled_of_campaign(folder, QUANTITY, None, name) for name in ("random", "improved")}

@@ -30,10 +30,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks.record import RESULTS, Row, goal, show, write
+from campaign.arguments import laid
 from campaign.artifacts import write_whole
 from campaign.study import config as studies
 from campaign.study import run as runs
-from campaign.study.config import Study, TrainingValue, laid
+from campaign.study.config import Study, TrainingValue
 from campaign.study.trials import n_steps, run_step
 
 ROOT = Path(__file__).resolve().parent.parent

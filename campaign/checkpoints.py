@@ -11,7 +11,7 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
     import numpy as np
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in checkpoint.tensors.items()}
     metadata = {
         "metrics": json.dumps(dict(checkpoint.metrics), sort_keys=True),
         "facts": json.dumps(dict(checkpoint.facts), sort_keys=True),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from campaign import __version__
 from campaign.errors import InputError, OreloopError, SurroundingsError
-from campaign.terminal import PlainConsole, PlainHandler, progress, steps
+from campaign.terminal import PlainConsole, PlainHandler, progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,8 +28,6 @@ R = TypeVar("R")
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Active-learning campaigns for materials discovery."
 )
-oracle_app = typer.Typer(no_args_is_help=True, help="Oracles.")
-app.add_typer(oracle_app, name="oracle")
 
 
 class _RunsByDefault(typer.core.TyperGroup):
@@ -39,6 +36,15 @@ class _RunsByDefault(typer.core.TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+class _TrainsByDefault(typer.core.TyperGroup):
+    """`oreloop train GENERATOR` is `oreloop train generator GENERATOR`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] != "--help" and args[0] not in self.commands:
+            args = ["generator", *args]
         return super().parse_args(ctx, args)
 
 
@@ -719,66 +725,6 @@ def doctor() -> None:
     console.print(table)
 
 
-@oracle_app.command(name="check")
-@command
-def oracle_check(
-    what: Annotated[str, typer.Argument(help="A campaign's YAML config, the name of an oracle, or module:Class beside here.")],
-    oracle: Annotated[str | None, typer.Option(help="Config: name of the oracle; all of them by default.")] = None,
-    elements: Annotated[list[str] | None, typer.Option("--element", help="Element to check with; may be given several times.")] = None,
-    params: Annotated[str, typer.Option(help="Name: the oracle's settings as JSON.")] = "{}",
-    python: Annotated[str | None, typer.Option(help="Name: the interpreter that it lives in, or the words that start one.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Largest relative change (1) that counts as the same.")] = 2e-3,
-) -> None:
-    """Check oracles before they are believed: units, symmetries, elements by name, failures, time limit, clean-up."""
-    from campaign.testing import examine
-
-    specs, symbols = _oracles_to_check(what, oracle, params, tuple(elements or ()), python)
-    has_failed = False
-    for spec in specs:
-        console.print(console.styled(f"oracle {spec.name}", "bold"))
-        with steps(errors, f"checking {spec.name}") as on_step:
-            for finding in examine(spec, symbols, tolerance=tolerance, on_step=on_step):
-                console.print(_row(finding))
-                has_failed |= finding.status == "failed"
-    if has_failed:
-        raise typer.Exit(InputError.exit_code)
-
-
-def _row(finding: Any) -> Table:
-    """A finding as a line of its own, so that it can be shown as soon as it is there."""
-    colour = {"passed": "green", "failed": "bold red", "skipped": "yellow"}[finding.status]
-    row = Table.grid(Column(width=24), Column(width=7), Column(ratio=1), padding=(0, 2))
-    row.add_row(finding.check, console.styled(finding.status, colour), finding.detail)
-    return row
-
-
-def _oracles_to_check(
-    what: str, oracle: str | None, params: str, elements: tuple[str, ...], python: str | None
-) -> tuple[list[Any], tuple[str, ...]]:
-    """Specifications of the oracles named, and the elements to check them with."""
-    from campaign import config as configs
-    from campaign import plugins
-    from campaign.interpreters import words_of
-    from campaign.protocols import OracleSpec, PluginSpec
-
-    if what.endswith((".yaml", ".yml")):
-        loaded = configs.read(Path(what))
-        found = [loaded.oracle_spec(item) for item in loaded.config.oracles if oracle in (None, item.label)]
-        if not found:
-            raise InputError(f"{what} has no oracle {oracle!r}")
-        return found, elements or loaded.config.space.elements
-    try:
-        settings = json.loads(params)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--params is no JSON: {error}", hint='write it like --params \'{"potential": "FeCr.cdeam"}\'') from error
-    words = words_of(tuple(shlex.split(python)) if python else None, Path.cwd())
-    plugin = PluginSpec(group="oracles", use=what, params=settings, module_folder=str(Path.cwd()), elements=elements, python=words)
-    reason = plugins.unavailable(plugin)
-    if reason:
-        raise InputError(reason)
-    return [OracleSpec(name=what.rpartition(":")[2], plugin=plugin)], elements
-
-
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -787,15 +733,41 @@ def version() -> None:
 
 def _add_commands_of_adapters() -> None:
     """Hang the commands that adapters bring (entry points ``oreloop.commands``; ``train mace`` is ``mace`` below ``train``) on the CLI."""
-    groups: dict[str, typer.Typer] = {}
+    from campaign import plugins
+
+    groups = {"train": _train_app()}
+    generators = frozenset(plugins.known("generators"))
     for entry in sorted(entry_points(group="oreloop.commands"), key=lambda entry: entry.name):
         group, _, name = entry.name.rpartition(" ")
+        if group == "train" and name in generators:
+            continue
         if group and group not in groups:
             groups[group] = typer.Typer(no_args_is_help=True, help=f"{group.capitalize()} models.")
             app.add_typer(groups[group], name=group)
         (groups[group] if group else app).command(name)(command(entry.load()))
 
 
+def _train_app() -> typer.Typer:
+    """`oreloop train GENERATOR SOURCE TARGET`; models that are no generators have commands of their own."""
+    from campaign import pretraining
+
+    group = typer.Typer(no_args_is_help=True, cls=_TrainsByDefault, help="Train models: `oreloop train GENERATOR SOURCE TARGET`.")
+    group.command("generator")(command(pretraining.train))
+    app.add_typer(group, name="train")
+    return group
+
+
+def _add_checks() -> None:
+    """``oreloop oracle check`` and those of the other ports."""
+    from campaign import checking
+
+    for port, check in checking.COMMANDS.items():
+        group = typer.Typer(no_args_is_help=True, help=f"{port.capitalize()}s.")
+        group.command("check")(command(check))
+        app.add_typer(group, name=port)
+
+
+_add_checks()
 _add_commands_of_adapters()
 
 

@@ -80,6 +80,24 @@ class Trainable(Protocol):
         ...
 
 
+class TrainsLong(Protocol):
+    """A component whose ``train`` takes further arguments, each by itself, for ``oreloop train``; in a campaign it gets none of them."""
+
+    def train(
+        self,
+        labelled: Sequence[LabelledCandidate],
+        *,
+        rng: np.random.Generator,
+        context: GenerationContext,
+        progress: Callable[[int, int, str], None] | None = None,
+        keep: Callable[[Checkpoint], None] | None = None,
+        begun: Checkpoint | None = None,
+    ) -> Checkpoint:
+        """``progress`` is told the steps done, all steps and a word on them; ``keep`` is given states from which training goes on where
+        it gets one as ``begun``."""
+        ...
+
+
 @runtime_checkable
 class NeedsLabels(Protocol):
     """A component that learns only once there are labels enough."""

@@ -33,8 +33,8 @@ def train(spec: PluginSpec, stream: str, space: SearchSpace, objective: Objectiv
     started = time.perf_counter()
     old = checkpoint_from_bytes(checkpoint) if checkpoint is not None else None
     context = GenerationContext(space=space, objective=objective, labelled=dataset.labelled, checkpoint=old)
-    component = plugins.build(spec)
     with library_seeds(int(seed_sequence(stream).generate_state(1)[0])):
+        component = plugins.build(spec)
         new = component.train(dataset.labelled, rng=generator(stream), context=context)
         is_better, figures = component.is_improvement(new, old, dataset.labelled, context=context)
     metrics = {name: value for name, value in {**new.metrics, **figures}.items() if math.isfinite(value)}

@@ -1,4 +1,4 @@
-"""The command ``oreloop evaluate crystals``, the metrics of any generator's crystals; and labelled crystals for the commands that train."""
+"""The command ``oreloop evaluate crystals``, the metrics of any generator's crystals."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from campaign.errors import InputError
 from campaign.terminal import PlainConsole
 
 if TYPE_CHECKING:
-    from campaign.api import Campaign
-    from campaign.ledger import CampaignState
-    from campaign.types import Crystal, LabelledCandidate
+    from campaign.types import Crystal
 
 
 def evaluate(
@@ -52,43 +50,3 @@ def _read(path: Path) -> list[Crystal]:
     from campaign.reading.structures import read_structures
 
     return [entry.crystal for entry in read_structures(path, is_judged=False)]
-
-
-def labelled_of(source: Path, quantity: str) -> list[LabelledCandidate]:
-    """Crystals with a quantity from a campaign's folder, or from a file of structures or a CSV."""
-    return opened(source, quantity)[2] if source.is_dir() else labelled_of_file(source, quantity)
-
-
-def opened(folder: Path, quantity: str, oracle: str | None = None) -> tuple[Campaign, CampaignState, list[LabelledCandidate]]:
-    """A campaign, its state and its labels of a quantity by one oracle. Raises InputError where none or several give it."""
-    from campaign.api import Campaign
-    from campaign.dataset import dataset_before
-
-    campaign = Campaign.open(folder)
-    reader = campaign.reader()
-    try:
-        state = reader.fold()
-        giving = sorted({label.oracle for label in state.labels.values() if quantity in label.values})
-        if oracle is None and len(giving) != 1:
-            raise InputError(
-                f"{folder}: {'no oracle gives' if not giving else ', '.join(giving) + ' give'} {quantity}", hint="name one: --oracle"
-            )
-        dataset = dataset_before(reader, state, state.sequence + 1, oracle or giving[0])
-    finally:
-        reader.close()
-    return campaign, state, [item for item in dataset.labelled if quantity in item.values]
-
-
-def labelled_of_file(path: Path, quantity: str) -> list[LabelledCandidate]:
-    """Raises InputError where the file cannot be read, or a structure has no such value. Energies of whole cells become those per atom."""
-    from campaign.reading.tables import TOTALS
-    from campaign.schema import SourceConfig
-    from campaign.sources import HOUSE_UNITS
-    from campaign.sources import read as read_source
-    from campaign.types import ENERGY_PER_ATOM, Candidate, LabelledCandidate, Quantity
-
-    source = SourceConfig(path=str(path), columns={quantity: quantity})
-    units = HOUSE_UNITS | dict.fromkeys(TOTALS, ENERGY_PER_ATOM.unit)
-    quantities = {quantity: Quantity(quantity, units[quantity])} if quantity in units else {}
-    entries = read_source(path, source, quantities=quantities)
-    return [LabelledCandidate(candidate=Candidate(entry.crystal), values=entry.values) for entry in entries]

@@ -1,8 +1,8 @@
 """oreloop: active-learning campaigns for materials discovery. All that users and authors of plug-ins need, by one import.
 
-Campaigns: ``Campaign``, ``Control``. Oracles: ``Crystal``, ``Quantity``, ``Observation``, ``Evaluation``, ``Failure``, ``FailureKind`` and
-``check_oracle``.
+Campaigns: ``Campaign``, ``Control``. Oracles: ``Crystal``, ``Quantity``, ``Observation``, ``Evaluation``, ``Failure``, ``FailureKind``.
 Generators: ``Proposal``, ``GenerationContext``, ``Checkpoint``. Screens: ``Candidate``, ``SearchSpace``, ``Verdict``.
+Kits of checks: ``check_oracle``, ``check_generator``, ``check_surrogate``, ``check_embedder``, ``check_screen``.
 """
 
 from importlib import import_module
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Surrogate,
         Trainable,
     )
-    from campaign.testing import check_oracle
+    from campaign.testing import check_embedder, check_generator, check_oracle, check_screen, check_surrogate
     from campaign.types import (
         Candidate,
         Checkpoint,
@@ -67,7 +67,7 @@ _HOMES = {
         "Surrogate",
         "Trainable",
     ),
-    "campaign.testing": ("check_oracle",),
+    "campaign.testing": ("check_embedder", "check_generator", "check_oracle", "check_screen", "check_surrogate"),
     "campaign.types": (
         "Candidate",
         "Checkpoint",
@@ -121,7 +121,11 @@ __all__ = [
     "Trainable",
     "Verdict",
     "__version__",
+    "check_embedder",
+    "check_generator",
     "check_oracle",
+    "check_screen",
+    "check_surrogate",
 ]
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -13,11 +13,18 @@ from botorch.posteriors import Posterior
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 from torch import Tensor
 
+from campaign.errors import InputError
 from campaign.parameters import PluginParameter
 from campaign.types import Candidate, FloatArray
 from surrogates.descriptors.describer import Describer, elements_of
 
 _VARIES = 1e-9
+
+
+def no_labels(quantity: str) -> InputError:
+    """What a model says that has nothing to learn from; ``quantity`` where it models several."""
+    of = f" of {quantity}" if quantity else ""
+    return InputError(f"expected at least one label{of} to fit a model to, got none", hint="label crystals before a model is asked")
 
 
 class DescribedConfig(BaseModel):
@@ -51,6 +58,9 @@ class Described:
     """
 
     def __init__(self, config: DescribedConfig, candidates: Sequence[Candidate]) -> None:
+        """Raises InputError where there are no candidates."""
+        if not candidates:
+            raise no_labels("")
         crystals = [candidate.crystal for candidate in candidates]
         self._describer = Describer(config.descriptors, sorted({*config.elements, *elements_of(crystals)}))
         rows = self._describer.describe(crystals)
@@ -116,7 +126,7 @@ class DescribedSurrogate(ABC):
         """The model for x (n, d) and y (n, 1), and what the ledger records of it; ``previous`` facts are of the same columns."""
 
     def fit(self, candidates: Sequence[Candidate], values: FloatArray, *, previous: Mapping[str, Any] | None = None) -> Fitted:
-        """Fit to values (n,)."""
+        """Fit to values (n,). Raises InputError where n is 0."""
         described = Described(self.config, candidates)
         x = described.features(candidates)
         y = torch.from_numpy(np.asarray(values, dtype=np.float64))[:, None]

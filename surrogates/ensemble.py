@@ -2,6 +2,7 @@
 
 B. Lakshminarayanan, A. Pritzel, C. Blundell, NeurIPS 2017. All members train at once as batched matrices; a tenth of the labels, others
 for each member, decides when it stops. The posterior is normal with the members' mean and covariance, and the held-out error as noise.
+A single label leaves nothing to hold out: the members stay as drawn, and the noise is as large as the label.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class EnsembleModel(Model):  # type: ignore[misc]
     def __init__(self, members: Members, x: Tensor, y: Tensor) -> None:
         super().__init__()
         self.members = members
-        spread = x.std(0)
+        spread = x.std(0, correction=min(1, len(x) - 1))
         self.center, self.spread = x.mean(0), torch.where(spread > 0, spread, 1.0)
         self.units = standard_units([y])
         self.noise = torch.tensor(0.0, dtype=torch.float64)
@@ -87,6 +88,9 @@ class Ensemble(DescribedSurrogate):
     def train(self, x: Tensor, y: Tensor, previous: Mapping[str, Any] | None) -> tuple[Model, Mapping[str, Any]]:
         config = self.config
         model = EnsembleModel(Members(config.members, x.shape[1], config.hidden), x, y[:, 0])
+        if len(y) == 1:
+            model.noise = torch.tensor(1.0, dtype=torch.float64)
+            return model, {"members": config.members, "held_out_error": float(model.units.spreads[0])}
         inputs, targets = (x - model.center) / model.spread, model.units(y[:, 0])[0]
         n_held_out = max(1, round(config.held_out * len(y)))
         is_seen = torch.ones(config.members, len(y), dtype=torch.float64)

@@ -67,6 +67,7 @@ class Feasibility:
         Describer(config.descriptors, ())
 
     def fit_outcomes(self, succeeded: Sequence[Candidate], failed: Sequence[Candidate]) -> FittedFeasibility:
+        """Raises InputError where there are neither."""
         candidates = [*succeeded, *failed]
         described = Described(self.config, candidates)
         x = described.features(candidates)

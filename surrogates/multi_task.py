@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from campaign.types import Candidate, FloatArray
-from surrogates.described import Described, DescribedConfig, Fitted
+from surrogates.described import Described, DescribedConfig, Fitted, no_labels
 from surrogates.descriptors.describer import Describer
 from surrogates.gp import GaussianProcess, GaussianProcessConfig, KernelName, kernel
 from surrogates.likelihood import load_parameters, maximise, parameters_of
@@ -75,15 +75,19 @@ class MultiTaskGaussianProcess:
 
     def fit_quantities(self, labels: Mapping[str, Labels], *, previous: Mapping[str, Any] | None = None) -> Mapping[str, Fitted]:
         """A view for each quantity; the first records the hyperparameters of all."""
-        model, described, facts = self._train(list(labels.values()), previous)
+        model, described, facts = self._train(labels, previous)
         return {name: Fitted(TaskView(model, task), described, facts if task == 0 else {}) for task, name in enumerate(labels)}
 
     def fit_levels(self, labels: Mapping[str, Labels], *, previous: Mapping[str, Any] | None = None) -> Fitted:
         """The last column of ``features`` is the level, 0 the cheapest; ``features`` of candidates alone are of the highest."""
-        model, described, facts = self._train(list(labels.values()), previous)
+        model, described, facts = self._train(labels, previous)
         return FittedLevels(model, described, facts, len(labels))
 
-    def _train(self, tasks: Sequence[Labels], previous: Mapping[str, Any] | None) -> tuple[MultiTaskGP, Described, Mapping[str, Any]]:
+    def _train(self, labels: Mapping[str, Labels], previous: Mapping[str, Any] | None) -> tuple[MultiTaskGP, Described, Mapping[str, Any]]:
+        """Raises InputError where a task has no labels."""
+        if empty := [name for name, (known, _) in labels.items() if not known]:
+            raise no_labels(" and of ".join(empty))
+        tasks = list(labels.values())
         everything = list({candidate.id: candidate for candidates, _ in tasks for candidate in candidates}.values())
         described = Described(self.config, everything)
         parts = [_with_task(described.features(list(known)), task) for task, (known, _) in enumerate(tasks)]

@@ -71,7 +71,8 @@ class OracleWorker:
         limit_threads(threads)
         self._spec, self._name = spec, name
         check_of_oreloop(spec.code, f"a worker of oracle {spec.name}")
-        oracle: Oracle = plugins.build(spec.plugin)
+        with library_seeds(self._stream("build")):
+            oracle: Oracle = plugins.build(spec.plugin)
         found = plugins.fidelity_of(oracle, spec.plugin).key
         if spec.fidelity and found != spec.fidelity:
             raise SurroundingsError(
@@ -142,7 +143,8 @@ class OracleWorker:
         which = repr(sorted(softer.items())) if softer else ""
         if which not in self._oracles:
             changed = replace(plugin, params={**plugin.params, **softer})
-            oracle: Oracle = plugins.build(changed)
+            with library_seeds(self._stream("build")):
+                oracle: Oracle = plugins.build(changed)
             self._oracles[which] = oracle, plugins.fidelity_of(oracle, changed).key
         found, fidelity = self._oracles[which]
         if job.committee is not None and self._committees.get(which) != job.committee:

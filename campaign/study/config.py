@@ -7,7 +7,6 @@ surrogate, by its predictions of labels that it was not fitted to; one fold is o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from campaign.arguments import laid
 from campaign.backtest import config as backtests
 from campaign.backtest.config import Backtest
 from campaign.errors import InputError
@@ -173,29 +173,6 @@ class Study:
         document = base.config.model_dump(mode="json")
         document["strategies"][value.strategy] = laid(document["strategies"][value.strategy], settings)
         return backtests.validate(document, folder=base.folder, source=self.folder / value.path)
-
-
-def laid(base: Mapping[str, Any], settings: Mapping[str, Any]) -> Settings:
-    """A copy of nested settings with values at dotted keys; a number in a key is a place in a list."""
-    found = copy.deepcopy(dict(base))
-    for key, value in settings.items():
-        here: Any = found
-        *parents, last = key.split(".")
-        for place, part in enumerate(parents):
-            here = here[_place(key, part, here)] if isinstance(here, list) else here.setdefault(part, {})
-            if not isinstance(here, (dict, list)):
-                raise InputError(f"space: {key}: {part} is a value, and has no {'.'.join(parents[place + 1 :] + [last])}")
-        if isinstance(here, list):
-            here[_place(key, last, here)] = value
-        else:
-            here[last] = value
-    return found
-
-
-def _place(key: str, part: str, items: list[Any]) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise InputError(f"space: {key}: expected a place from 0 to {len(items) - 1} in a list, got {part}")
-    return int(part)
 
 
 def read(path: Path) -> Study:

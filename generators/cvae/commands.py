@@ -1,4 +1,4 @@
-"""The commands ``oreloop nets``, the ranked list of a campaign's nets, and ``oreloop train cvae``."""
+"""The command ``oreloop nets``, the ranked list of a campaign's nets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from campaign.errors import InputError
@@ -45,7 +43,7 @@ def nets_of(folder: Path, known: Path | None = None, oracle: str | None = None) 
     """The campaign's nets, the lowest energy first, and the counts of the paper. Raises InputError where it has no such generator."""
     from campaign import plugins
     from campaign.crystals.matching import Matcher
-    from generators.commands import opened
+    from campaign.pretraining import opened
 
     campaign, state, labelled = opened(folder, ENERGY_PER_ATOM.name, oracle)
     environment = _environment_of(campaign)
@@ -181,67 +179,3 @@ def nets(
         console.print(f"{what}: {count}")
     for generator, count in Counter(net.generator for net in found if net.energy <= WINDOW).most_common():
         console.print(f"within the window, by {generator}: {count}")
-
-
-def train(
-    source: Annotated[Path, typer.Argument(help="Known crystals: an ASE database, a file that ASE reads, or a folder of those.")],
-    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    prototype: Annotated[str, typer.Option(help="The environment that they share, by name.")] = "graphite",
-    bond: Annotated[list[str] | None, typer.Option(help="Longest bond (angstrom), such as C-C=1.872.")] = None,
-    form: Annotated[str, typer.Option(help="The published network, or the better one.")] = "better",
-    conditional: Annotated[bool, typer.Option(help="Conditional on space group and sites, or all columns together.")] = True,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs.")] = 250,
-    descriptions: Annotated[int, typer.Option(min=1, help="Equivalent descriptions of each crystal.")] = 100,
-    subgroups: Annotated[int, typer.Option(min=0, help="Trials of describing each crystal in a subgroup.")] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of weights, descriptions and order.")] = 0,
-) -> None:
-    """Train a tabular generator on crystals with the target's bonds."""
-    import numpy as np
-
-    from campaign.artifacts import write_whole
-    from campaign.checkpoints import checkpoint_to_bytes
-    from generators.cvae.data import fitting, learnable, read_crystals
-    from generators.cvae.model import Form
-    from generators.cvae.settings import TargetConfig
-    from generators.cvae.store import to_checkpoint
-    from generators.cvae.train import TrainingSettings
-    from generators.cvae.train import train as fit
-    from generators.networks.training import Progress
-
-    if target.suffix != ".safetensors":
-        raise InputError(f"{target} should end in .safetensors")
-    if form not in ("published", "better"):
-        raise InputError(f"expected --form published or better, got {form}")
-    lengths = {}
-    for text in bond or []:
-        pair, _, value = text.partition("=")
-        try:
-            lengths[pair] = float(value)
-        except ValueError:
-            raise InputError(f"expected --bond such as C-C=1.872, got {text}") from None
-    try:
-        environment = TargetConfig(prototypes=(prototype,), bonds=lengths).environment()
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    rng = np.random.default_rng(seed)
-    crystals = read_crystals(source)
-    tables = fitting(crystals, environment)
-    if not tables:
-        raise InputError(f"none of the {len(crystals)} crystals of {source} has the target's elements and bonds")
-    rows = learnable(tables, environment, rng, most=descriptions, trials=subgroups)
-    console = PlainConsole()
-    columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=epochs)
-
-        def progress(at: Progress) -> None:
-            bar.update(task, completed=at.step, total=at.steps, description=f"loss {at.loss:.2f}")
-
-        kind: Form = "published" if form == "published" else "better"
-        trained = fit(
-            rows, environment.species, TrainingSettings(epochs), form=kind, is_conditional=conditional, seed=seed, progress=progress
-        )
-    write_whole(target, checkpoint_to_bytes(to_checkpoint(trained.model, tables, trained.metrics)))
-    console.print(
-        f"{target}: trained on {len(rows)} descriptions of {len(tables)} of {len(crystals)} crystals, loss {trained.metrics['loss']:.2f}"
-    )

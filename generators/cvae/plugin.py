@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -32,6 +32,7 @@ from generators.cvae.sites import Condition, SiteModel, condition_of, random_con
 from generators.cvae.store import from_checkpoint, to_checkpoint
 from generators.cvae.table import TabularCrystal, decode
 from generators.cvae.train import TrainingSettings, sample, sample_all, train
+from generators.networks.training import Progress
 
 log = logging.getLogger(__name__)
 _PART = 500
@@ -158,8 +159,23 @@ class _Learned(RandomEnvironment):
     def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
         return len(labelled) >= self.config.least_labels
 
-    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
-        """Anew, on the labelled crystals of low energy, what was learned before, and the data of the config."""
+    def train(
+        self,
+        labelled: Sequence[LabelledCandidate],
+        *,
+        rng: np.random.Generator,
+        context: GenerationContext,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Checkpoint:
+        """Anew, on the labelled crystals of low energy, what was learned before, and the data of the config.
+
+        Crystals of which none has an energy are all learned.
+        """
+
+        def told(at: Progress) -> None:
+            if progress is not None:
+                progress(at.step, at.steps, f"loss {at.loss:.2f}")
+
         settings = self.config.training
         tables = self._tables(labelled, context)
         trained = train(
@@ -170,6 +186,7 @@ class _Learned(RandomEnvironment):
             sizes=Sizes(settings.latent, settings.hidden, components=settings.components),
             is_conditional=self._is_conditional,
             seed=int(rng.integers(2**31)),
+            progress=told,
         )
         return to_checkpoint(trained.model, tables, {**trained.metrics, "nets": float(len(tables))})
 
@@ -182,13 +199,16 @@ class _Learned(RandomEnvironment):
     def _tables(self, labelled: Sequence[LabelledCandidate], context: GenerationContext) -> list[TabularCrystal]:
         key = context.objective.quantity if context.objective.quantity in _ENERGIES else ENERGY_PER_ATOM.name
         ranked = sorted((item for item in labelled if key in item.values), key=lambda item: (item.values[key], item.candidate.id))
-        best = ranked[: max(1, round(self.config.training.best * len(ranked)))]
+        best = ranked[: max(1, round(self.config.training.best * len(ranked)))] if ranked else labelled
         found: dict[Any, TabularCrystal] = {}
         for table in [*self._known(context), *fitting([item.candidate.crystal for item in best], self.environment)]:
             found.setdefault((table.space_group, table.sites, table.points, table.cell), table)
         tables = list(found.values())
         if not tables:
-            raise InputError("no labelled crystal has the target's bonds", hint="label more crystals first: raise least_labels")
+            raise InputError(
+                f"none of {len(best)} crystals has the target's elements and bonds",
+                hint="give crystals that have them, or longer bonds: under target; in a campaign raise least_labels",
+            )
         return tables
 
     def _known(self, context: GenerationContext) -> list[TabularCrystal]:

@@ -64,7 +64,7 @@ def train(
             raise InputError(f"expected --{name} {' or '.join(known)}, got {value}")
     if target.suffix != ".safetensors":
         raise InputError(f"{target} should end in .safetensors")
-    from generators.commands import labelled_of
+    from campaign.pretraining import labelled_of
     from generators.optimade import labelled_of_provider
 
     quantity = ENERGY_PER_ATOM.name if energy in (ENERGY_PER_ATOM.name, *TOTALS) else FORMATION_ENERGY.name

@@ -10,7 +10,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -22,7 +22,7 @@ from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import InputError
 from campaign.parameters import ConfigPath, Window
 from campaign.protocols import GenerationContext
-from campaign.types import FORMATION_ENERGY, Checkpoint, Crystal, LabelledCandidate, Proposal
+from campaign.types import ENERGY_PER_ATOM, FORMATION_ENERGY, Checkpoint, Crystal, LabelledCandidate, Proposal
 from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.losses import CoordinateLoss
 from generators.matrix_unet.model import Design, Form, MatrixModel, Noise, Sampler
@@ -141,25 +141,38 @@ class Conditional(ABC):
     def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
         return len(labelled) >= self.config.least_labels
 
-    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
+    def train(
+        self,
+        labelled: Sequence[LabelledCandidate],
+        *,
+        rng: np.random.Generator,
+        context: GenerationContext,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Checkpoint:
         """From the last weights where there are any. Raises InputError on too few polymorphs."""
-        data = self._data(context, labelled)
+        data = _enough(self._data(labelled))
         old = self._checkpoint(context)
         start = self._model(old)[0] if old is not None else None
         learned, held = _split(data)
         seed = int(rng.integers(2**31))
         settings = self.config.training
+
+        def told(at: Progress) -> None:
+            _told(at)
+            if progress is not None:
+                progress(at.step, at.steps, f"loss {at.loss:.3f}")
+
         steps = settings.again if start is not None else settings.steps
         if self.design is None:
             schedule = Schedule(steps, settings.rate or SYMMETRIC_RATE, averaging=settings.averaging, with_muon=True)
             begun = start if isinstance(start, SymmetricFlow) else None
             trained = train_symmetric(
-                learned, schedule, seed=seed, start=begun, sizes=self.sizes, pairs=settings.pairs, progress=_told, device=self.config.device
+                learned, schedule, seed=seed, start=begun, sizes=self.sizes, pairs=settings.pairs, progress=told, device=self.config.device
             )
         else:
             schedule = Schedule(steps, settings.rate or MATRIX_RATE, averaging=settings.averaging)
             before = start if isinstance(start, MatrixModel) else None
-            trained = train_matrix(learned, self.design, schedule, seed=seed, start=before, progress=_told, device=self.config.device)
+            trained = train_matrix(learned, self.design, schedule, seed=seed, start=before, progress=told, device=self.config.device)
         trained = replace(trained, choice=SiteChoice.fit(data, rng))
         return to_checkpoint(trained, data.key, {"validation_loss": validation_loss(trained, held)})
 
@@ -167,23 +180,16 @@ class Conditional(ABC):
         self, new: Checkpoint, old: Checkpoint | None, labelled: Sequence[LabelledCandidate], *, context: GenerationContext
     ) -> tuple[bool, Mapping[str, float]]:
         """Whether the loss on held-out formulas, with the same noise, fell."""
-        _, held = _split(self._data(context, labelled))
+        _, held = _split(_enough(self._data(labelled)))
         after = {"validation_loss": validation_loss(Trained(*self._model(new), {}), held)}
         if old is None:
             return True, after
         before = validation_loss(Trained(*self._model(old), {}), held)
         return after["validation_loss"] <= before, after | {"validation_loss_before": before}
 
-    def _data(self, context: GenerationContext, labelled: Sequence[LabelledCandidate]) -> PolymorphDataset:
+    def _data(self, labelled: Sequence[LabelledCandidate]) -> PolymorphDataset:
         has_formation = any(FORMATION_ENERGY.name in item.values for item in labelled)
-        quantity = FORMATION_ENERGY.name if has_formation else "energy_per_atom"
-        data = polymorphs_of_labelled(labelled, quantity)
-        if len(data.groups) < 2:
-            raise InputError(
-                f"expected labelled crystals of at least two formulas with {quantity}, got {len(data.groups)}",
-                hint="label more crystals first: raise least_labels",
-            )
-        return data
+        return polymorphs_of_labelled(labelled, FORMATION_ENERGY.name if has_formation else ENERGY_PER_ATOM.name)
 
     def _checkpoint(self, context: GenerationContext) -> Checkpoint | None:
         if context.checkpoint is None and self.config.weights is not None:
@@ -226,7 +232,7 @@ class _Generating(Conditional):
         if checkpoint is None:
             return
         model, choice = self._model(checkpoint)
-        data = self._data(context, context.labelled) if context.labelled else PolymorphDataset([])
+        data = self._data(context.labelled) if context.labelled else PolymorphDataset([])
         wanted = draw(self.config.wanted, n, data, context.space, rng, done=len(context.labelled) + len(context.pending))
         made = (
             (
@@ -308,7 +314,7 @@ class RegressionModifier(Conditional):
             return
         model, _ = self._model(checkpoint)
         assert isinstance(model, MatrixModel)
-        data = self._data(context, context.labelled)
+        data = self._data(context.labelled)
         above = [row for rows in data.groups.values() for row in rows[1:]]
         if not above:
             return
@@ -326,6 +332,17 @@ class RegressionModifier(Conditional):
             for row, group, change in zip(rows, wanted, lower, strict=True)
         )
         yield from self._possible(zip(crystals, proposals, strict=True))
+
+
+def _enough(data: PolymorphDataset) -> PolymorphDataset:
+    """To learn from. Raises InputError."""
+    if len(data.groups) < 2:
+        raise InputError(
+            f"expected labelled crystals of at least two formulas with {FORMATION_ENERGY.name} or {ENERGY_PER_ATOM.name}, "
+            f"got {len(data.groups)}",
+            hint="label more crystals first: raise least_labels",
+        )
+    return data
 
 
 def _split(data: PolymorphDataset) -> tuple[PolymorphDataset, PolymorphDataset]:

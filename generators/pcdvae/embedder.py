@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from campaign.checkpoints import checkpoint_from_bytes
@@ -51,6 +52,8 @@ class PCDVAEEmbedder:
         """(n, latent). Raises InputError on elements that the weights do not know."""
         model, tables = self._loaded
         check_elements(elements, tables)
+        if not crystals:
+            return np.zeros((0, model.sizes.latent))
         return encode(model, crystals)[0].double().numpy()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -141,7 +141,10 @@ class PCDVAEGenerator:
         self.config = config
 
     def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
-        """None before there are weights. Raises InputError on elements or sizes that the weights do not know."""
+        """None before there are weights; of ``n`` samples those inside the search space.
+
+        Raises InputError on elements or sizes that the weights do not know.
+        """
         checkpoint = self._checkpoint(context)
         if checkpoint is None:
             return
@@ -153,8 +156,15 @@ class PCDVAEGenerator:
         encoded = self._encoded(model, context)
         n_optimised = round(self.config.optimisation.share * n) if encoded is not None else 0
         decoder = in_reduced_precision(model) if self.config.reduced_precision else model
+        n_outside = 0
         for latent, proposals in self._latents(model, encoded, n - n_optimised, n_optimised, rng, context.objective):
-            yield from zip(sample(decoder, latent, self.config.sampler.sampler), proposals, strict=True)
+            for crystal, proposal in zip(sample(decoder, latent, self.config.sampler.sampler), proposals, strict=True):
+                if context.space.violation(crystal.symbols):
+                    n_outside += 1
+                else:
+                    yield crystal, proposal
+        if n_outside:
+            log.info("of %d samples %d have compositions outside the search space and are left out", n, n_outside)
 
     def _checkpoint(self, context: GenerationContext) -> Checkpoint | None:
         if context.checkpoint is None and self.config.weights is not None:
@@ -208,8 +218,19 @@ class PCDVAEGenerator:
     def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
         return len(labelled) >= self.config.least_labels
 
-    def train(self, labelled: Sequence[LabelledCandidate], *, rng: np.random.Generator, context: GenerationContext) -> Checkpoint:
+    def train(
+        self,
+        labelled: Sequence[LabelledCandidate],
+        *,
+        rng: np.random.Generator,
+        context: GenerationContext,
+        progress: Callable[[int, int, str], None] | None = None,
+        keep: Callable[[Checkpoint], None] | None = None,
+        begun: Checkpoint | None = None,
+    ) -> Checkpoint:
         """From the last weights where there are any; anew where cells have come that are larger than those know.
+
+        ``keep`` is given the state after each epoch, from which ``begun`` goes on.
 
         Raises InputError on fewer than two labels, and on cells above ``max_atoms`` or above what the config's weights know.
         """
@@ -223,7 +244,15 @@ class PCDVAEGenerator:
         settings = self.config.training.settings(self.config.preset, self.config.reduced_precision)
         shape = shape_of(examples, len(self.config.phases), self.config.max_atoms) if len(examples) > 1 else None
         seed = int(rng.integers(2**31))
-        trained = train(examples, settings, seed=seed, shape=shape, start=start, progress=_told, device=self.config.device)
+
+        def told(epoch: Epoch) -> None:
+            _told(epoch)
+            if progress is not None:
+                progress(epoch.index, epoch.epochs, f"loss {epoch.training:.3f}, validation {epoch.validation:.3f}")
+
+        trained = train(
+            examples, settings, seed=seed, shape=shape, start=start, progress=told, resume=begun, keep=keep, device=self.config.device
+        )
         tables = tables_of(examples, self.config.phases, [context.objective.quantity])
         if start_tables is not None:
             known = set(start_tables.elements) | set(tables.elements)

@@ -59,4 +59,5 @@ class MaceEmbedder:
         """(n, d)."""
         from oracles.mace.network import node_features
 
-        return np.array([features.mean(0) for features in node_features(self._network, crystals, batch_size=self.config.batch_size)])
+        found = node_features(self._network, crystals, batch_size=self.config.batch_size) if crystals else []
+        return np.array([features.mean(0) for features in found]).reshape(len(crystals), len(self.columns(elements)))

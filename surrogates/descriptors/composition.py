@@ -32,13 +32,13 @@ class CompositionEmbedder:
     is_worth_keeping = False
     version = "composition"
 
-    @staticmethod
-    def columns(elements: Sequence[str]) -> list[str]:
+    @classmethod
+    def columns(cls, elements: Sequence[str]) -> list[str]:
         statistics = [f"{name}_{statistic}" for name in _PROPERTIES for statistic in _STATISTICS]
         return [*(f"fraction_{element}" for element in elements), *statistics, "volume_per_atom"]
 
-    @staticmethod
-    def embed(crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
+    @classmethod
+    def embed(cls, crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
         """(n, d)."""
         numbers = np.array([atomic_numbers[element] for element in elements], dtype=int)
         rows = []
@@ -51,4 +51,4 @@ class CompositionEmbedder:
             statistics = np.stack([mean, deviation, table.min(0), table.max(0)], axis=1).ravel()
             fractions = (crystal.numbers[:, None] == numbers).mean(0)
             rows.append(np.concatenate([fractions, statistics, [crystal.volume / len(crystal)]]))
-        return np.array(rows).reshape(len(crystals), -1)
+        return np.array(rows).reshape(len(crystals), len(cls.columns(elements)))

@@ -48,4 +48,4 @@ class PowerSpectrumEmbedder:
             rows_by(self.config.average, elements, crystal, self._spectrum.of_atoms(crystal, crystal.numbers / heaviest))
             for crystal in crystals
         ]
-        return np.array(rows).reshape(len(crystals), -1)
+        return np.array(rows).reshape(len(crystals), len(self.columns(elements)))

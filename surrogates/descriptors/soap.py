@@ -46,7 +46,7 @@ class SoapEmbedder:
         """(n, d)."""
         maker = self._maker(elements)
         found = [rows_by(self.config.average, elements, crystal, np.asarray(maker.create(crystal.atoms))) for crystal in crystals]
-        return np.array(found).reshape(len(crystals), -1)
+        return np.array(found).reshape(len(crystals), len(self.columns(elements)))
 
     def _maker(self, elements: Sequence[str]):  # type: ignore[no-untyped-def]
         from dscribe.descriptors import SOAP

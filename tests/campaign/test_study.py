@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from campaign.api import Campaign
+from campaign.arguments import laid
 from campaign.cli import app
 from campaign.dataset import Dataset
 from campaign.errors import CampaignLockedError, InputError
@@ -22,7 +23,7 @@ from campaign.ledger.lock import FolderLock
 from campaign.study import config as studies
 from campaign.study import run as runs
 from campaign.study import show
-from campaign.study.config import Study, laid
+from campaign.study.config import Study
 from campaign.study.trials import Step
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -11,10 +11,10 @@ from support import load
 
 from campaign.api import Campaign
 from campaign.errors import InputError
+from campaign.pretraining import labelled_of_campaign
 from campaign.protocols import GenerationContext
 from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
 from generators.alloy_dataset import AlloyDataset, AlloyDatasetConfig
-from generators.pcdvae.commands import labelled_of_campaign
 
 SPACE = SearchSpace(("Ni", "Fe", "Cr"), {}, {"Ni": 0.8, "Fe": 0.8, "Cr": 0.8})
 RULE = [{"lattice": "fcc", "when": {"Ni": 1.0}, "above": 0.4}, {"lattice": "bcc"}]

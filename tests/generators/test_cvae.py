@@ -572,19 +572,18 @@ def test_the_command_trains_on_known_crystals(tmp_path: Path) -> None:
         "cvae",
         str(tmp_path / "known.extxyz"),
         str(target),
-        "--bond",
-        "C-C=1.872",
-        "--epochs",
-        "2",
-        "--descriptions",
-        "4",
+        "--set",
+        "target={prototypes: [graphite], bonds: {C-C: 1.872}}",
+        "--set",
+        "training={epochs: 2, descriptions: 4, subgroups: 2}",
     ]
-    told = CliRunner().invoke(app, [*arguments, "--subgroups", "2"])
+    told = CliRunner().invoke(app, arguments)
     assert told.exit_code == 0, told.output
     model, tables = from_checkpoint(checkpoint_from_bytes(target.read_bytes()))
     assert model.is_conditional
     assert len(tables) == 12
-    bad = CliRunner().invoke(app, [*arguments, "--bond", "C-C"])
-    assert "expected --bond such as C-C=1.872" in str(bad.exception) + bad.output
+    bad = CliRunner().invoke(app, [*arguments, "--set", "target.bonds=C-C"])
+    assert bad.exit_code == 2
+    assert "target.bonds" in bad.output
     with pytest.raises(InputError, match="there is no"):
         read_crystals(tmp_path / "missing.db")

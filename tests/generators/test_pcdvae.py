@@ -301,6 +301,41 @@ def test_it_trains_judges_and_proposes_from_labels() -> None:
     assert len(list(plain.generate(3, rng=rng, context=context(labelled, first)))) == 3
 
 
+def test_training_through_the_port_goes_on_where_it_was() -> None:
+    generator, labelled = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL)), labelled_alloys(14)
+    kept: list[Checkpoint] = []
+    told: list[tuple[int, int]] = []
+
+    def learned(begun: Checkpoint | None = None) -> Checkpoint:
+        return generator.train(
+            labelled,
+            rng=np.random.default_rng(3),
+            context=context(labelled),
+            progress=lambda step, steps, _: told.append((step, steps)),
+            keep=kept.append,
+            begun=begun,
+        )
+
+    whole = learned()
+    assert told == [(1, 2), (2, 2)]
+    resumed = learned(checkpoint_from_bytes(checkpoint_to_bytes(kept[0])))
+    assert told[2:] == [(2, 2)]
+    assert whole.tensors.keys() == resumed.tensors.keys()
+    for name, array in whole.tensors.items():
+        np.testing.assert_array_equal(array, resumed.tensors[name])
+
+
+@pytest.mark.usefixtures("_quick")
+def test_what_lies_outside_the_search_space_is_not_proposed() -> None:
+    generator, rng = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL)), np.random.default_rng(0)
+    labelled = labelled_alloys(14)
+    weights = generator.train(labelled, rng=rng, context=context(labelled))
+    narrow = SearchSpace(ELEMENTS, minimum={"Ni": 0.5}, maximum={"Cr": 0.25})
+    made = list(generator.generate(24, rng=rng, context=replace(context(labelled, weights), space=narrow)))
+    assert 0 < len(made) < 24
+    assert not [reason for crystal, _ in made if (reason := narrow.violation(crystal.symbols))]
+
+
 def test_bad_input_is_told(tmp_path: Path) -> None:
     generator, rng = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL)), np.random.default_rng(0)
     labelled = labelled_alloys(14)
@@ -365,17 +400,18 @@ def test_the_command_trains_from_a_campaign_and_from_a_file(tmp_path: Path) -> N
     write(tmp_path / "data.extxyz", frames)
     runner = CliRunner()
     target = tmp_path / "weights.safetensors"
-    done = runner.invoke(app, ["train", "pcdvae", str(tmp_path / "data.extxyz"), str(target), "--epochs", "2", "--batch", "8"])
+    words = ["train", "pcdvae", str(tmp_path / "data.extxyz"), str(target), "--quantity", "bulk_modulus"]
+    done = runner.invoke(app, [*words, "--set", "training.epochs=2", "--set", "training.batch_size=8"])
     assert done.exit_code == 0, done.output
     assert "trained on 10 crystals" in done.output.replace("\n", "")
     assert from_checkpoint(checkpoint_from_bytes(target.read_bytes()))[0].shape.max_atoms == 4
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
     for arguments, message in (
         (["--quantity", "hardness"], "structure 1 (line 1): there is no 'hardness'"),
-        (["--preset", "large"], "paper or small"),
-        (["--set", "some"], "all, random or improved"),
+        (["--set", "preset=large"], "'paper' or 'small'"),
+        (["--subset", "some"], "all or random or improved"),
     ):
-        failed = runner.invoke(app, ["train", "pcdvae", str(tmp_path / "data.extxyz"), str(target), *arguments])
+        failed = runner.invoke(app, [*words, *arguments])
         assert failed.exit_code != 0
         assert message in " ".join((failed.output + str(failed.exception)).split())
 

@@ -11,6 +11,7 @@ from botorch.exceptions.errors import ModelFittingError
 
 from campaign import plugins
 from campaign.crystals.lattice import supercell
+from campaign.errors import InputError
 from campaign.protocols import Classifier, MultiFidelity, MultiQuantity, PluginSpec
 from campaign.types import Candidate
 from surrogates import likelihood
@@ -68,6 +69,41 @@ def test_models_learn_and_know_what_they_do_not(use: str, params: dict[str, Any]
     covariance = fitted.model.posterior(fitted.features(FRESH[:6])).distribution.covariance_matrix
     assert torch.linalg.eigvalsh(covariance).min() > -1e-6 * covariance.diagonal().max()
     assert fitted.hyperparameters["columns"]
+
+
+SURROGATES = ("gp", "multi_task_gp", "deep_kernel_gp", "ensemble")
+
+
+@pytest.mark.parametrize("use", SURROGATES)
+def test_no_labels_are_refused_in_one_clear_message(use: str) -> None:
+    surrogate = plugins.build(PluginSpec(group="surrogates", use=use, elements=ELEMENTS))
+    with pytest.raises(InputError, match="expected at least one label to fit a model to, got none"):
+        surrogate.fit([], np.zeros(0))
+
+
+@pytest.mark.parametrize("method", ["fit_quantities", "fit_levels"])
+def test_a_task_without_labels_is_named(method: str) -> None:
+    surrogate = MultiTaskGaussianProcess(MultiTaskConfig())
+    labels = {"cheap": (TRAINING[:4], truth(TRAINING[:4])), "costly": ([], np.zeros(0))}
+    with pytest.raises(InputError, match="at least one label of costly"):
+        getattr(surrogate, method)(labels)
+
+
+def test_outcomes_of_nothing_are_refused() -> None:
+    with pytest.raises(InputError, match="got none"):
+        Feasibility(FeasibilityConfig()).fit_outcomes([], [])
+
+
+@pytest.mark.parametrize("use", SURROGATES)
+def test_one_label_is_known_less_well_elsewhere(use: str) -> None:
+    torch.manual_seed(0)
+    surrogate = plugins.build(PluginSpec(group="surrogates", use=use, elements=ELEMENTS))
+    posterior = surrogate.fit(TRAINING[:1], np.array([180.0])).posterior([TRAINING[0], *FRESH[:5]])
+    deviation = posterior.variance[:, 0].sqrt()
+    assert float(posterior.mean[0, 0]) == pytest.approx(180.0, rel=0.01)
+    assert torch.isfinite(posterior.mean).all()
+    assert float(deviation[1:].min()) > float(deviation[0])
+    assert float(deviation[1:].min()) > 20.0, "one label says little of other crystals"
 
 
 def test_a_failed_optimiser_falls_back_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -33,9 +33,9 @@ from campaign.crystals.lattice import atomic_volume
 from campaign.errors import OreloopError
 from campaign.executors.serial import SerialExecutor
 from campaign.protocols import EvaluatesMany, EvaluationJob, HasElements, Oracle, OracleSpec, PluginSpec
+from campaign.testing.findings import Finding, Skipped, finding, passed, tell_nobody
 from campaign.types import Candidate, Crystal, Evaluation, FailureKind, Quantity
 
-Status = Literal["passed", "failed", "skipped"]
 _DEFAULT_ELEMENTS = ("Ni", "Fe", "Cr")
 _MOST_ELEMENTS = 5
 _FORCE_TOLERANCE = 0.02
@@ -59,13 +59,6 @@ _ENERGY_UNITS = {
 _SHORT_LIMIT, _GRACE = 0.05, 20.0
 _SCAN = np.linspace(-0.06, 0.06, 9)
 _HOUSE_UNITS = {quantity.name: quantity.unit for quantity in vars(words).values() if isinstance(quantity, Quantity)}
-
-
-@dataclass(frozen=True)
-class Finding:
-    check: str
-    status: Status
-    detail: str
 
 
 class _Bench:
@@ -127,11 +120,8 @@ def _temporary_folder(folder: Path) -> Iterator[None]:
             os.environ["TMPDIR"] = before
 
 
-def _tell_nobody(step: str) -> None: ...
-
-
 def examine(
-    spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float = 2e-3, on_step: Callable[[str], None] = _tell_nobody
+    spec: OracleSpec, elements: Sequence[str] = (), *, tolerance: float = 2e-3, on_step: Callable[[str], None] = tell_nobody
 ) -> Iterator[Finding]:
     """Run all checks on an oracle, one finding after another.
 
@@ -151,26 +141,12 @@ def examine(
             checks = _Checks(bench, oracle, symbols, tolerance)
             for name_of_check, function in checks.all().items():
                 on_step(name_of_check)
-                yield _finding(name_of_check, function)
+                yield finding(name_of_check, function)
         finally:
             bench.close()
         on_step("time limit")
-        yield _finding("time limit", lambda: _time_limit(spec, symbols, folder))
-        yield _finding("clean-up", lambda: _clean_up(bench.left, folder))
-
-
-def _finding(name: str, check: Callable[[], str | None]) -> Finding:
-    """A check returns what it found, raises AssertionError where it failed and _Skipped where it says nothing."""
-    try:
-        return Finding(name, "passed", check() or "")
-    except _Skipped as skipped:
-        return Finding(name, "skipped", str(skipped))
-    except AssertionError as failed:
-        return Finding(name, "failed", str(failed))
-
-
-class _Skipped(Exception):  # noqa: N818
-    """A check that says nothing about this oracle."""
+        yield finding("time limit", lambda: _time_limit(spec, symbols, folder))
+        yield finding("clean-up", lambda: _clean_up(bench.left, folder))
 
 
 def _quantities(oracle: Oracle) -> Iterator[Finding]:
@@ -181,7 +157,7 @@ def _quantities(oracle: Oracle) -> Iterator[Finding]:
             assert quantity.unit == wanted, f"{quantity.name} is in {quantity.unit}; everywhere else it is in {wanted}"
         return ", ".join(f"{quantity.name} ({quantity.unit})" for quantity in oracle.quantities)
 
-    yield _finding("quantities and units", check)
+    yield finding("quantities and units", check)
 
 
 class _Checks:
@@ -210,7 +186,7 @@ class _Checks:
     def reference(self) -> Evaluation:
         evaluation = self.bench.evaluate(self.crystal)
         if evaluation.failure is not None:
-            raise _Skipped(f"the oracle fails on {self.crystal.formula}: {evaluation.failure.message}")
+            raise Skipped(f"the oracle fails on {self.crystal.formula}: {evaluation.failure.message}")
         return evaluation
 
     def promises(self) -> str:
@@ -234,7 +210,7 @@ class _Checks:
     def at_once(self) -> str:
         """Crystals of several sizes, and one that fails, have the labels that they have alone."""
         if not isinstance(self.oracle, EvaluatesMany):
-            raise _Skipped("the oracle takes one crystal at a time")
+            raise Skipped("the oracle takes one crystal at a time")
         doubled = Crystal.from_atoms(self.crystal.atoms.repeat((2, 1, 1)))
         empty = Crystal(self.crystal.lattice, np.zeros((0, 3)), np.zeros(0, dtype=np.uint8))
         crystals = [self.crystal, doubled, empty, self.permuted()[0]]
@@ -283,7 +259,7 @@ class _Checks:
     def order_of_species(self) -> str:
         """A crystal of two elements in each order of their atoms, and the same sites with the elements exchanged."""
         if len(self.symbols) < 2:
-            raise _Skipped("the oracle knows one element")
+            raise Skipped("the oracle knows one element")
         tried = []
         for one, other in itertools.combinations(self.symbols, 2):
             first, backward = _probe(one, other), _probe(one, other, backward=True)
@@ -305,7 +281,7 @@ class _Checks:
         known = {symbol: references.known_figures(symbol) for symbol in self.symbols}
         usable = [symbol for symbol in self.symbols if known[symbol] is not None and figures[symbol]]
         if len(usable) < 2:
-            raise _Skipped("fewer than two elements whose figures are known")
+            raise Skipped("fewer than two elements whose figures are known")
         energies = {symbol: figures[symbol].get("cohesive energy") for symbol in usable}
         free_atoms = all(_counts_from_free_atoms(symbol, energy) for symbol, energy in energies.items())
         self._assert_no_other_order(usable, figures, free_atoms)
@@ -338,13 +314,13 @@ class _Checks:
     def cohesive_energies(self) -> str:
         """Energies of the elements' crystals against those that take them apart into free atoms, where they count from these."""
         if words.ENERGY_PER_ATOM.name not in {quantity.name for quantity in self.oracle.quantities}:
-            raise _Skipped("the oracle measures no energy")
+            raise Skipped("the oracle measures no energy")
         known = references.COHESIVE_ENERGIES
         energies = {symbol: self.figures(symbol).get("cohesive energy", math.nan) for symbol in self.symbols if symbol in known}
         left = [symbol for symbol in self.symbols if symbol not in known]
         unchecked = f"; not checked, as no cohesive energy is known: {', '.join(left)}" if left else ""
         if not energies:
-            raise _Skipped(f"no cohesive energy is known of {', '.join(left)}")
+            raise Skipped(f"no cohesive energy is known of {', '.join(left)}")
         ratios = {symbol: energy / known[symbol] for symbol, energy in energies.items()}
         told = ", ".join(f"{symbol} {-energy:.4g} eV/atom (known -{known[symbol]:.4g})" for symbol, energy in energies.items())
         if all(1 / _ENERGY_FACTOR < ratio < _ENERGY_FACTOR for ratio in ratios.values()):
@@ -354,7 +330,7 @@ class _Checks:
         if counts_from_free_atoms or (unit and len(ratios) > 1):
             guess = f"; these may be {unit}" if unit else ""
             raise AssertionError(f"energies of the elements are not in eV/atom from free atoms: {told}{guess}{unchecked}")
-        raise _Skipped(f"energies do not count from free atoms, so that their unit could not be checked: {told}{unchecked}")
+        raise Skipped(f"energies do not count from free atoms, so that their unit could not be checked: {told}{unchecked}")
 
     def figures(self, symbol: str) -> dict[str, float]:
         """Volume, bulk modulus and energy below zero of an element's crystal, as far as the oracle gives them."""
@@ -412,10 +388,10 @@ class _Checks:
 
     def unknown(self) -> str:
         if not isinstance(self.oracle, HasElements):
-            raise _Skipped("the oracle does not state its elements")
+            raise Skipped("the oracle does not state its elements")
         foreign = next((symbol for symbol in ("Xe", "Pu", "H", "Au", "Po") if symbol not in self.oracle.elements), None)
         if foreign is None:
-            raise _Skipped("the oracle knows every element")
+            raise Skipped("the oracle knows every element")
         evaluation = self.bench.evaluate(references.elemental(foreign, "fcc"))
         assert evaluation.failure is not None, f"a crystal of {foreign}, which the oracle does not know, is labelled"
         assert not evaluation.failure.retryable, f"the failure on {foreign} is marked as worth a retry"
@@ -494,7 +470,7 @@ def _tell(symbol: str, figures: Mapping[str, float]) -> str:
 
 def _time_limit(spec: OracleSpec, symbols: Sequence[str], folder: Path) -> str:
     """A worker that takes longer than its limit is killed, and the next evaluation works."""
-    bench = _Bench(replace(spec, wall_limit=_SHORT_LIMIT), folder, _tell_nobody)
+    bench = _Bench(replace(spec, wall_limit=_SHORT_LIMIT), folder, tell_nobody)
     try:
         crystal = Crystal.from_atoms(_probe(symbols[0], symbols[-1]).atoms.repeat((2, 2, 2)))
         began = time.monotonic()
@@ -503,7 +479,7 @@ def _time_limit(spec: OracleSpec, symbols: Sequence[str], folder: Path) -> str:
     finally:
         bench.close()
     if evaluation.failure is None or evaluation.failure.kind is not FailureKind.TIMEOUT:
-        raise _Skipped(f"it answers within {_SHORT_LIMIT:g} s")
+        raise Skipped(f"it answers within {_SHORT_LIMIT:g} s")
     assert seconds < spec.start_limit + _GRACE, f"with a limit of {_SHORT_LIMIT:g} s it took {seconds:.1f} s"
     return f"stopped {max(0.0, seconds - _SHORT_LIMIT):.2f} s after a limit of {_SHORT_LIMIT:g} s, start included"
 
@@ -564,9 +540,6 @@ def check_oracle(
     plugin = PluginSpec(group="oracles", use=oracle, params=dict(params or {}), module_folder=home, python=tuple(python))
     spec = OracleSpec(name=oracle.rpartition(":")[2], plugin=plugin, wall_limit=wall_limit)
     try:
-        findings = list(examine(spec, elements))
+        return passed(examine(spec, elements))
     except OreloopError as error:
         raise AssertionError(f"{oracle} cannot be built or started: {error.message}") from error
-    failed = [finding for finding in findings if finding.status == "failed"]
-    assert not failed, "\n".join(f"{finding.check}: {finding.detail}" for finding in failed)
-    return findings
