@@ -228,6 +228,7 @@ class StaticOracle(ABC):
                 for quantity, name in _ELASTIC.items():
                     yield Observation(quantity.name, getattr(found, name), quantity.unit, getattr(errors, name))
             if by_tensor:
+                self._assert_lowest(found.bulk_voigt)
                 yield Observation(BULK_MODULUS.name, found.bulk_voigt, BULK_MODULUS.unit, errors.bulk_voigt)
         if "bulk_modulus" in config.measure and not by_tensor:
             if config.bulk_modulus_by == "equation_of_state":
@@ -236,7 +237,16 @@ class StaticOracle(ABC):
             else:
                 measured = elastic.bulk_modulus(engine, config.strain, config.largest_modulus_error)
                 modulus, error = measured.value, measured.error
+            self._assert_lowest(modulus)
             yield Observation(BULK_MODULUS.name, modulus, BULK_MODULUS.unit, error)
+
+    def _assert_lowest(self, modulus: float) -> None:
+        """Raises ValueError where a cell that is relaxed would gain by another volume."""
+        if self.config.relax == "cell" and modulus <= 0:
+            raise ValueError(
+                f"the bulk modulus of the relaxed cell is {modulus:.3g} GPa, expected more than 0: its energy is not lowest at its volume; "
+                "the potential is rough there or does not reach from atom to atom"
+            )
 
 
 def unbound(engine: Mechanics, proposed: Crystal, ground: State, *, is_relaxed: bool = True) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -11,6 +13,7 @@ from ase.calculators.lj import LennardJones
 from campaign.crystals.extent import lone_atoms
 from campaign.crystals.references import elemental
 from campaign.types import Crystal, FailureKind
+from oracles.elastic import Modulus
 from oracles.lammps.static import Lammps, LammpsConfig
 from oracles.relaxation import AseMechanics
 from oracles.static import unbound
@@ -92,3 +95,18 @@ def test_a_cell_that_gets_stuck_by_its_stress_alone_is_relaxed_to_the_end() -> N
         answer = Lammps(LammpsConfig(potential="Bi.meam")).evaluate(squeezed)
         assert answer.failure is None, answer.failure
         assert answer.value("energy_per_atom") == pytest.approx(-2.16, abs=1e-3)
+
+
+@pytest.mark.parametrize(("relax", "is_label"), [("cell", False), ("none", True)])
+def test_a_cell_at_its_lowest_energy_has_no_negative_modulus(
+    monkeypatch: pytest.MonkeyPatch, relax: Literal["cell", "none"], is_label: bool
+) -> None:
+    """A rough potential can say so (caesium in CHGNet: -3.8 GPa); of a cell that is held it can be true."""
+    monkeypatch.setattr("oracles.elastic.bulk_modulus", lambda *_: Modulus(-3.8, 1.9))
+    answer = Lammps(LammpsConfig(relax=relax, measure=["bulk_modulus"])).evaluate(elemental("Ni"))
+    if is_label:
+        assert answer.value("bulk_modulus") == -3.8
+    else:
+        assert answer.failure is not None
+        assert answer.failure.kind is FailureKind.UNPHYSICAL
+        assert "the bulk modulus of the relaxed cell is -3.8 GPa, expected more than 0" in answer.failure.message
