@@ -1,1 +1,3 @@
-"""Side-by-side measurements. Each is one command, prints a table and writes ``benchmarks/results/<name>.json``."""
+"""Side-by-side measurements. Each is one command, prints a table and writes
+``benchmarks/results/<name>.json``.
+"""

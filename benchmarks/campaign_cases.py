@@ -1,4 +1,6 @@
-"""Situations of whole campaigns: imports, sameness, scale and elements of models, what is hashed, what is shown."""
+"""Situations of whole campaigns: imports, sameness, scale and elements of models, what is hashed,
+what is shown.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ import numpy as np
 
 from benchmarks.input_cases import RIGHT, Case, compared
 from benchmarks.scale_of_labels import chosen
-from campaign import config as configs
 from campaign import plugins
 from campaign.api import Campaign
+from campaign.config import loaded as configs
 from campaign.crystals.lattice import supercell
 from campaign.crystals.matching import KeyIndex, Matcher, equivalence_key
 from campaign.protocols import PluginSpec
-from campaign.survey import survey
+from campaign.rounds.survey import survey
 from campaign.types import Candidate, Crystal
 
 _PLAIN: dict[str, Any] = {
@@ -37,13 +39,19 @@ _ALLOYS = [{"use": "random_alloy", "count": 8, "params": {"repeats": [1, 1, 2]}}
 
 def _campaign(folder: Path, **changes: Any) -> Campaign:
     document = {**_PLAIN, **changes}
-    return Campaign(folder / "campaign", configs.validate(document, folder=folder, source=folder / "case.yaml"))
+    return Campaign(
+        folder / "campaign", configs.validate(document, folder=folder, source=folder / "case.yaml")
+    )
 
 
-def _frame(edge: float = 2.9, symbols: str = "Ni Fe", shift: float = 0.0, gap: float = 0.5, rest: str = "") -> str:
+def _frame(
+    edge: float = 2.9, symbols: str = "Ni Fe", shift: float = 0.0, gap: float = 0.5, rest: str = ""
+) -> str:
     first, second = symbols.split()
     one, other = edge * shift, edge * (shift + gap)
-    head = f'Lattice="{edge} 0 0 0 {edge} 0 0 0 {edge}" Properties=species:S:1:pos:R:3 {rest}'.strip()
+    head = (
+        f'Lattice="{edge} 0 0 0 {edge} 0 0 0 {edge}" Properties=species:S:1:pos:R:3 {rest}'.strip()
+    )
     return f"2\n{head}\n{first} {one} {one} {one}\n{second} {other} {other} {other}\n"
 
 
@@ -54,7 +62,13 @@ def _pool(folder: Path, *frames: str, name: str = "p.extxyz") -> list[dict[str, 
 
 def _data(folder: Path, *frames: str) -> list[dict[str, Any]]:
     (folder / "d.extxyz").write_text("".join(frames))
-    return [{"path": "d.extxyz", "columns": {"energy_per_atom": "energy_per_atom"}, "oracle": "lennard_jones"}]
+    return [
+        {
+            "path": "d.extxyz",
+            "columns": {"energy_per_atom": "energy_per_atom"},
+            "oracle": "lennard_jones",
+        }
+    ]
 
 
 def _alloy(symbols: str) -> Crystal:
@@ -73,8 +87,12 @@ def cases() -> Iterator[Case]:
     yield from _shown()
 
 
-def _case(kind: str, refusal: Sequence[str] | None = None) -> Callable[[Callable[[Path], str]], Case]:
-    return lambda run: Case(kind, (run.__doc__ or "").rstrip("."), run, tuple(refusal) if refusal is not None else None)
+def _case(
+    kind: str, refusal: Sequence[str] | None = None
+) -> Callable[[Callable[[Path], str]], Case]:
+    return lambda run: Case(
+        kind, (run.__doc__ or "").rstrip("."), run, tuple(refusal) if refusal is not None else None
+    )
 
 
 def _statuses(campaign: Campaign) -> Mapping[str, int]:
@@ -87,7 +105,11 @@ def _imports() -> Iterator[Case]:
     def screened(folder: Path) -> str:
         """A pool passes the screens of proposals."""
         bad = (_frame(symbols="Ni Cu"), _frame(2.95, gap=0.07), _frame(3.0, "Fe Fe"))
-        campaign = _campaign(folder, candidate_pools=_pool(folder, _frame(), *bad), space={"elements": ["Ni", "Fe"], "max_fraction": 0.6})
+        campaign = _campaign(
+            folder,
+            candidate_pools=_pool(folder, _frame(), *bad),
+            space={"elements": ["Ni", "Fe"], "max_fraction": 0.6},
+        )
         campaign.run()
         return compared(_statuses(campaign), {"labelled": 1, "refused": 3})
 
@@ -105,7 +127,11 @@ def _imports() -> Iterator[Case]:
         """A number that was corrected in the data is told and has to be accepted."""
         first = _data(folder, _frame(rest="energy_per_atom=-4.0"))
         _campaign(folder, initial_data=first, generators=_ALLOYS).run()
-        _campaign(folder, initial_data=_data(folder, _frame(rest="energy_per_atom=-4.2")), generators=_ALLOYS).run()
+        _campaign(
+            folder,
+            initial_data=_data(folder, _frame(rest="energy_per_atom=-4.2")),
+            generators=_ALLOYS,
+        ).run()
         return "taken without a word"
 
     @_case("imports", ("withdraws 1", "--accept-changes"))
@@ -119,8 +145,16 @@ def _imports() -> Iterator[Case]:
     @_case("imports")
     def accepted(folder: Path) -> str:
         """An accepted correction is the label from then on."""
-        _campaign(folder, initial_data=_data(folder, _frame(rest="energy_per_atom=-9.0")), generators=_ALLOYS).run()
-        campaign = _campaign(folder, initial_data=_data(folder, _frame(rest="energy_per_atom=-0.1")), generators=_ALLOYS)
+        _campaign(
+            folder,
+            initial_data=_data(folder, _frame(rest="energy_per_atom=-9.0")),
+            generators=_ALLOYS,
+        ).run()
+        campaign = _campaign(
+            folder,
+            initial_data=_data(folder, _frame(rest="energy_per_atom=-0.1")),
+            generators=_ALLOYS,
+        )
         campaign.run(accept_changes=True)
         values = list(campaign.labels["energy_per_atom (eV/atom)"])
         return _told(values.count(-0.1) == 1 and -9.0 not in values, values)
@@ -128,7 +162,9 @@ def _imports() -> Iterator[Case]:
     @_case("imports", ("outside sanity", "d.extxyz"))
     def insane(folder: Path) -> str:
         """A total energy among those per atom lies outside the oracle's window."""
-        data = _data(folder, _frame(rest="energy_per_atom=-4.0"), _frame(3.0, rest="energy_per_atom=-71.2"))
+        data = _data(
+            folder, _frame(rest="energy_per_atom=-4.0"), _frame(3.0, rest="energy_per_atom=-71.2")
+        )
         oracles = [{"use": "lennard_jones", "sanity": {"energy_per_atom": [-10, 10]}}]
         _campaign(folder, initial_data=data, generators=_ALLOYS, oracles=oracles).run()
         return "taken without a word"
@@ -136,7 +172,11 @@ def _imports() -> Iterator[Case]:
     @_case("imports", ("d.extxyz", "several values"))
     def doubled(folder: Path) -> str:
         """Two values of one crystal, the second with its origin shifted."""
-        data = _data(folder, _frame(rest="energy_per_atom=-4.0"), _frame(shift=0.2, rest="energy_per_atom=-4.4"))
+        data = _data(
+            folder,
+            _frame(rest="energy_per_atom=-4.0"),
+            _frame(shift=0.2, rest="energy_per_atom=-4.4"),
+        )
         _campaign(folder, initial_data=data, generators=_ALLOYS).run()
         return "taken without a word"
 
@@ -144,7 +184,9 @@ def _imports() -> Iterator[Case]:
     def measured_and_proposed(folder: Path) -> str:
         """One file as initial data and as pool: nothing is measured again."""
         frames = [_frame(edge, rest="energy_per_atom=-4.0") for edge in (2.8, 2.9)]
-        campaign = _campaign(folder, initial_data=_data(folder, *frames), candidate_pools=[{"path": "d.extxyz"}])
+        campaign = _campaign(
+            folder, initial_data=_data(folder, *frames), candidate_pools=[{"path": "d.extxyz"}]
+        )
         campaign.run()
         return compared(list(campaign.labels["source"]), ["d.extxyz", "d.extxyz"])
 
@@ -160,7 +202,18 @@ def _imports() -> Iterator[Case]:
         _campaign(folder, candidate_pools=[{"path": "p.extxyz"}]).run()
         return "taken without a word"
 
-    yield from (screened, appended, changed, withdrawn, accepted, insane, doubled, measured_and_proposed, half_bad, gone)
+    yield from (
+        screened,
+        appended,
+        changed,
+        withdrawn,
+        accepted,
+        insane,
+        doubled,
+        measured_and_proposed,
+        half_bad,
+        gone,
+    )
 
 
 def _sameness() -> Iterator[Case]:
@@ -168,19 +221,33 @@ def _sameness() -> Iterator[Case]:
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     rattle = np.random.default_rng(1).normal(size=(2, 3)) * 0.03 / 2.9
     copies = {
-        "a rattled copy (0.03 angstrom)": Crystal(plain.lattice, plain.fractional + rattle, plain.numbers),
+        "a rattled copy (0.03 angstrom)": Crystal(
+            plain.lattice, plain.fractional + rattle, plain.numbers
+        ),
         "a turned copy": Crystal(plain.lattice @ turn, plain.fractional, plain.numbers),
         "a supercell": Crystal.from_atoms(plain.atoms.repeat((2, 1, 1))),
         "another cell": Crystal(
-            np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]]) @ plain.lattice, np.array([[0.0, 0, 0], [0.5, 0, 0.5]]), plain.numbers
+            np.array([[1, 1, 0], [0, 1, 0], [0, 0, 1]]) @ plain.lattice,
+            np.array([[0.0, 0, 0], [0.5, 0, 0.5]]),
+            plain.numbers,
         ),
-        "atoms in another order and place": Crystal(plain.lattice, plain.fractional[::-1] + 0.21, plain.numbers[::-1]),
-        "a strained copy (1 %)": Crystal(plain.lattice * np.array([1.01, 1.0, 1.0]), plain.fractional, plain.numbers),
+        "atoms in another order and place": Crystal(
+            plain.lattice, plain.fractional[::-1] + 0.21, plain.numbers[::-1]
+        ),
+        "a strained copy (1 %)": Crystal(
+            plain.lattice * np.array([1.01, 1.0, 1.0]), plain.fractional, plain.numbers
+        ),
     }
     others = {
-        "the elements exchanged by another": Crystal(plain.lattice, plain.fractional, np.array([28, 27])),
-        "a distorted copy": Crystal(plain.lattice, plain.fractional + np.array([[0.0, 0, 0], [0.12, 0, 0]]), plain.numbers),
-        "a cell stretched by a tenth": Crystal(plain.lattice * np.array([1.1, 1.0, 1.0]), plain.fractional, plain.numbers),
+        "the elements exchanged by another": Crystal(
+            plain.lattice, plain.fractional, np.array([28, 27])
+        ),
+        "a distorted copy": Crystal(
+            plain.lattice, plain.fractional + np.array([[0.0, 0, 0], [0.12, 0, 0]]), plain.numbers
+        ),
+        "a cell stretched by a tenth": Crystal(
+            plain.lattice * np.array([1.1, 1.0, 1.0]), plain.fractional, plain.numbers
+        ),
     }
     for wanted, group in ((True, copies), (False, others)):
         for name, crystal in group.items():
@@ -189,7 +256,9 @@ def _sameness() -> Iterator[Case]:
                 del folder
                 index = KeyIndex(Matcher())
                 index.add("plain", equivalence_key(plain))
-                is_found = "plain" in index.near(equivalence_key(crystal)) and Matcher().is_same(plain, crystal)
+                is_found = "plain" in index.near(equivalence_key(crystal)) and Matcher().is_same(
+                    plain, crystal
+                )
                 return compared(is_found, wanted)
 
             yield Case("sameness", name, run)
@@ -199,19 +268,40 @@ def _models() -> Iterator[Case]:
     for factor, shift in ((1e-9, 0.0), (1e-3, 0.0), (1e6, 0.0), (1.0, 1e3), (1.0, -50.0)):
 
         def run(folder: Path, factor: float = factor, shift: float = shift) -> str:
-            scaled, plain = (chosen(folder / name, *change, labels=14) for name, change in (("s", (factor, shift)), ("p", (1.0, 0.0))))
+            scaled, plain = (
+                chosen(folder / name, *change, labels=14)
+                for name, change in (("s", (factor, shift)), ("p", (1.0, 0.0)))
+            )
             return compared(scaled, plain)
 
-        yield Case("scale and elements", f"labels times {factor:g} plus {shift:g} make the same choices", run)
+        yield Case(
+            "scale and elements",
+            f"labels times {factor:g} plus {shift:g} make the same choices",
+            run,
+        )
 
     @_case("scale and elements")
     def unseen(folder: Path) -> str:
         """An element without labels is more uncertain than those with labels"""
         del folder
-        known = [_alloy(names) for names in ("Ni Ni Ni Ni", "Ni Ni Ni Fe", "Ni Ni Fe Fe", "Ni Fe Fe Fe", "Fe Fe Fe Fe", "Ni Fe Ni Fe")]
+        known = [
+            _alloy(names)
+            for names in (
+                "Ni Ni Ni Ni",
+                "Ni Ni Ni Fe",
+                "Ni Ni Fe Fe",
+                "Ni Fe Fe Fe",
+                "Fe Fe Fe Fe",
+                "Ni Fe Ni Fe",
+            )
+        ]
         plugin = PluginSpec(group="surrogates", use="gp", elements=("Ni", "Fe", "Cr", "Co"))
-        fitted = plugins.build(plugin).fit([Candidate(crystal) for crystal in known], -4.0 - 0.01 * np.arange(len(known)))
-        asked = [Candidate(_alloy(names)) for names in ("Ni Fe Fe Ni", "Cr Cr Cr Cr", "Co Co Co Co")]
+        fitted = plugins.build(plugin).fit(
+            [Candidate(crystal) for crystal in known], -4.0 - 0.01 * np.arange(len(known))
+        )
+        asked = [
+            Candidate(_alloy(names)) for names in ("Ni Fe Fe Ni", "Cr Cr Cr Cr", "Co Co Co Co")
+        ]
         spread = fitted.posterior(asked).variance.reshape(-1).sqrt().tolist()
         return _told(min(spread[1:]) > 3 * spread[0], spread)
 
@@ -227,7 +317,7 @@ class Mine:
 
     def evaluate(self, crystal):
         return Evaluation(observations=(Observation("energy_per_atom", -1.0 * len(crystal), "eV/atom"),))
-"""
+"""  # noqa: E501
 
     @_case("meaning is hashed", ("code", "Mine"))
     def edited(folder: Path) -> str:
@@ -261,7 +351,10 @@ def _shown() -> Iterator[Case]:
     @_case("what is shown")
     def names(folder: Path) -> str:
         """Names and notes of a source travel with its candidates."""
-        campaign = _campaign(folder, candidate_pools=_pool(folder, _frame(rest='material_id=mp-7 note="from a paper"')))
+        campaign = _campaign(
+            folder,
+            candidate_pools=_pool(folder, _frame(rest='material_id=mp-7 note="from a paper"')),
+        )
         campaign.run()
         (identity,) = campaign.labels["candidate"]
         facts = campaign.state().candidates[identity].facts
@@ -272,7 +365,9 @@ def _shown() -> Iterator[Case]:
         """What passes the screens is told before anything runs."""
         frames = (_frame(), _frame(3.0, "Ni Cu"))
         (found,) = survey(_campaign(folder, candidate_pools=_pool(folder, *frames)).loaded)
-        return _told("2 crystals, 1 pass the screens, 1 refused by composition" in str(found), found)
+        return _told(
+            "2 crystals, 1 pass the screens, 1 refused by composition" in str(found), found
+        )
 
     @_case("what is shown")
     def all_refused(folder: Path) -> str:

@@ -1,8 +1,10 @@
-"""Known compounds whose enthalpy of formation is measured: the crystal, and the enthalpy at 298 K (kJ/mol of formula).
+"""Known compounds whose enthalpy of formation is measured: the crystal, and the enthalpy at 298 K
+(kJ/mol of formula).
 
-Enthalpies: NIST-JANAF tables and the CRC Handbook of Chemistry and Physics; of Al-Co and Al-Ni: O. Kubaschewski et al., Materials
-Thermochemistry (1993); of GaN: M. R. Ranade et al., J. Phys. Chem. B 104 (2000) 4060. Cells (angstrom, degrees) and positions are those of
-the mineral or prototype, to be relaxed.
+Enthalpies: NIST-JANAF tables and the CRC Handbook of Chemistry and Physics; of Al-Co and Al-Ni: O.
+Kubaschewski et al., Materials Thermochemistry (1993); of GaN: M. R. Ranade et al., J. Phys. Chem. B
+104 (2000) 4060. Cells (angstrom, degrees) and positions are those of the mineral or prototype, to
+be relaxed.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ def atoms_of(formula: str) -> dict[str, int]:
     """Atoms by symbol, of ``MgAl2O4``."""
     from pymatgen.core import Composition
 
-    return {str(symbol): int(count) for symbol, count in Composition(formula).get_el_amt_dict().items()}
+    return {
+        str(symbol): int(count) for symbol, count in Composition(formula).get_el_amt_dict().items()
+    }
 
 
 Position = tuple[str, float, float, float]
@@ -27,7 +31,9 @@ Position = tuple[str, float, float, float]
 
 @dataclass(frozen=True)
 class Compound:
-    """``cell``: a, b, c, alpha, beta, gamma; ``positions``: symbol and fractional coordinates of each orbit; second origin choice."""
+    """``cell``: a, b, c, alpha, beta, gamma; ``positions``: symbol and fractional coordinates of
+    each orbit; second origin choice.
+    """
 
     formula: str
     space_group: int
@@ -43,11 +49,20 @@ class Compound:
         symbols = [position[0] for position in self.positions]
         basis = [position[1:] for position in self.positions]
         setting = 2 if self.space_group == 227 else 1
-        atoms = crystal(symbols, basis, spacegroup=self.space_group, setting=setting, cellpar=list(self.cell), primitive_cell=True)
+        atoms = crystal(
+            symbols,
+            basis,
+            spacegroup=self.space_group,
+            setting=setting,
+            cellpar=list(self.cell),
+            primitive_cell=True,
+        )
         return Crystal.from_atoms(atoms)
 
 
-def _cubic(formula: str, space_group: int, a: float, enthalpy: float, *positions: Position) -> Compound:
+def _cubic(
+    formula: str, space_group: int, a: float, enthalpy: float, *positions: Position
+) -> Compound:
     return Compound(formula, space_group, (a, a, a, 90, 90, 90), positions, enthalpy)
 
 
@@ -68,26 +83,36 @@ def _caesium_chloride(one: str, other: str, a: float, enthalpy: float) -> Compou
     return _cubic(one + other, 221, a, enthalpy, (one, 0, 0, 0), (other, 0.5, 0.5, 0.5))
 
 
-def _hexagonal(formula: str, space_group: int, a: float, c: float, enthalpy: float, *positions: Position) -> Compound:
+def _hexagonal(
+    formula: str, space_group: int, a: float, c: float, enthalpy: float, *positions: Position
+) -> Compound:
     return Compound(formula, space_group, (a, a, c, 90, 90, 120), positions, enthalpy)
 
 
 def _wurtzite(cation: str, anion: str, a: float, c: float, enthalpy: float) -> Compound:
-    return _hexagonal(cation + anion, 186, a, c, enthalpy, (cation, 1 / 3, 2 / 3, 0), (anion, 1 / 3, 2 / 3, 0.38))
+    return _hexagonal(
+        cation + anion, 186, a, c, enthalpy, (cation, 1 / 3, 2 / 3, 0), (anion, 1 / 3, 2 / 3, 0.38)
+    )
 
 
 def _rutile(cation: str, anion: str, a: float, c: float, enthalpy: float) -> Compound:
     cell = (a, a, c, 90.0, 90.0, 90.0)
-    return Compound(f"{cation}{anion}2", 136, cell, ((cation, 0, 0, 0), (anion, 0.305, 0.305, 0)), enthalpy)
+    return Compound(
+        f"{cation}{anion}2", 136, cell, ((cation, 0, 0, 0), (anion, 0.305, 0.305, 0)), enthalpy
+    )
 
 
 def _corundum(cation: str, a: float, c: float, enthalpy: float) -> Compound:
-    return _hexagonal(f"{cation}2O3", 167, a, c, enthalpy, (cation, 0, 0, 0.353), ("O", 0.306, 0, 0.25))
+    return _hexagonal(
+        f"{cation}2O3", 167, a, c, enthalpy, (cation, 0, 0, 0.353), ("O", 0.306, 0, 0.25)
+    )
 
 
 def _spinel(one: str, two: str, formula: str, a: float, enthalpy: float) -> Compound:
     u = 0.262
-    return _cubic(formula, 227, a, enthalpy, (one, 0.125, 0.125, 0.125), (two, 0.5, 0.5, 0.5), ("O", u, u, u))
+    return _cubic(
+        formula, 227, a, enthalpy, (one, 0.125, 0.125, 0.125), (two, 0.5, 0.5, 0.5), ("O", u, u, u)
+    )
 
 
 COMPOUNDS = (
@@ -120,7 +145,16 @@ COMPOUNDS = (
     _caesium_chloride("Al", "Ni", 2.89, -117.6),
     _caesium_chloride("Al", "Co", 2.86, -110.4),
     _cubic("AlNi3", 221, 3.57, -150.6, ("Al", 0, 0, 0), ("Ni", 0.5, 0.5, 0)),
-    _hexagonal("Al3Ni2", 164, 4.04, 4.90, -282.5, ("Al", 0, 0, 0), ("Al", 1 / 3, 2 / 3, 0.648), ("Ni", 1 / 3, 2 / 3, 0.149)),
+    _hexagonal(
+        "Al3Ni2",
+        164,
+        4.04,
+        4.90,
+        -282.5,
+        ("Al", 0, 0, 0),
+        ("Al", 1 / 3, 2 / 3, 0.648),
+        ("Ni", 1 / 3, 2 / 3, 0.149),
+    ),
     _zinc_blende("Si", "C", 4.36, -73.2),
     _zinc_blende("Ga", "As", 5.65, -71.0),
     _zinc_blende("Ga", "P", 5.45, -88.0),
@@ -146,7 +180,9 @@ COMPOUNDS = (
     _corundum("V", 4.95, 14.00, -1218.8),
     _spinel("Mg", "Al", "MgAl2O4", 8.08, -2299.0),
     _spinel("Fe", "Fe", "Fe3O4", 8.39, -1118.4),
-    _hexagonal("SiO2", 154, 4.913, 5.405, -910.7, ("Si", 0.4697, 0, 2 / 3), ("O", 0.4135, 0.2669, 0.7858)),
+    _hexagonal(
+        "SiO2", 154, 4.913, 5.405, -910.7, ("Si", 0.4697, 0, 2 / 3), ("O", 0.4135, 0.2669, 0.7858)
+    ),
     Compound(
         "Mg2SiO4",
         62,
@@ -161,7 +197,34 @@ COMPOUNDS = (
         ),
         -2174.0,
     ),
-    _hexagonal("Li3N", 191, 3.648, 3.875, -164.6, ("N", 0, 0, 0), ("Li", 0, 0, 0.5), ("Li", 1 / 3, 2 / 3, 0)),
-    _hexagonal("Si3N4", 176, 7.606, 2.909, -744.8, ("Si", 0.1744, 0.7688, 0.25), ("N", 0.3298, 0.0311, 0.25), ("N", 1 / 3, 2 / 3, 0.25)),
-    _hexagonal("Li2O2", 194, 3.142, 7.650, -634.3, ("Li", 0, 0, 0), ("Li", 1 / 3, 2 / 3, 0.25), ("O", 1 / 3, 2 / 3, 0.6498)),
+    _hexagonal(
+        "Li3N",
+        191,
+        3.648,
+        3.875,
+        -164.6,
+        ("N", 0, 0, 0),
+        ("Li", 0, 0, 0.5),
+        ("Li", 1 / 3, 2 / 3, 0),
+    ),
+    _hexagonal(
+        "Si3N4",
+        176,
+        7.606,
+        2.909,
+        -744.8,
+        ("Si", 0.1744, 0.7688, 0.25),
+        ("N", 0.3298, 0.0311, 0.25),
+        ("N", 1 / 3, 2 / 3, 0.25),
+    ),
+    _hexagonal(
+        "Li2O2",
+        194,
+        3.142,
+        7.650,
+        -634.3,
+        ("Li", 0, 0, 0),
+        ("Li", 1 / 3, 2 / 3, 0.25),
+        ("O", 1 / 3, 2 / 3, 0.6498),
+    ),
 )

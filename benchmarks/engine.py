@@ -1,9 +1,12 @@
-"""What the engine costs: worker busy fraction, driver time per label, throughput against a plain loop, ledger rates.
+"""What the engine costs: worker busy fraction, driver time per label, throughput against a plain
+loop, ledger rates.
 
-python -m benchmarks.engine [--parts lammps sleep ledger driver quickstart] [--seeds 100 101 102] [--before CHECKOUT]
+python -m benchmarks.engine [--parts lammps sleep ledger driver quickstart] [--seeds 100 101 102]
+[--before CHECKOUT]
 
-``driver``: the driver on labels of 0.1 s with two workers, by batch size and mode, beside a bare loop of Ray run before each.
-``quickstart``: how busy the workers of the shipped quick start are, and how many labels it takes. ``--before``: by an older checkout too.
+``driver``: the driver on labels of 0.1 s with two workers, by batch size and mode, beside a bare
+loop of Ray run before each. ``quickstart``: how busy the workers of the shipped quick start are,
+and how many labels it takes. ``--before``: by an older checkout too.
 """
 
 from __future__ import annotations
@@ -38,20 +41,27 @@ FOR_THROUGHPUT = {
         {"use": "local_search", "count": 100},
     ],
     "surrogate": {"use": "gp", "params": {"kernel": "rbf", "refit_growth": 0.5}},
-    "acquisition": {"use": "log_noisy_expected_improvement", "initial_labels": 40, "batch_size": 40, "pool_size": 1000},
+    "acquisition": {
+        "use": "log_noisy_expected_improvement",
+        "initial_labels": 40,
+        "batch_size": 40,
+        "pool_size": 1000,
+    },
     "train_every": 2,
 }
-"""Larger batches and rarer refits than the shipped config, whose strategy saves labels rather than time."""
+"""Larger batches and rarer refits than the shipped config, whose strategy saves labels rather than
+time.
+"""
 
 
 def run_campaign(folder: str, document: dict[str, Any], module_folder: str) -> Row:
     """Run a campaign in this process and measure the driver from its first label on."""
     import psutil
 
-    from campaign import config as configs
     from campaign.api import Campaign
+    from campaign.config import loaded as configs
     from campaign.ledger import CampaignState
-    from campaign.metrics import busy_fraction
+    from campaign.views.metrics import busy_fraction
 
     loaded = configs.validate(document, folder=Path(module_folder), source=Path("benchmark.yaml"))
     name = document["oracles"][0]["use"].rpartition(":")[2]
@@ -67,7 +77,13 @@ def run_campaign(folder: str, document: dict[str, Any], module_folder: str) -> R
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     title, times = " ".join(process.cmdline()[:1]), process.cpu_times()
-                    kind = "compute" if "ComputeWorker" in title else "oracles" if "OracleWorker" in title else "ray"
+                    kind = (
+                        "compute"
+                        if "ComputeWorker" in title
+                        else "oracles"
+                        if "OracleWorker" in title
+                        else "ray"
+                    )
                     helpers[f"{kind}/{process.pid}"] = times.user + times.system
             if state.own_labels and "helpers" not in marks:
                 marks["helpers"] = 1
@@ -80,13 +96,21 @@ def run_campaign(folder: str, document: dict[str, Any], module_folder: str) -> R
     state = campaign.state()
     labels = state.own_labels
     workers = document["oracles"][0]["workers"]
-    first, last = min(label.started for label in labels), max(label.started + label.wall_seconds for label in labels)
+    first, last = (
+        min(label.started for label in labels),
+        max(label.started + label.wall_seconds for label in labels),
+    )
 
     def spent(kind: str) -> float:
         """CPU seconds of the helper processes of a kind since the first label."""
-        return sum(seconds - before.get(name, 0.0) for name, seconds in helpers.items() if name.startswith(kind))
+        return sum(
+            seconds - before.get(name, 0.0)
+            for name, seconds in helpers.items()
+            if name.startswith(kind)
+        )
 
-    # The start of the workers and the drain, when fewer candidates wait than there are workers, are reported apart.
+    # The start of the workers and the drain, when fewer candidates wait than there are workers, are
+    # reported apart.
     ends = sorted(label.started + label.wall_seconds for label in labels)
     starts = sorted(label.started for label in labels)
     full_from, full_to = starts[min(workers, len(starts)) - 1], ends[max(0, len(ends) - workers)]
@@ -100,7 +124,9 @@ def run_campaign(folder: str, document: dict[str, Any], module_folder: str) -> R
         "busy_fraction_steady": busy_fraction(state, name, workers, start=full_from, end=full_to),
         "start_seconds": full_from - first,
         "drain_seconds": last - full_to,
-        "driver_cpu_ms_per_label": 1000 * (cpu - marks["cpu"]) / max(1, len(labels) - marks["labels"]),
+        "driver_cpu_ms_per_label": 1000
+        * (cpu - marks["cpu"])
+        / max(1, len(labels) - marks["labels"]),
         "driver_cpu_seconds_total": cpu,
         "compute_cpu_ms_per_label": 1000 * spent("compute") / len(labels),
         "oracles_cpu_ms_per_label": 1000 * spent("oracles") / len(labels),
@@ -143,14 +169,20 @@ def plain_loop(folder: Path) -> Row:
     blobs = [reader.blob(label.candidate) for label in state.own_labels]
     context = multiprocessing.get_context("spawn")
     ready, results = context.Barrier(2), context.Queue()
-    processes = [context.Process(target=_label_share, args=(blobs[i::2], ready, results)) for i in range(2)]
+    processes = [
+        context.Process(target=_label_share, args=(blobs[i::2], ready, results)) for i in range(2)
+    ]
     for process in processes:
         process.start()
     spans = [results.get() for _ in processes]
     for process in processes:
         process.join()
     seconds = max(end for _, end, _ in spans) - min(start for start, _, _ in spans)
-    return {"labels": len(blobs), "span_seconds": seconds, "labels_per_second": len(blobs) / seconds}
+    return {
+        "labels": len(blobs),
+        "span_seconds": seconds,
+        "labels_per_second": len(blobs) / seconds,
+    }
 
 
 def lammps_part(seeds: Sequence[int]) -> list[Row]:
@@ -161,7 +193,12 @@ def lammps_part(seeds: Sequence[int]) -> list[Row]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "campaign"
             document = YAML(typ="safe").load(ROOT / "configs" / "nifecr_bulk_modulus.yaml")
-            document |= {"seed": seed, "budget": {"labels": LABELS}, "stopping": {}, **FOR_THROUGHPUT}
+            document |= {
+                "seed": seed,
+                "budget": {"labels": LABELS},
+                "stopping": {},
+                **FOR_THROUGHPUT,
+            }
             engine = child(folder, document, ROOT / "configs")
             plain = plain_loop(folder)
         rows.append({"seed": seed, **engine, "plain_labels_per_second": plain["labels_per_second"]})
@@ -178,9 +215,19 @@ def sleep_part() -> list[Row]:
         "budget": {"labels": SLEEPERS * TASKS},
         "generators": [{"use": "random_alloy", "count": 300, "params": {"repeats": [2, 2, 2]}}],
         "surrogate": {"use": "gp"},
-        "acquisition": {"use": "log_noisy_expected_improvement", "initial_labels": 192, "batch_size": 128},
+        "acquisition": {
+            "use": "log_noisy_expected_improvement",
+            "initial_labels": 192,
+            "batch_size": 128,
+        },
         "oracles": [
-            {"use": "sleeping_oracle:Sleeping", "params": {"seconds": SLEEP}, "workers": SLEEPERS, "cpus": 0.01, "start_limit": 300.0}
+            {
+                "use": "sleeping_oracle:Sleeping",
+                "params": {"seconds": SLEEP},
+                "workers": SLEEPERS,
+                "cpus": 0.01,
+                "start_limit": 300.0,
+            }
         ],
     }
     with tempfile.TemporaryDirectory() as name:
@@ -215,13 +262,30 @@ def ledger_child(seed: int, n: int = 100_000, batch: int = 1000) -> None:
         ledger.append([ev.CampaignCreated(campaign="benchmark", name="benchmark", seed=seed)])
         appending = 0.0
         for index in range(n // batch):
-            crystals = [Crystal(np.eye(3) * rng.uniform(8.4, 8.8), fractional, rng.choice([24, 26, 28], 54)) for _ in range(batch)]
+            crystals = [
+                Crystal(np.eye(3) * rng.uniform(8.4, 8.8), fractional, rng.choice([24, 26, 28], 54))
+                for _ in range(batch)
+            ]
             blobs = {crystal.id: crystal.to_bytes() for crystal in crystals}
-            rows = tuple(ev.ProposalRow(identity, f"Cr18Fe18Ni18:{identity[:16]}") for identity in blobs)
+            rows = tuple(
+                ev.ProposalRow(identity, f"Cr18Fe18Ni18:{identity[:16]}") for identity in blobs
+            )
             verdicts = tuple(ev.VerdictRow(identity, True, "") for identity in blobs)
             began = time.perf_counter()
             ledger.append([ev.RoundStarted(round=index)])
-            ledger.append([ev.Proposed(round=index, generator="g", checkpoint=None, stream="0/g/0", seconds=0.0, proposals=rows)], blobs)
+            ledger.append(
+                [
+                    ev.Proposed(
+                        round=index,
+                        generator="g",
+                        checkpoint=None,
+                        stream="0/g/0",
+                        seconds=0.0,
+                        proposals=rows,
+                    )
+                ],
+                blobs,
+            )
             ledger.append([ev.Judged(round=index, verdicts=verdicts)])
             appending += time.perf_counter() - began
         began = time.perf_counter()
@@ -231,8 +295,19 @@ def ledger_child(seed: int, n: int = 100_000, batch: int = 1000) -> None:
         ledger.close()
         size = sum(path.stat().st_size for path in Path(name).iterdir())
         command = [sys.executable, "-m", "benchmarks.engine", "--fold-child", name]
-        fold = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-    print(json.dumps({"append_candidates_per_second": n / appending, "commit_ms": commit_ms, "disk_bytes": size, **fold}))
+        fold = json.loads(
+            subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        )
+    print(
+        json.dumps(
+            {
+                "append_candidates_per_second": n / appending,
+                "commit_ms": commit_ms,
+                "disk_bytes": size,
+                **fold,
+            }
+        )
+    )
 
 
 def fold_child(folder: str) -> None:
@@ -244,7 +319,14 @@ def fold_child(folder: str) -> None:
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        json.dumps({"candidates": len(state.candidates), "fold_seconds": seconds, "peak_mb": peak / 1024, "peak_mb_before": before / 1024})
+        json.dumps(
+            {
+                "candidates": len(state.candidates),
+                "fold_seconds": seconds,
+                "peak_mb": peak / 1024,
+                "peak_mb_before": before / 1024,
+            }
+        )
     )
 
 
@@ -256,10 +338,19 @@ def driver_part(seeds: Sequence[int], checkouts: Mapping[str, Path]) -> list[Row
             for mode in MODES:
                 plain = driving.run(ROOT, "bare")
                 for name, checkout in checkouts.items():
-                    found = driving.run(checkout, "drive", batch=batch, mode=mode, seed=seed, labels=100 if batch == 1 else 200)
+                    found = driving.run(
+                        checkout,
+                        "drive",
+                        batch=batch,
+                        mode=mode,
+                        seed=seed,
+                        labels=100 if batch == 1 else 200,
+                    )
                     row = {"code": name, "seed": seed, "batch": batch, "mode": mode, **found}
                     row["bare_driver_cpu_ms_per_label"] = plain["driver_cpu_ms_per_label"]
-                    row["throughput_ratio"] = found["labels_per_second"] / plain["labels_per_second"]
+                    row["throughput_ratio"] = (
+                        found["labels_per_second"] / plain["labels_per_second"]
+                    )
                     rows.append(row)
                     print(json.dumps(row), flush=True)
     return rows
@@ -269,7 +360,13 @@ def quick_start_part(seeds: Sequence[int], checkouts: Mapping[str, Path]) -> lis
     rows = []
     for seed in seeds:
         for name, checkout in checkouts.items():
-            rows.append({"code": name, "seed": seed, **driving.run(checkout, "quick_start", seed=seed, labels=QUICK_START_LABELS)})
+            rows.append(
+                {
+                    "code": name,
+                    "seed": seed,
+                    **driving.run(checkout, "quick_start", seed=seed, labels=QUICK_START_LABELS),
+                }
+            )
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -279,18 +376,33 @@ def labels_to_target(row: Row, target: float) -> int:
 
 
 def summarise_driver(part: Sequence[Row]) -> dict[str, Any]:
-    found: dict[str, Any] = {"driver CPU ms per label of a bare loop of Ray": middle(part, "bare_driver_cpu_ms_per_label")}
+    found: dict[str, Any] = {
+        "driver CPU ms per label of a bare loop of Ray": middle(
+            part, "bare_driver_cpu_ms_per_label"
+        )
+    }
     for mode in MODES:
         for batch in BATCHES:
             for code in ("before", "after"):
-                some = [row for row in part if (row["mode"], row["batch"], row["code"]) == (mode, batch, code)]
+                some = [
+                    row
+                    for row in part
+                    if (row["mode"], row["batch"], row["code"]) == (mode, batch, code)
+                ]
                 if not some:
                     continue
-                cpu, ratio = middle(some, "driver_cpu_ms_per_label"), middle(some, "throughput_ratio")
+                cpu, ratio = (
+                    middle(some, "driver_cpu_ms_per_label"),
+                    middle(some, "throughput_ratio"),
+                )
                 where = f"{mode}, batches of {batch}" + (", before" if code == "before" else "")
                 is_judged = code == "after"
-                found[f"driver CPU ms per label, {where}"] = goal(cpu, DRIVER_CPU_MS, at_least=False) if is_judged else cpu
-                found[f"labels per second against a bare loop, {where}"] = goal(ratio, OF_PLAIN, at_least=True) if is_judged else ratio
+                found[f"driver CPU ms per label, {where}"] = (
+                    goal(cpu, DRIVER_CPU_MS, at_least=False) if is_judged else cpu
+                )
+                found[f"labels per second against a bare loop, {where}"] = (
+                    goal(ratio, OF_PLAIN, at_least=True) if is_judged else ratio
+                )
     return found
 
 
@@ -303,7 +415,9 @@ def summarise_quick_start(part: Sequence[Row]) -> dict[str, Any]:
         if some:
             reached = [{"labels": labels_to_target(row, target)} for row in some]
             found[f"quick start, {code}: labels to the target"] = middle(reached, "labels")
-            found[f"quick start, {code}: busy fraction of two workers"] = middle(some, "busy_fraction")
+            found[f"quick start, {code}: busy fraction of two workers"] = middle(
+                some, "busy_fraction"
+            )
             found[f"quick start, {code}: labels per second"] = middle(some, "labels_per_second")
     return found
 
@@ -312,9 +426,15 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if rows.get("lammps"):
         part = rows["lammps"]
-        found["busy fraction, 2 LAMMPS workers"] = goal(middle(part, "busy_fraction"), 0.90, at_least=True)
-        found["driver CPU ms per label"] = goal(middle(part, "driver_cpu_ms_per_label"), 8.0, at_least=False)
-        found["labels per second against a plain loop"] = goal(middle(part, "throughput_ratio"), 0.90, at_least=True)
+        found["busy fraction, 2 LAMMPS workers"] = goal(
+            middle(part, "busy_fraction"), 0.90, at_least=True
+        )
+        found["driver CPU ms per label"] = goal(
+            middle(part, "driver_cpu_ms_per_label"), 8.0, at_least=False
+        )
+        found["labels per second against a plain loop"] = goal(
+            middle(part, "throughput_ratio"), 0.90, at_least=True
+        )
         found["labels per second, engine"] = middle(part, "labels_per_second")
         found["labels per second, plain loop"] = middle(part, "plain_labels_per_second")
         found["median seconds of a label in the engine"] = middle(part, "median_label_seconds")
@@ -324,14 +444,22 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         found["seconds from start to first label"] = middle(part, "seconds_to_first_label")
     if rows.get("sleep"):
         part = rows["sleep"]
-        found["busy fraction, 64 sleeping actors, steady"] = goal(middle(part, "busy_fraction_steady"), 0.99, at_least=True)
-        found["busy fraction, 64 sleeping actors, start and drain included"] = middle(part, "busy_fraction")
+        found["busy fraction, 64 sleeping actors, steady"] = goal(
+            middle(part, "busy_fraction_steady"), 0.99, at_least=True
+        )
+        found["busy fraction, 64 sleeping actors, start and drain included"] = middle(
+            part, "busy_fraction"
+        )
         found["start (s)"] = middle(part, "start_seconds")
         found["drain (s)"] = middle(part, "drain_seconds")
     if rows.get("ledger"):
         part = rows["ledger"]
-        found["fold of 10^5 candidates (s)"] = goal(middle(part, "fold_seconds"), 5.0, at_least=False)
-        found["peak memory of the folding process (MB)"] = goal(middle(part, "peak_mb"), 500.0, at_least=False)
+        found["fold of 10^5 candidates (s)"] = goal(
+            middle(part, "fold_seconds"), 5.0, at_least=False
+        )
+        found["peak memory of the folding process (MB)"] = goal(
+            middle(part, "peak_mb"), 500.0, at_least=False
+        )
         found["append, candidates per second"] = middle(part, "append_candidates_per_second")
         found["one small commit (ms)"] = middle(part, "commit_ms")
     if rows.get("driver"):
@@ -343,7 +471,9 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="+", default=["lammps", "sleep", "ledger", "driver", "quickstart"])
+    parser.add_argument(
+        "--parts", nargs="+", default=["lammps", "sleep", "ledger", "driver", "quickstart"]
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[100, 101, 102])
     parser.add_argument("--before", type=Path)
     parser.add_argument("--child")
@@ -365,7 +495,9 @@ def main() -> None:
             rows["lammps"] = lammps_part(arguments.seeds)
         if "sleep" in arguments.parts:
             rows["sleep"] = sleep_part()
-        checkouts = ({"before": arguments.before.resolve()} if arguments.before is not None else {}) | {"after": ROOT}
+        checkouts = (
+            {"before": arguments.before.resolve()} if arguments.before is not None else {}
+        ) | {"after": ROOT}
         for part, measured in (("driver", driver_part), ("quickstart", quick_start_part)):
             for seed in arguments.seeds if part in arguments.parts else []:
                 kept = [row for row in rows.get(part, []) if row["seed"] != seed]

@@ -1,9 +1,10 @@
-"""The faults: each is made while a campaign runs or between its sessions, and its cause is removed before the same command runs again."""
+"""The faults: each is made while a campaign runs or between its sessions, and its cause is removed
+before the same command runs again.
+"""
 
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import sqlite3
@@ -12,22 +13,43 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
-from benchmarks.fault_drill import LABELS, Drill, Session
+from benchmarks import faulty_oracle
 from benchmarks.postgresql_server import Server, binaries
 from campaign.ledger import events as ev
 from campaign.ledger import journal
 from campaign.ledger.engines import DATABASE, JOURNAL
 from campaign.ledger.lock import STOP_REQUEST, is_held
+from campaign.testing.drill import Config, Drill
+from campaign.testing.faults import (
+    COMPUTE_WORKER,
+    KILL,
+    STOP,
+    Fault,
+    NotHereError,
+    damaged,
+    drain,
+    failing,
+    flip,
+    flip_middle_of_journal,
+    full_disk,
+    kill_driver,
+    limit,
+    refused_then_recovered,
+    signal_process,
+    signal_worker,
+    stop_driver,
+    under_way,
+)
 
+LABELS, SECONDS = 24, 0.1
 MIDDLE, EARLY = 12, 5
 HOURS = 7200.0
-ORACLE_ACTOR, COMPUTE_WORKER = "ray::OracleWorkerActor", "ray::ComputeWorker"
+ORACLE_ACTOR = "ray::OracleWorkerActor"
 _RECOVER_KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -41,105 +63,48 @@ os.replace = dying
 recover(Path(sys.argv[1]))
 """
 
-Config = dict[str, Any]
+
+def document(executor: str, mode: str, folder: Path) -> Config:
+    """A small campaign: two workers on Ray, one without."""
+    shutil.copy(faulty_oracle.__file__, folder / "faulty_oracle.py")
+    oracle = {"use": "faulty_oracle:Traced", "params": {"folder": str(folder), "seconds": SECONDS}}
+    return {
+        "name": "small",
+        "seed": 7,
+        "space": {"elements": ["Ni", "Fe", "Cr"], "max_fraction": 0.9},
+        "objective": {"quantity": "energy_per_atom", "direction": "minimize"},
+        "mode": mode,
+        "budget": {"labels": LABELS},
+        "generators": [
+            {"use": "random_alloy", "count": 20, "params": {"repeats": [2, 2, 1]}},
+            {"use": "local_search", "count": 8},
+        ],
+        "surrogate": {"use": "gp", "params": {"max_iterations": 20}},
+        "acquisition": {
+            "use": "log_noisy_expected_improvement",
+            "initial_labels": 9,
+            "batch_size": 5,
+            "samples": 32,
+        },
+        "oracles": [{**oracle, "workers": 2 if executor == "ray" else 1, "cpus": 0.5}],
+        "executor": {"use": executor, **({"cpus": 1} if executor == "ray" else {})},
+        "tracking": {"use": "none"},
+    }
 
 
-class NotHereError(Exception):
-    """A fault that cannot be made on this machine, and why."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """``make`` runs the campaign into the fault and removes its cause; ``exit_codes`` are those that the command may end with then.
-
-    ``when``: ``running``, also under every executor; ``ray``, only there; ``at rest``, when no executor is at work, so serial alone.
-    ``is_of_the_candidate``: giving up candidates is right.
-    """
-
-    name: str
-    make: Callable[[Drill], None]
-    exit_codes: tuple[int, ...]
-    when: Literal["running", "ray", "at rest"] = "running"
-    changes: Callable[[Config], object] = lambda _: None
-    is_of_the_candidate: bool = False
-    labels: int = LABELS
-
-    def is_made(self, executor: str) -> bool:
-        return self.when == "running" or (executor == "ray") == (self.when == "ray")
-
-
-# --- processes ----------------------------------------------------------------------------------------------------------
-
-
-def _under_way(drill: Drill, labels: int = MIDDLE) -> Session:
-    """A session in the middle of an execution, after so many."""
-    session = drill.start()
-    drill.reach(labels)
-    drill.wait_for(lambda: drill.trace().under_way.total() > 0, "an execution under way")
-    return session
-
-
-def _kill_driver(drill: Drill) -> None:
-    session = _under_way(drill)
-    session.process.kill()
-    drill.injected(session)
-    drill.end(session)
-
-
-def _signal_process(sign: str, number: signal.Signals, *, kills_work: bool) -> Callable[[Drill], None]:
-    """A signal to a process below the driver, which goes on or ends by itself."""
-
-    def make(drill: Drill) -> None:
-        session = _under_way(drill)
-        drill.process(session, sign).send_signal(number)
-        drill.injected(session, kills_work=kills_work)
-        drill.end(session)
-
-    return make
-
-
-def _signal_worker(number: signal.Signals) -> Callable[[Drill], None]:
-    """A signal to an oracle's process in the middle of an execution."""
-
-    def make(drill: Drill) -> None:
-        session = _under_way(drill)
-        drill.busy_worker()[0].send_signal(number)
-        drill.injected(session, kills_work=True)
-        drill.end(session)
-
-    return make
+# --- processes
+# ------------------------------------------------------------
 
 
 def _kill_worker_twice(drill: Drill) -> None:
     """The second time under the same candidate."""
-    session = _under_way(drill)
+    session = under_way(drill)
     worker, candidate = drill.busy_worker()
     worker.kill()
     drill.injected(session, kills_work=True)
     drill.wait_for(lambda: drill.trace().begun[candidate] > 1, "the candidate again")
     psutil.Process(drill.trace().workers[candidate]).kill()
     drill.at_risk = drill.trace().under_way.total()
-    drill.end(session)
-
-
-def _drain(number: signal.Signals) -> Callable[[Drill], None]:
-    """As a terminal sends it: SIGTERM to the driver, the others to all that are in its group."""
-
-    def make(drill: Drill) -> None:
-        session = _under_way(drill)
-        drill.injected(session)
-        os.kill(session.pid, number) if number == signal.SIGTERM else os.killpg(session.pid, number)
-        drill.end(session)
-
-    return make
-
-
-def _stop_driver(drill: Drill) -> None:
-    session = _under_way(drill)
-    drill.injected(session)
-    session.process.send_signal(signal.SIGSTOP)
-    time.sleep(20.0)
-    session.process.send_signal(signal.SIGCONT)
     drill.end(session)
 
 
@@ -152,8 +117,8 @@ def _stop_request_at_once(drill: Drill) -> None:
 
 
 def _two_drivers(drill: Drill) -> None:
-    first = _under_way(drill, 1)
-    drill.run_fault("run", "small.yaml")
+    first = under_way(drill, 1)
+    drill.run_fault()
     drill.end(first)
 
 
@@ -162,7 +127,7 @@ def _move_clock(seconds: float) -> Callable[[Drill], None]:
 
     def make(drill: Drill) -> None:
         drill.set_clock(0.0)
-        session = _under_way(drill)
+        session = under_way(drill)
         drill.switch("hang", 1)
         drill.wait_for(lambda: drill.trace().failed.total() > 0, "an evaluation that hangs")
         drill.injected(session)
@@ -173,23 +138,15 @@ def _move_clock(seconds: float) -> Callable[[Drill], None]:
     return make
 
 
-# --- disks and folders --------------------------------------------------------------------------------------------------
-
-
-def _full_disk(drill: Drill) -> None:
-    """No file of the driver grows beyond what the journal has reached."""
-    session = _under_way(drill)
-    _, hard = resource.prlimit(session.pid, resource.RLIMIT_FSIZE)
-    drill.injected(session)
-    resource.prlimit(session.pid, resource.RLIMIT_FSIZE, ((drill.place / JOURNAL).stat().st_size, hard))
-    drill.end(session)
+# --- disks and folders
+# ------------------------------------------------------------
 
 
 def _full_disk_of_the_oracle(seconds: float | None) -> Callable[[Drill], None]:
     """For a while, or until the session ends."""
 
     def make(drill: Drill) -> None:
-        session = _under_way(drill)
+        session = under_way(drill)
         drill.injected(session)
         drill.switch("full disk")
         if seconds is not None:
@@ -202,7 +159,7 @@ def _full_disk_of_the_oracle(seconds: float | None) -> Callable[[Drill], None]:
 
 
 def _move_away(drill: Drill) -> None:
-    session, elsewhere = _under_way(drill), drill.folder / "elsewhere"
+    session, elsewhere = under_way(drill), drill.folder / "elsewhere"
     drill.injected(session)
     drill.place.rename(elsewhere)
     drill.end(session)
@@ -213,7 +170,7 @@ def _move_away(drill: Drill) -> None:
 
 def _delete(drill: Drill) -> None:
     """The user's own doing: what was labelled before is gone with it."""
-    session = _under_way(drill)
+    session = under_way(drill)
     drill.injected(session)
     shutil.rmtree(drill.place, ignore_errors=True)
     drill.end(session)
@@ -223,7 +180,10 @@ def _delete(drill: Drill) -> None:
 
 @contextmanager
 def _read_only(folder: Path) -> Iterator[None]:
-    mounts = (["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,ro,bind", str(folder)])
+    mounts = (
+        ["mount", "--bind", str(folder), str(folder)],
+        ["mount", "-o", "remount,ro,bind", str(folder)],
+    )
     try:
         for command in mounts:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -239,39 +199,18 @@ def _read_only_folder(drill: Drill) -> None:
         raise NotHereError("only root may mount a folder read-only")
     drill.run_until(MIDDLE)
     with _read_only(drill.place):
-        drill.run_fault("run", "small.yaml")
+        drill.run_fault()
         drill.command("status", str(drill.place))
 
 
-# --- the ledger at rest -------------------------------------------------------------------------------------------------
-
-
-def _refused_then_recovered(drill: Drill) -> None:
-    if drill.run_fault("run", "small.yaml") == 4:
-        drill.command("recover", str(drill.place))
-
-
-def _flip(path: Path, offset: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
-
-
-def _damaged(damage: Callable[[Path], object]) -> Callable[[Drill], None]:
-    def make(drill: Drill) -> None:
-        drill.run_until(MIDDLE)
-        damage(drill.place)
-        _refused_then_recovered(drill)
-
-    return make
-
-
-def _flip_middle_of_journal(place: Path) -> None:
-    _flip(place / JOURNAL, (place / JOURNAL).stat().st_size // 2)
+# --- the ledger at rest
+# ------------------------------------------------------------
 
 
 def _beside_an_older_database(which: Literal["known", "unknown"]) -> Callable[[Drill], None]:
-    """The bit lies in the last label that the database knows, or in the first that it does not: that one is in neither side."""
+    """The bit lies in the last label that the database knows, or in the first that it does not:
+    that one is in neither side.
+    """
 
     def make(drill: Drill) -> None:
         drill.run_until(EARLY)
@@ -289,9 +228,9 @@ def _beside_an_older_database(which: Literal["known", "unknown"]) -> Callable[[D
                 spans.setdefault("unknown", (begin, end, labels))
             begin = end
         begin, end, drill.unrecoverable = spans[which]
-        _flip(drill.place / JOURNAL, (begin + end) // 2)
+        flip(drill.place / JOURNAL, (begin + end) // 2)
         (drill.place / DATABASE).write_bytes(older)
-        _refused_then_recovered(drill)
+        refused_then_recovered(drill)
 
     return make
 
@@ -312,19 +251,27 @@ def _change_digit(place: Path) -> None:
         begin = payload.index(b'"energy_per_atom",-') + len(b'"energy_per_atom",-')
         digit = str((int(payload[begin : begin + 1]) + 1) % 10).encode()
         changed = payload[:begin] + digit + payload[begin + 1 :]
-        database.execute("UPDATE oreloop_events SET payload = ? WHERE sequence = ?", (changed, number))
+        database.execute(
+            "UPDATE oreloop_events SET payload = ? WHERE sequence = ?", (changed, number)
+        )
     database.close()
 
 
 def _flip_blob(place: Path) -> None:
     """Of the first candidate that was labelled."""
     with sqlite3.connect(place / DATABASE) as database:
-        (payload,) = database.execute("SELECT payload FROM oreloop_events WHERE kind = 'Labelled' ORDER BY sequence").fetchone()
+        (payload,) = database.execute(
+            "SELECT payload FROM oreloop_events WHERE kind = 'Labelled' ORDER BY sequence"
+        ).fetchone()
         candidate = ev.decode(payload).candidate  # type: ignore[attr-defined]
-        (data,) = database.execute("SELECT data FROM oreloop_blobs WHERE id = ?", (candidate,)).fetchone()
+        (data,) = database.execute(
+            "SELECT data FROM oreloop_blobs WHERE id = ?", (candidate,)
+        ).fetchone()
         flipped = bytearray(data)
         flipped[len(flipped) // 2] ^= 1
-        database.execute("UPDATE oreloop_blobs SET data = ? WHERE id = ?", (bytes(flipped), candidate))
+        database.execute(
+            "UPDATE oreloop_blobs SET data = ? WHERE id = ?", (bytes(flipped), candidate)
+        )
     database.close()
 
 
@@ -332,46 +279,30 @@ def _kill_recover(drill: Drill) -> None:
     drill.run_until(MIDDLE)
     _cut(DATABASE, lambda size: size // 2)(drill.place)
     drill.end(drill.start_python(["-c", _RECOVER_KILLED, str(drill.place)], "recover, killed"))
-    _refused_then_recovered(drill)
+    refused_then_recovered(drill)
 
 
-# --- oracles ------------------------------------------------------------------------------------------------------------
-
-
-def _failing(how: str, times: int | None = None, *, labels: int = 0) -> Callable[[Drill], None]:
-    """A session whose oracle fails so many times, from so many labels on."""
-
-    def make(drill: Drill) -> None:
-        if labels:
-            session = _under_way(drill, labels)
-            drill.injected(session)
-            drill.switch(how, times)
-            drill.end(session)
-        else:
-            drill.switch(how, times)
-            drill.run_fault("run", "small.yaml")
-        drill.switch_off()
-
-    return make
+# --- oracles
+# ------------------------------------------------------------
 
 
 def _failing_and_looked_at(drill: Drill) -> None:
-    _failing("marked text", 3, labels=MIDDLE)(drill)
-    for command in (["status", str(drill.place)], ["list", "campaigns"], ["report", str(drill.place)]):
+    failing("marked text", 3)(drill)
+    for command in (
+        ["status", str(drill.place)],
+        ["list", "campaigns"],
+        ["report", str(drill.place)],
+    ):
         drill.command(*command)
 
 
 def _failing_and_retried(drill: Drill) -> None:
-    _failing("unphysical")(drill)
+    failing("unphysical", at_once=True)(drill)
     drill.command("retry", str(drill.place))
 
 
 def _to_its_end(drill: Drill) -> None:
-    drill.run_fault("run", "small.yaml")
-
-
-def _limit(seconds: float) -> Callable[[Config], object]:
-    return lambda config: config["oracles"][0].update(wall_limit=seconds)
+    drill.run_fault()
 
 
 def _slow(config: Config) -> None:
@@ -393,14 +324,21 @@ def _two_oracles(config: Config) -> None:
 
 def _levels(config: Config) -> None:
     cheap = {**config["oracles"][0], "name": "cheap"}
-    config["oracles"] = [cheap, {**cheap, "name": "dear", "params": {**cheap["params"], "epsilon": 0.2}}]
+    config["oracles"] = [
+        cheap,
+        {**cheap, "name": "dear", "params": {**cheap["params"], "epsilon": 0.2}},
+    ]
     config["executor"].update({"cpus": 2} if config["executor"]["use"] == "ray" else {})
     config["surrogate"] = {"use": "multi_task_gp", "params": {"max_iterations": 10}}
     config["acquisition"] = {"initial_labels": 8, "batch_size": 4, "shortlist": 20}
-    config["fidelities"] = {"mode": "acquisition", "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 3.0}]}
+    config["fidelities"] = {
+        "mode": "acquisition",
+        "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 3.0}],
+    }
 
 
-# --- PostgreSQL ---------------------------------------------------------------------------------------------------------
+# --- PostgreSQL
+# ------------------------------------------------------------
 
 
 def _on_postgresql(make: Callable[[Drill, Server], None]) -> Callable[[Drill], None]:
@@ -408,7 +346,14 @@ def _on_postgresql(make: Callable[[Drill, Server], None]) -> Callable[[Drill], N
         programs = binaries()
         if programs is None:
             raise NotHereError("needs the programs of PostgreSQL (apt-get install -y postgresql)")
-        server = Server(programs, Path(drill.closing.enter_context(tempfile.TemporaryDirectory(prefix="faults-postgresql-"))))
+        server = Server(
+            programs,
+            Path(
+                drill.closing.enter_context(
+                    tempfile.TemporaryDirectory(prefix="faults-postgresql-")
+                )
+            ),
+        )
         drill.closing.callback(server.stop)
         server.execute("postgres", "CREATE DATABASE campaign")
         drill.configure(ledger={"url": server.url("campaign")})
@@ -418,14 +363,17 @@ def _on_postgresql(make: Callable[[Drill, Server], None]) -> Callable[[Drill], N
 
 
 def _end_sessions(drill: Drill, server: Server) -> None:
-    session = _under_way(drill)
+    session = under_way(drill)
     drill.injected(session)
-    server.execute("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'campaign'")
+    server.execute(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'campaign'",
+    )
     drill.end(session)
 
 
 def _restart_server(drill: Drill, server: Server) -> None:
-    session = _under_way(drill)
+    session = under_way(drill)
     drill.injected(session)
     server.stop()
     server.start()
@@ -435,51 +383,112 @@ def _restart_server(drill: Drill, server: Server) -> None:
 def _empty_database(drill: Drill, server: Server) -> None:
     drill.run_until(MIDDLE)
     server.execute("campaign", "TRUNCATE oreloop_events, oreloop_blobs, oreloop_meta")
-    _refused_then_recovered(drill)
+    refused_then_recovered(drill)
 
 
-KILL, STOP = signal.SIGKILL, signal.SIGSTOP
 FAULTS = (
-    Fault("driver killed", _kill_driver, (-9,)),
-    Fault("oracle worker killed", _signal_worker(KILL), (0,)),
+    Fault("driver killed", kill_driver, (-9,)),
+    Fault("oracle worker killed", signal_worker(KILL), (0,)),
     Fault("oracle worker killed twice under one candidate", _kill_worker_twice, (0,)),
-    Fault("oracle actor killed", _signal_process(ORACLE_ACTOR, KILL, kills_work=True), (0,), "ray"),
-    Fault("compute worker killed", _signal_process(COMPUTE_WORKER, KILL, kills_work=False), (0,), "ray"),
-    Fault("raylet killed", _signal_process("raylet", KILL, kills_work=True), (4,), "ray"),
-    Fault("gcs_server killed", _signal_process("gcs_server", KILL, kills_work=True), (4,), "ray"),
-    Fault("SIGTERM", _drain(signal.SIGTERM), (130,)),
-    Fault("SIGHUP", _drain(signal.SIGHUP), (130,)),
-    Fault("SIGINT", _drain(signal.SIGINT), (130,)),
+    Fault("oracle actor killed", signal_process(ORACLE_ACTOR, KILL, kills_work=True), (0,), "ray"),
+    Fault(
+        "compute worker killed",
+        signal_process(COMPUTE_WORKER, KILL, kills_work=False),
+        (0,),
+        "ray",
+    ),
+    Fault("raylet killed", signal_process("raylet", KILL, kills_work=True), (4,), "ray"),
+    Fault("gcs_server killed", signal_process("gcs_server", KILL, kills_work=True), (4,), "ray"),
+    Fault("SIGTERM", drain(signal.SIGTERM), (130,)),
+    Fault("SIGHUP", drain(signal.SIGHUP), (130,)),
+    Fault("SIGINT", drain(signal.SIGINT), (130,)),
     Fault("stop asked for before the driver listens", _stop_request_at_once, (130,)),
-    Fault("oracle worker stopped", _signal_worker(STOP), (0,), changes=_limit(5.0)),
-    Fault("oracle actor stopped", _signal_process(ORACLE_ACTOR, STOP, kills_work=True), (0,), "ray"),
-    Fault("compute worker stopped", _signal_process(COMPUTE_WORKER, STOP, kills_work=False), (0,), "ray"),
-    Fault("driver stopped for 20 s", _stop_driver, (0,), changes=_limit(5.0)),
-    Fault("clock two hours ahead", _move_clock(HOURS), (0,), changes=_limit(3.0), is_of_the_candidate=True),
-    Fault("clock two hours back", _move_clock(-HOURS), (0,), changes=_limit(3.0), is_of_the_candidate=True),
+    Fault("oracle worker stopped", signal_worker(STOP), (0,), changes=limit(5.0)),
+    Fault("oracle actor stopped", signal_process(ORACLE_ACTOR, STOP, kills_work=True), (0,), "ray"),
+    Fault(
+        "compute worker stopped",
+        signal_process(COMPUTE_WORKER, STOP, kills_work=False),
+        (0,),
+        "ray",
+    ),
+    Fault("driver stopped for 20 s", stop_driver(20.0), (0,), changes=limit(5.0)),
+    Fault(
+        "clock two hours ahead",
+        _move_clock(HOURS),
+        (0,),
+        changes=limit(3.0),
+        is_of_the_candidate=True,
+    ),
+    Fault(
+        "clock two hours back",
+        _move_clock(-HOURS),
+        (0,),
+        changes=limit(3.0),
+        is_of_the_candidate=True,
+    ),
     Fault("two drivers at once", _two_drivers, (4,), changes=_slow),
-    Fault("disk full", _full_disk, (4,)),
+    Fault("disk full", full_disk, (4,)),
     Fault("disk full for the oracle, 3 s", _full_disk_of_the_oracle(3.0), (0,)),
     Fault("disk full for the oracle, all session", _full_disk_of_the_oracle(None), (3,)),
     Fault("folder moved away", _move_away, (4,)),
     Fault("folder deleted", _delete, (4,)),
     Fault("folder read-only", _read_only_folder, (4,), "at rest"),
-    Fault("journal: a bit flipped", _damaged(_flip_middle_of_journal), (0,), "at rest"),
-    Fault("journal: a bit flipped that an older database holds", _beside_an_older_database("known"), (4,), "at rest"),
-    Fault("journal: a bit flipped that an older database lacks", _beside_an_older_database("unknown"), (4,), "at rest"),
-    Fault("journal: end cut off", _damaged(_cut(JOURNAL, lambda size: size - 40)), (0,), "at rest"),
-    Fault("database: cut in half", _damaged(_cut(DATABASE, lambda size: size // 2)), (4,), "at rest"),
-    Fault("database: a digit changed", _damaged(_change_digit), (4,), "at rest"),
-    Fault("database: deleted", _damaged(lambda place: (place / DATABASE).unlink()), (4,), "at rest"),
-    Fault("database: a bit of a crystal flipped", _damaged(_flip_blob), (4,), "at rest"),
+    Fault("journal: a bit flipped", damaged(flip_middle_of_journal), (0,), "at rest"),
+    Fault(
+        "journal: a bit flipped that an older database holds",
+        _beside_an_older_database("known"),
+        (4,),
+        "at rest",
+    ),
+    Fault(
+        "journal: a bit flipped that an older database lacks",
+        _beside_an_older_database("unknown"),
+        (4,),
+        "at rest",
+    ),
+    Fault("journal: end cut off", damaged(_cut(JOURNAL, lambda size: size - 40)), (0,), "at rest"),
+    Fault(
+        "database: cut in half", damaged(_cut(DATABASE, lambda size: size // 2)), (4,), "at rest"
+    ),
+    Fault("database: a digit changed", damaged(_change_digit), (4,), "at rest"),
+    Fault("database: deleted", damaged(lambda place: (place / DATABASE).unlink()), (4,), "at rest"),
+    Fault("database: a bit of a crystal flipped", damaged(_flip_blob), (4,), "at rest"),
     Fault("recover killed before its last rename", _kill_recover, (4,), "at rest"),
-    Fault("failures whose text breaks terminals", _failing_and_looked_at, (0,), is_of_the_candidate=True),
-    Fault("labels that are no numbers", _failing("not a number", 3, labels=MIDDLE), (0,), is_of_the_candidate=True),
+    Fault(
+        "failures whose text breaks terminals",
+        _failing_and_looked_at,
+        (0,),
+        is_of_the_candidate=True,
+    ),
+    Fault(
+        "labels that are no numbers",
+        failing("not a number", 3),
+        (0,),
+        is_of_the_candidate=True,
+    ),
     Fault("every attempt fails", _failing_and_retried, (3,), is_of_the_candidate=True),
-    Fault("every attempt of one round fails", _failing_and_retried, (3,), changes=_one_round, is_of_the_candidate=True, labels=9),
-    Fault("an element's reference fails once", _failing("unphysical", 1), (3,), changes=_formation),
+    Fault(
+        "every attempt of one round fails",
+        _failing_and_retried,
+        (3,),
+        changes=_one_round,
+        is_of_the_candidate=True,
+        labels=9,
+    ),
+    Fault(
+        "an element's reference fails once",
+        failing("unphysical", 1, at_once=True),
+        (3,),
+        changes=_formation,
+    ),
     Fault("two oracles of one fidelity", _to_its_end, (0,), changes=_two_oracles),
-    Fault("oracle hangs with grandchildren", _failing("hang", 2, labels=MIDDLE), (0,), changes=_limit(2.0), is_of_the_candidate=True),
+    Fault(
+        "oracle hangs with grandchildren",
+        failing("hang", 2),
+        (0,),
+        changes=limit(2.0),
+        is_of_the_candidate=True,
+    ),
     Fault("levels chosen by acquisition", _to_its_end, (0,), changes=_levels),
     Fault("PostgreSQL: sessions ended", _on_postgresql(_end_sessions), (4,)),
     Fault("PostgreSQL: server restarted", _on_postgresql(_restart_server), (4,)),

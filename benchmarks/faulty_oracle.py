@@ -1,75 +1,20 @@
-"""Lennard-Jones energies that leave a trace of each execution and fail as a file says, to measure what faults cost a campaign."""
+"""Lennard-Jones energies that leave a trace of each execution and fail as a file says, to measure
+what faults cost a campaign.
+"""
 
 from __future__ import annotations
 
-import errno
-import json
-import math
-import os
-import subprocess
-import time
-from pathlib import Path
-
-from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, FailureKind
+from campaign.testing.stand_in import Faulty
+from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation
 from oracles.analytic import LennardJones, LennardJonesConfig
 
-LOG, SWITCH = "log", "switch"
-MARKED_TEXT = "half a character \udc80 and a closing tag [/x] of none [bold red]"
 
-
-class Traced:
-    """``begun`` and ``ended`` lines in a file, one of each for an execution that nothing breaks off; one ``failed`` line otherwise.
-
-    Each line holds the candidate's id and the process.
-    While the file ``switch`` is there, it names a way to fail and how many times it does so (null: for ever).
-    """
-
+class Traced(Faulty):
     quantities = (ENERGY_PER_ATOM,)
 
     def __init__(self, folder: str, seconds: float = 0.1, epsilon: float = 0.1) -> None:
-        self._folder, self._seconds = Path(folder), seconds
+        super().__init__(folder, seconds)
         self._oracle = LennardJones(LennardJonesConfig(epsilon=epsilon))
 
-    def evaluate(self, crystal: Crystal) -> Evaluation:
-        how = self._fault()
-        if how:
-            self._write("failed", crystal)
-            return self._fail(how)
-        self._write("begun", crystal)
-        time.sleep(self._seconds)
-        found = self._oracle.evaluate(crystal)
-        self._write("ended", crystal)
-        return found
-
-    def _write(self, what: str, crystal: Crystal) -> None:
-        with (self._folder / LOG).open("a") as file:
-            file.write(f"{what} {crystal.id} {os.getpid()}\n")
-
-    def _fault(self) -> str:
-        """How to fail now; each time that is left is taken by one worker."""
-        try:
-            how, times = json.loads((self._folder / SWITCH).read_bytes())
-        except (OSError, ValueError):
-            return ""
-        return how if times is None or any(self._takes(i) for i in range(times)) else ""
-
-    def _takes(self, number: int) -> bool:
-        try:
-            os.close(os.open(self._folder / f"{SWITCH}-{number}", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return False
-        return True
-
-    def _fail(self, how: str) -> Evaluation:
-        match how:
-            case "full disk":
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            case "not a number":
-                return Evaluation.single(ENERGY_PER_ATOM, math.nan)
-            case "marked text":
-                return Evaluation.failed(FailureKind.CRASH, MARKED_TEXT)
-            case "hang":
-                subprocess.Popen(["sleep", "613"])
-                subprocess.Popen(["sh", "-c", "sleep 613 & sleep 613"], start_new_session=True)
-                time.sleep(1000)
-        return Evaluation.failed(FailureKind.UNPHYSICAL, "the switch says so")
+    def label(self, crystal: Crystal) -> Evaluation:
+        return self._oracle.evaluate(crystal)

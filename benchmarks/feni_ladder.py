@@ -1,9 +1,11 @@
-"""The Fe-Ni ladder: LAMMPS ranks the ordered cells of 2 to 4 atoms, GPAW labels the few best, and the hull is drawn from the ledger.
+"""The Fe-Ni ladder: LAMMPS ranks the ordered cells of 2 to 4 atoms, GPAW labels the few best, and
+the hull is drawn from the ledger.
 
 python -m benchmarks.feni_ladder
 
-Runs configs/feni_dft_ladder.yaml as it stands, goes on with it where it was interrupted, and reads the hulls of both levels. Ordered
-cells are recognised by symmetry: L1_0 is P4/mmm with two atoms in its primitive cell on fcc sites, L1_2 is Pm-3m with four.
+Runs configs/feni_dft_ladder.yaml as it stands, goes on with it where it was interrupted, and reads
+the hulls of both levels. Ordered cells are recognised by symmetry: L1_0 is P4/mmm with two atoms in
+its primitive cell on fcc sites, L1_2 is Pm-3m with four.
 """
 
 from __future__ import annotations
@@ -47,14 +49,22 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     for level in ("lammps", "gpaw"):
         part = [row for row in phases if row["level"] == level]
         found[f"{level}: labels"] = len(part)
-        found[f"{level}: seconds per label, median"] = sorted(row["seconds"] for row in part)[len(part) // 2]
+        found[f"{level}: seconds per label, median"] = sorted(row["seconds"] for row in part)[
+            len(part) // 2
+        ]
     for row in phases:
         if row["level"] == "gpaw" and row["order"]:
-            found[f"gpaw: formation energy of {row['order']} {row['formula']} (eV/atom)"] = row["formation_energy"]
+            found[f"gpaw: formation energy of {row['order']} {row['formula']} (eV/atom)"] = row[
+                "formation_energy"
+            ]
     ordered = [row["formation_energy"] for row in phases if row["level"] == "gpaw" and row["order"]]
     found["gpaw: ordered cells (L1_0, L1_2) labelled"] = len(ordered)
-    found["gpaw: highest formation energy of L1_0 and L1_2 (eV/atom)"] = goal(max(ordered, default=1.0), 0.0, at_least=False)
-    found["gpaw: phases on the hull"] = ", ".join(sorted(row["formula"] for row in phases if row["level"] == "gpaw" and row["stable"]))
+    found["gpaw: highest formation energy of L1_0 and L1_2 (eV/atom)"] = goal(
+        max(ordered, default=1.0), 0.0, at_least=False
+    )
+    found["gpaw: phases on the hull"] = ", ".join(
+        sorted(row["formula"] for row in phases if row["level"] == "gpaw" and row["stable"])
+    )
     found["lammps to gpaw: candidates at both levels"] = run["pairs"]
     found["lammps to gpaw: mean difference of formation energies (eV/atom)"] = run["bias"]
     return found
@@ -89,13 +99,26 @@ def main() -> None:
                 }
             )
     both = [
-        (label.values["formation_energy_per_atom"], state.labels[label.candidate, "lammps"].values["formation_energy_per_atom"])
+        (
+            label.values["formation_energy_per_atom"],
+            state.labels[label.candidate, "lammps"].values["formation_energy_per_atom"],
+        )
         for label in state.labels.values()
-        if label.oracle == "gpaw" and not label.purpose and (label.candidate, "lammps") in state.labels
+        if label.oracle == "gpaw"
+        and not label.purpose
+        and (label.candidate, "lammps") in state.labels
     ]
     bias = sum(high - low for high, low in both) / len(both)
     failures = [[event.oracle, event.kind, event.message[:200]] for _, _, event in state.failures]
-    rows["run"].append({"minutes": state.active_seconds / 60, "reason": reason, "pairs": len(both), "bias": bias, "failures": failures})
+    rows["run"].append(
+        {
+            "minutes": state.active_seconds / 60,
+            "reason": reason,
+            "pairs": len(both),
+            "bias": bias,
+            "failures": failures,
+        }
+    )
     reader.close()
     write("feni_ladder", rows, summarise)
     show(summarise(rows))

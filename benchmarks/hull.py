@@ -1,8 +1,9 @@
-"""What it takes to work out 10,000 energies above the hull anew when one phase moves it: in the state of a campaign, beside pymatgen.
+"""What it takes to work out 10,000 energies above the hull anew when one phase moves it: in the
+state of a campaign, beside pymatgen.
 
-For each number of elements a ledger's state is folded from made labels of random crystals' formulas and energies; then a phase lands that
-lies below the hull, and every label's value is asked for. pymatgen's PhaseDiagram is asked for the same values, for a part of the labels,
-and has to agree.
+For each number of elements a ledger's state is folded from made labels of random crystals' formulas
+and energies; then a phase lands that lies below the hull, and every label's value is asked for.
+pymatgen's PhaseDiagram is asked for the same values, for a part of the labels, and has to agree.
 
     python -m benchmarks.hull
 """
@@ -30,17 +31,27 @@ _WANTED = {"objective": {"quantity": ENERGY_ABOVE_HULL.name, "direction": "minim
 
 
 def folded(n_elements: int, n: int, seed: int) -> CampaignState:
-    """A state of n labels: each element alone, and formulas of at most 20 atoms with formation energies around zero."""
+    """A state of n labels: each element alone, and formulas of at most 20 atoms with formation
+    energies around zero.
+    """
     rng = np.random.default_rng(seed)
     elements = ELEMENTS[:n_elements]
     alone = rng.uniform(-9, -3, n_elements)
     state = CampaignState()
-    state.apply(1, 0.0, ev.ConfigRevised(revision=0, sha256="", config=_WANTED, fidelities={"level": "level-1"}))
-    counts = np.vstack([np.eye(n_elements, dtype=int), rng.integers(0, 20 // n_elements + 1, (n, n_elements))])
+    state.apply(
+        1,
+        0.0,
+        ev.ConfigRevised(revision=0, sha256="", config=_WANTED, fidelities={"level": "level-1"}),
+    )
+    counts = np.vstack(
+        [np.eye(n_elements, dtype=int), rng.integers(0, 20 // n_elements + 1, (n, n_elements))]
+    )
     counts = counts[counts.sum(1) > 0][:n]
     shares = counts / counts.sum(1, keepdims=True)
     mixing = 4 * np.prod(1 - shares, axis=1) * (counts > 0).sum(1)
-    energies = shares @ alone + rng.normal(-0.05, 0.15, len(counts)) * mixing * ((counts > 0).sum(1) > 1)
+    energies = shares @ alone + rng.normal(-0.05, 0.15, len(counts)) * mixing * (
+        (counts > 0).sum(1) > 1
+    )
     for i, (row, energy) in enumerate(zip(counts.tolist(), energies.tolist(), strict=True)):
         land(state, i, dict(zip(elements, row, strict=True)), energy)
     return state
@@ -53,7 +64,7 @@ def land(state: CampaignState, number: int, counts: Mapping[str, int], energy: f
     row = ev.RequestRow(name, f"{formula}:", "level")
     label = ev.Labelled(
         key=name, candidate=name, oracle="level", fidelity="level-1", attempt=0,
-        observations=(ev.ObservationRow(ENERGY_PER_ATOM.name, energy, ENERGY_PER_ATOM.unit),), crystal=None, artifacts={},
+        observations=(ev.ObservationRow(ENERGY_PER_ATOM.name, energy, ENERGY_PER_ATOM.unit),), crystal=None, artifacts={},  # noqa: E501
         wall_seconds=1.0, cpu_seconds=1.0, started=0.0, worker="w",
     )  # fmt: skip
     for event in (ev.Requested(purpose=ev.PHASE, rows=(row,)), label):
@@ -61,18 +72,28 @@ def land(state: CampaignState, number: int, counts: Mapping[str, int], energy: f
 
 
 def values(state: CampaignState) -> dict[str, float]:
-    return {label.candidate: label.values[ENERGY_ABOVE_HULL.name] for label in state.labels.values()}
+    return {
+        label.candidate: label.values[ENERGY_ABOVE_HULL.name] for label in state.labels.values()
+    }
 
 
-def by_pymatgen(state: CampaignState, asked: Sequence[str]) -> tuple[dict[str, float], float, float]:
-    """Values of some labels by the phase diagram of all; the seconds to make it, and the seconds a value."""
+def by_pymatgen(
+    state: CampaignState, asked: Sequence[str]
+) -> tuple[dict[str, float], float, float]:
+    """Values of some labels by the phase diagram of all; the seconds to make it, and the seconds a
+    value.
+    """
     from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
     from pymatgen.core import Composition
 
     entries = {}
     for label in state.labels.values():
         composition = Composition(dict(state.counts(label.candidate)))
-        entries[label.candidate] = PDEntry(composition, label.observed[ENERGY_PER_ATOM.name] * composition.num_atoms, name=label.candidate)
+        entries[label.candidate] = PDEntry(
+            composition,
+            label.observed[ENERGY_PER_ATOM.name] * composition.num_atoms,
+            name=label.candidate,
+        )
     started = time.perf_counter()
     diagram = PhaseDiagram(list(entries.values()))
     made = time.perf_counter()
@@ -111,18 +132,25 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     for n in sorted({row["elements"] for row in rows["moves"]}):
         mine = [row for row in rows["moves"] if row["elements"] == n]
         found[f"{n} elements: seconds"] = middle(mine, "seconds")
-        found[f"{n} elements: times faster than pymatgen"] = middle(mine, "pymatgen_seconds") / middle(mine, "seconds")
+        found[f"{n} elements: times faster than pymatgen"] = middle(
+            mine, "pymatgen_seconds"
+        ) / middle(mine, "seconds")
         found[f"{n} elements: values that moved"] = middle(mine, "moved")
     every = rows["moves"]
     return found | {
         "slowest of all (s)": goal(max(row["seconds"] for row in every), 1.0, at_least=False),
-        "largest difference from pymatgen (eV/atom)": goal(max(row["largest_difference"] for row in every), 1e-8, at_least=False),
+        "largest difference from pymatgen (eV/atom)": goal(
+            max(row["largest_difference"] for row in every), 1e-8, at_least=False
+        ),
     }
 
 
 def main() -> None:
     rows = [measured(n, seed) for seed in SEEDS for n in range(2, len(ELEMENTS) + 1)]
-    notes = f"a phase {FALL} eV/atom below the hull lands among {N_LABELS} labels; pymatgen's time for all is told from {N_CHECKED} of them"
+    notes = (
+        f"a phase {FALL} eV/atom below the hull lands among {N_LABELS} labels; pymatgen's "
+        f"time for all is told from {N_CHECKED} of them"
+    )
     show(json.loads(write("hull", {"moves": rows}, summarise, notes).read_text())["summary"])
 
 

@@ -1,7 +1,9 @@
-"""Situations of inputs, small and written here: what a user may hand in, and what is right of it, as a predicate.
+"""Situations of inputs, small and written here: what a user may hand in, and what is right of it,
+as a predicate.
 
-A case reads its input through the door that a campaign uses. It is right where its predicate finds what the file means, refused by name
-where the error holds the words that tell place and fault, and wrong in every other way.
+A case reads its input through the door that a campaign uses. It is right where its predicate finds
+what the file means, refused by name where the error holds the words that tell place and fault, and
+wrong in every other way.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from campaign import config as configs
-from campaign import sources
+from campaign.config import loaded as configs
+from campaign.config.schema import SourceConfig
 from campaign.reading.structures import read_structures
-from campaign.schema import SourceConfig
+from campaign.rounds import sources
 from campaign.types import Quantity
 
 RIGHT = ""
@@ -22,7 +24,9 @@ RIGHT = ""
 
 @dataclass(frozen=True)
 class Case:
-    """``run`` in a folder gives ``RIGHT`` or what is wrong. ``refusal``: words that a refusal must hold; None where none is allowed."""
+    """``run`` in a folder gives ``RIGHT`` or what is wrong. ``refusal``: words that a refusal must
+    hold; None where none is allowed.
+    """
 
     kind: str
     name: str
@@ -52,7 +56,9 @@ def structures(
     make: Callable[[Path], object] | None = None,
     **settings: Any,
 ) -> Case:
-    """A file or folder of structures: the formulas it holds, or a refusal. ``make`` writes what is no plain file."""
+    """A file or folder of structures: the formulas it holds, or a refusal. ``make`` writes what is
+    no plain file.
+    """
 
     def run(folder: Path) -> str:
         _written(folder, content if isinstance(content, Mapping) else {file: content})
@@ -61,7 +67,10 @@ def structures(
         found = [entry.crystal for entry in read_structures(folder / file, **settings)]
         if holds is not None and not holds(found):
             return f"read as {[(crystal.formula, round(crystal.volume, 3)) for crystal in found]}"
-        return compared([crystal.formula for crystal in found], list(formulas) if formulas is not None else "a refusal")
+        return compared(
+            [crystal.formula for crystal in found],
+            list(formulas) if formulas is not None else "a refusal",
+        )
 
     return Case("structures", name, run, tuple(refusal) if refusal is not None else None)
 
@@ -90,13 +99,19 @@ def table(
     def run(folder: Path) -> str:
         _written(folder, {file: content})
         source = SourceConfig(path=file, columns=dict(columns), oracle="any", **settings)
-        found = sources.imported(source, folder=folder, purpose="initial_data", quantities=QUANTITIES)
+        found = sources.imported(
+            source, folder=folder, purpose="initial_data", quantities=QUANTITIES
+        )
         rows = [item for row in found.rows.values() for item in row.observations]
-        taken = {quantity: [item.value for item in rows if item.quantity == quantity] for quantity in columns}
+        taken = {
+            quantity: [item.value for item in rows if item.quantity == quantity]
+            for quantity in columns
+        }
         if values is None:
             return f"expected a refusal, found {taken}"
         is_near = all(
-            len(taken[key]) == len(wanted) and all(abs(a - b) <= 1e-4 * abs(b) for a, b in zip(taken[key], wanted, strict=True))
+            len(taken[key]) == len(wanted)
+            and all(abs(a - b) <= 1e-4 * abs(b) for a, b in zip(taken[key], wanted, strict=True))
             for key, wanted in values.items()
         )
         return RIGHT if is_near else f"expected {dict(values)}, found {taken}"
@@ -118,7 +133,13 @@ tracking: {use: none}
 """
 
 
-def config(name: str, change: tuple[str, str] | str | bytes, refusal: Sequence[str] | None = None, *, kind: str = "configs") -> Case:
+def config(
+    name: str,
+    change: tuple[str, str] | str | bytes,
+    refusal: Sequence[str] | None = None,
+    *,
+    kind: str = "configs",
+) -> Case:
     """A config with one piece of its text replaced, or a text of its own: valid, or a refusal."""
 
     def run(folder: Path) -> str:

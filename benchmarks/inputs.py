@@ -2,9 +2,10 @@
 
 python -m benchmarks.inputs --parts own shared fuzz --cases FOLDER
 
-``own``: situations written here, from public bug reports and beyond. ``shared``: a folder of cases with scripts of their own, each
-judged by a predicate. ``fuzz``: mutated CIF, POSCAR and extended xyz files, read as crystals or refused by an InputError and by nothing
-else. Each part is kept in the results when another is run.
+``own``: situations written here, from public bug reports and beyond. ``shared``: a folder of cases
+with scripts of their own, each judged by a predicate. ``fuzz``: mutated CIF, POSCAR and extended
+xyz files, read as crystals or refused by an InputError and by nothing else. Each part is kept in
+the results when another is run.
 """
 
 from __future__ import annotations
@@ -62,7 +63,11 @@ def outcome(path: Path, disorder: Disorder | None) -> tuple[str, str]:
         with _limited(LIMIT):
             list(read_structures(path, disorder=disorder))
     except InputError as error:
-        return ("refused", "") if path.name in str(error) else ("traceback", f"a refusal that does not name the file: {error}")
+        return (
+            ("refused", "")
+            if path.name in str(error)
+            else ("traceback", f"a refusal that does not name the file: {error}")
+        )
     except HangError:
         return "hang", ""
     except Exception:
@@ -71,7 +76,9 @@ def outcome(path: Path, disorder: Disorder | None) -> tuple[str, str]:
 
 
 def fuzz(files: int, seed: int) -> Iterator[Row]:
-    """One row for each 500 files: how many came out how, and the first files that came out wrong."""
+    """One row for each 500 files: how many came out how, and the first files that came out
+    wrong.
+    """
     stream = random.Random(seed)
     ordered = Disorder(method="enumerate", max_atoms=8, count=2)
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +94,9 @@ def fuzz(files: int, seed: int) -> Iterator[Row]:
                 slowest = max(slowest, time.perf_counter() - started)
                 counts[kind] += 1
                 if kind in ("traceback", "hang"):
-                    wrong.append({"file": row, "name": name, "text": data.decode("latin-1"), "told": told})
+                    wrong.append(
+                        {"file": row, "name": name, "text": data.decode("latin-1"), "told": told}
+                    )
             yield {
                 "seed": seed,
                 "first": first,
@@ -121,7 +130,13 @@ def _row(case: Case) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         result, told = judged(case, Path(folder))
         told = told.replace(folder, "")
-    return {"kind": case.kind, "case": case.name, "outcome": result, "told": told, "seconds": round(time.perf_counter() - begun, 2)}
+    return {
+        "kind": case.kind,
+        "case": case.name,
+        "outcome": result,
+        "told": told,
+        "seconds": round(time.perf_counter() - begun, 2),
+    }
 
 
 def judged(case: Case, folder: Path) -> tuple[str, str]:
@@ -131,7 +146,11 @@ def judged(case: Case, folder: Path) -> tuple[str, str]:
             wrong = case.run(folder)
     except OreloopError as error:
         is_named = case.refusal is not None and all(word in str(error) for word in case.refusal)
-        return ("refused", error.message[:200]) if is_named else ("wrong", f"refused in other words: {error}")
+        return (
+            ("refused", error.message[:200])
+            if is_named
+            else ("wrong", f"refused in other words: {error}")
+        )
     except HangError:
         return "hang", f"more than {CASE_LIMIT:g} s"
     except Exception:
@@ -147,7 +166,9 @@ def _of_cases(part: str, found: Sequence[Row]) -> dict[str, Any]:
     summary: dict[str, Any] = {f"{part}: cases": float(len(found))}
     for outcome in OUTCOMES:
         is_bad = outcome in ("wrong", "traceback", "hang")
-        summary[f"{part}: {outcome}"] = goal(float(counts[outcome]), 0, at_least=False) if is_bad else float(counts[outcome])
+        summary[f"{part}: {outcome}"] = (
+            goal(float(counts[outcome]), 0, at_least=False) if is_bad else float(counts[outcome])
+        )
     return summary
 
 
@@ -158,7 +179,10 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
             summary |= _of_cases(part, rows[part])
     found = rows.get("fuzz", ())
     if found:
-        total = {kind: sum(row[kind] for row in found) for kind in ("read", "refused", "traceback", "hang")}
+        total = {
+            kind: sum(row[kind] for row in found)
+            for kind in ("read", "refused", "traceback", "hang")
+        }
         summary |= {
             "fuzz: mutated files": goal(float(sum(total.values())), FILES, at_least=True),
             "fuzz: tracebacks": goal(float(total["traceback"]), 0, at_least=False),
@@ -172,11 +196,18 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=("own", "shared", "fuzz"), default=["own", "fuzz"])
-    parser.add_argument("--cases", type=Path, help="folder of the shared cases, for --parts shared")
-    parser.add_argument("--only", nargs="+", default=[], help="shared cases by name; the others' rows are kept")
     parser.add_argument(
-        "--files", type=int, default=FILES, help="Mutated files; fewer for a trial under another seed, which is shown and not kept."
+        "--parts", nargs="+", choices=("own", "shared", "fuzz"), default=["own", "fuzz"]
+    )
+    parser.add_argument("--cases", type=Path, help="folder of the shared cases, for --parts shared")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="shared cases by name; the others' rows are kept"
+    )
+    parser.add_argument(
+        "--files",
+        type=int,
+        default=FILES,
+        help="Mutated files; fewer for a trial under another seed, which is shown and not kept.",
     )
     arguments = parser.parse_args()
     if "shared" in arguments.parts and arguments.cases is None:
@@ -193,14 +224,21 @@ def main() -> None:
             if row.get("outcome") in ("wrong", "traceback", "hang"):
                 print(f"\n{row['kind']}: {row['case']}: {row['outcome']}\n{row['told']}")
             for wrong in row.get("wrong", ()):
-                print(f"\nfile {wrong['file']} ({wrong['name']}):\n{wrong['told']}\n{wrong['text'][:1500]}")
+                print(
+                    f"\nfile {wrong['file']} "
+                    f"({wrong['name']}):\n{wrong['told']}\n{wrong['text'][:1500]}"
+                )
 
 
 def keep(part: str, found: Sequence[Row], only: Sequence[str], *, is_kept: bool) -> None:
     """Show a part, and write it beside the others, each row with its commit."""
     path = RESULTS / f"{NAME}.json"
     rows: dict[str, list[Row]] = json.loads(path.read_text())["rows"] if path.exists() else {}
-    others = [row for row in rows.get(part, ()) if only and row["case"] not in {new["case"] for new in found}]
+    others = [
+        row
+        for row in rows.get(part, ())
+        if only and row["case"] not in {new["case"] for new in found}
+    ]
     rows[part] = [*others, *({**row, "commit": commit()} for row in found)]
     if part == "shared":
         rows[part].sort(key=lambda row: row["case"])

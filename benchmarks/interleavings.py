@@ -1,8 +1,10 @@
-"""Campaigns in seeded orders of results: do they end, choose no pair twice, keep their budget, and replay?
+"""Campaigns in seeded orders of results: do they end, choose no pair twice, keep their budget, and
+replay?
 
 python -m benchmarks.interleavings [--seeds 20] [--before CHECKOUT]
 
-The executor that orders them raises where nothing will ever happen. ``--before``: an older checkout, with the same executor, beside it.
+The executor that orders them raises where nothing will ever happen. ``--before``: an older
+checkout, with the same executor, beside it.
 """
 
 from __future__ import annotations
@@ -24,18 +26,29 @@ from benchmarks.record import RESULTS, Row, goal, show, write
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = 21
-HANGS, OVERSPENDS, TWICE, DIFFERS, ENDS = "hangs", "overspends", "chooses a pair twice", "replays otherwise", "ends"
+HANGS, OVERSPENDS, TWICE, DIFFERS, ENDS = (
+    "hangs",
+    "overspends",
+    "chooses a pair twice",
+    "replays otherwise",
+    "ends",
+)
 
 
 def outcome(scenario: Mapping[str, Any], seed: int, folder: Path) -> str:
     """What becomes of one campaign."""
     from campaign.api import Campaign
+    from campaign.decide.replay import replay
     from campaign.errors import OreloopError
-    from campaign.replay import replay
 
     interleaving: Any = import_module("interleaving")
     support: Any = import_module("support")
-    campaign = Campaign(folder, support.load(support.HELPERS, seed=seed, mode="streaming", budget={"labels": LABELS}, **scenario))
+    campaign = Campaign(
+        folder,
+        support.load(
+            support.HELPERS, seed=seed, mode="streaming", budget={"labels": LABELS}, **scenario
+        ),
+    )
     executor = interleaving.InterleavingExecutor(seed)
     with mock.patch("campaign.executors.make_executor", return_value=executor):
         try:
@@ -45,13 +58,21 @@ def outcome(scenario: Mapping[str, Any], seed: int, folder: Path) -> str:
         except OreloopError as error:
             return error.message[:60]
     state = campaign.state()
-    chosen = Counter((c.candidate, c.oracle) for record in state.rounds if record.decided for c in record.decided.choices)
+    chosen = Counter(
+        (c.candidate, c.oracle)
+        for record in state.rounds
+        if record.decided
+        for c in record.decided.choices
+    )
     if max(chosen.values()) > 1:
         return TWICE
     if chosen.total() > LABELS:
         return OVERSPENDS
     rounds = [record for record in state.rounds if record.decided is not None]
-    is_same = all(record.decided is not None and replay(campaign, record.index) == record.decided.choices for record in rounds)
+    is_same = all(
+        record.decided is not None and replay(campaign, record.index) == record.decided.choices
+        for record in rounds
+    )
     return ENDS if is_same else DIFFERS
 
 
@@ -65,17 +86,35 @@ def child(seeds: int) -> None:
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as folder:
                 print(
-                    json.dumps({"scenario": name, "seed": seed, "outcome": outcome(scenario, seed, Path(folder) / "campaign")}), flush=True
+                    json.dumps(
+                        {
+                            "scenario": name,
+                            "seed": seed,
+                            "outcome": outcome(scenario, seed, Path(folder) / "campaign"),
+                        }
+                    ),
+                    flush=True,
                 )
 
 
 def rows_of(checkout: Path, seeds: int) -> list[Row]:
     """The same campaigns by the code of a checkout."""
-    paths = [checkout, ROOT / "tests", ROOT / "tests" / "engines", ROOT / "tests" / "engines" / "plugins"]
-    surroundings = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    paths = [
+        checkout,
+        ROOT / "tests",
+        ROOT / "tests" / "engines",
+        ROOT / "tests" / "engines" / "plugins",
+    ]
+    surroundings = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     code = f"import runpy; runpy.run_path({str(Path(__file__).resolve())!r})['child']({seeds})"
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=checkout, env=surroundings, stdout=subprocess.PIPE, text=True, check=True)
+    result = subprocess.run(
+        command, cwd=checkout, env=surroundings, stdout=subprocess.PIPE, text=True, check=True
+    )
     return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
 
 

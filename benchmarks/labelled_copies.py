@@ -1,9 +1,11 @@
 """Crystals with copies of them, near ones and far ones, labelled by how they were made.
 
-Two crystals of one ``shape`` differ in nothing but their volume; two of one ``structure`` not even in that. Copies are rattled (0.005 and
-0.03 angstrom, each coordinate, normal), strained within the tolerances (0.5 %), given as supercells, in other settings, turned, shifted,
-their atoms in another order, mirrored, or all of it at once. Others are no copies: strained by 12 %, of seven volumes 2 % apart (one shape,
-seven structures), or alloys that differ by one exchange of two atoms, which the symmetry operations of the bare sites keep apart.
+Two crystals of one ``shape`` differ in nothing but their volume; two of one ``structure`` not even
+in that. Copies are rattled (0.005 and 0.03 angstrom, each coordinate, normal), strained within the
+tolerances (0.5 %), given as supercells, in other settings, turned, shifted, their atoms in another
+order, mirrored, or all of it at once. Others are no copies: strained by 12 %, of seven volumes 2 %
+apart (one shape, seven structures), or alloys that differ by one exchange of two atoms, which the
+symmetry operations of the bare sites keep apart.
 """
 
 from __future__ import annotations
@@ -21,9 +23,35 @@ from campaign.crystals.matching import site_permutations
 from campaign.crystals.neighbours import shortest_distance
 from campaign.types import Crystal, FloatArray
 
-ELEMENTS = ("Al", "Ca", "Cl", "Co", "Cr", "Cu", "Fe", "Ga", "K", "Li", "Mg", "Mn", "Na", "Nb", "Ni", "O", "S", "Si", "Ti", "V", "Zn", "Zr")
+ELEMENTS = (
+    "Al",
+    "Ca",
+    "Cl",
+    "Co",
+    "Cr",
+    "Cu",
+    "Fe",
+    "Ga",
+    "K",
+    "Li",
+    "Mg",
+    "Mn",
+    "Na",
+    "Nb",
+    "Ni",
+    "O",
+    "S",
+    "Si",
+    "Ti",
+    "V",
+    "Zn",
+    "Zr",
+)
 ANGLES = {"hexagonal": (90, 90, 120)}
-PROTOTYPES: dict[str, tuple[int, tuple[tuple[float, float, float], ...], tuple[int, ...], tuple[float, float], str]] = {
+PROTOTYPES: dict[
+    str,
+    tuple[int, tuple[tuple[float, float, float], ...], tuple[int, ...], tuple[float, float], str],
+] = {
     # name: space group, sites, which element on each, b/a and c/a, system
     "fcc": (225, ((0, 0, 0),), (0,), (1, 1), ""),
     "bcc": (229, ((0, 0, 0),), (0,), (1, 1), ""),
@@ -54,7 +82,9 @@ Kind = Literal["prototype", "random", "alloy of 16", "alloy of 54"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """shape, structure: what the crystal is one of. made: how. family: the crystal that it was made from, however far it is now."""
+    """shape, structure: what the crystal is one of. made: how. family: the crystal that it was made
+    from, however far it is now.
+    """
 
     crystal: Crystal
     shape: str
@@ -68,16 +98,31 @@ def prototype(name: str, elements: tuple[str, ...], volume: float) -> Crystal:
     """In the conventional cell; ``volume``: of an atom, in cubic angstrom."""
     group, sites, occupied, (b, c), system = PROTOTYPES[name]
     atoms = from_space_group(
-        [elements[k] for k in occupied], basis=sites, spacegroup=group, cellpar=[4, 4 * b, 4 * c, *ANGLES.get(system, (90, 90, 90))]
+        [elements[k] for k in occupied],
+        basis=sites,
+        spacegroup=group,
+        cellpar=[4, 4 * b, 4 * c, *ANGLES.get(system, (90, 90, 90))],
     )
-    atoms.set_cell(atoms.cell * (volume * len(atoms) / atoms.cell.volume) ** (1 / 3), scale_atoms=True)
+    atoms.set_cell(
+        atoms.cell * (volume * len(atoms) / atoms.cell.volume) ** (1 / 3), scale_atoms=True
+    )
     return Crystal.from_atoms(atoms)
 
 
 def random_crystal(rng: np.random.Generator) -> Crystal:
     """2 to 8 atoms of one of a few formulas, without symmetry."""
-    symbols = [["Si"] * 2, ["Si"] * 4, ["Si"] * 8, ["Zn", "S"] * 2, ["Ti", "O", "O"] * 2, ["Mg", "Al", "O"]][rng.integers(6)]
-    numbers = [{"Si": 14, "Zn": 30, "S": 16, "Ti": 22, "O": 8, "Mg": 12, "Al": 13}[symbol] for symbol in symbols]
+    symbols = [
+        ["Si"] * 2,
+        ["Si"] * 4,
+        ["Si"] * 8,
+        ["Zn", "S"] * 2,
+        ["Ti", "O", "O"] * 2,
+        ["Mg", "Al", "O"],
+    ][rng.integers(6)]
+    numbers = [
+        {"Si": 14, "Zn": 30, "S": 16, "Ti": 22, "O": 8, "Mg": 12, "Al": 13}[symbol]
+        for symbol in symbols
+    ]
     while True:
         lattice = np.diag(rng.uniform(0.8, 1.25, 3)) + rng.normal(0, 0.15, (3, 3))
         lattice *= (rng.uniform(14, 20) * len(numbers) / abs(np.linalg.det(lattice))) ** (1 / 3)
@@ -96,7 +141,11 @@ def scaled(crystal: Crystal, volume: float) -> Crystal:
 
 def rattled(crystal: Crystal, rng: np.random.Generator, width: float) -> Crystal:
     moves = rng.normal(0, width, (len(crystal), 3))
-    return Crystal(crystal.lattice, crystal.fractional + moves @ np.linalg.inv(crystal.lattice), crystal.numbers)
+    return Crystal(
+        crystal.lattice,
+        crystal.fractional + moves @ np.linalg.inv(crystal.lattice),
+        crystal.numbers,
+    )
 
 
 def strained(crystal: Crystal, rng: np.random.Generator, size: float = SMALL_STRAIN) -> Crystal:
@@ -108,7 +157,9 @@ def strained(crystal: Crystal, rng: np.random.Generator, size: float = SMALL_STR
 
 def repeated(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     choices = [(2, 1, 1), (1, 1, 2), (2, 2, 1), (1, 3, 1), (2, 2, 2), (3, 2, 1)]
-    room = [choice for choice in choices if np.prod(choice) * len(crystal) <= MOST_ATOMS] or choices[:1]
+    room = [
+        choice for choice in choices if np.prod(choice) * len(crystal) <= MOST_ATOMS
+    ] or choices[:1]
     return Crystal.from_atoms(crystal.atoms.repeat(room[rng.integers(len(room))]))
 
 
@@ -119,7 +170,9 @@ def in_another_setting(crystal: Crystal, rng: np.random.Generator) -> Crystal:
         i, j = rng.choice(3, 2, replace=False)
         change[i] += rng.choice([-1, 1]) * change[j]
     change = change[rng.permutation(3)]
-    return Crystal(change @ crystal.lattice, (crystal.fractional @ np.linalg.inv(change)) % 1, crystal.numbers)
+    return Crystal(
+        change @ crystal.lattice, (crystal.fractional @ np.linalg.inv(change)) % 1, crystal.numbers
+    )
 
 
 def turned(crystal: Crystal, rng: np.random.Generator) -> Crystal:
@@ -142,7 +195,14 @@ def mirrored(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 def all_at_once(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     found = repeated(crystal, rng)
-    for step in (strained, partial(rattled, width=0.03), in_another_setting, turned, shifted, reordered):
+    for step in (
+        strained,
+        partial(rattled, width=0.03),
+        in_another_setting,
+        turned,
+        shifted,
+        reordered,
+    ):
         found = step(found, rng=rng)
     return found
 
@@ -162,7 +222,13 @@ COPIES: dict[str, Callable[[Crystal, np.random.Generator], Crystal]] = {
 
 
 def with_copies(
-    crystal: Crystal, name: str, kind: Kind, rng: np.random.Generator, n: int, *, has_others: bool = True
+    crystal: Crystal,
+    name: str,
+    kind: Kind,
+    rng: np.random.Generator,
+    n: int,
+    *,
+    has_others: bool = True,
 ) -> Iterator[Labelled]:
     """The crystal, n copies of different kinds, and crystals made from it that are others."""
     original = Labelled(crystal, name, name, kind, "original", name)
@@ -172,15 +238,30 @@ def with_copies(
     if not has_others:
         return
     for volume in VOLUMES:
-        yield replace(original, crystal=scaled(crystal, volume), structure=f"{name}, volume {volume}", made="of another volume")
+        yield replace(
+            original,
+            crystal=scaled(crystal, volume),
+            structure=f"{name}, volume {volume}",
+            made="of another volume",
+        )
     long = (1 + LARGE_STRAIN) * np.array([-0.5, -0.5, 1.0]) + 1.5 * np.array([1.0, 1.0, 0.0])
     gradient = np.diag(long / np.prod(long) ** (1 / 3))
     far = f"{name}, strained"
-    yield replace(original, crystal=turned(deformed(crystal, gradient), rng), shape=far, structure=far, made="strained by 12 %")
+    yield replace(
+        original,
+        crystal=turned(deformed(crystal, gradient), rng),
+        shape=far,
+        structure=far,
+        made="strained by 12 %",
+    )
 
 
-def orderings(rng: np.random.Generator, repeats: tuple[int, int, int], n: int, exchanges: int) -> Iterator[tuple[str, Crystal]]:
-    """Random orderings and their neighbours by one exchange, no two of them one by a symmetry of the sites; few compositions."""
+def orderings(
+    rng: np.random.Generator, repeats: tuple[int, int, int], n: int, exchanges: int
+) -> Iterator[tuple[str, Crystal]]:
+    """Random orderings and their neighbours by one exchange, no two of them one by a symmetry of
+    the sites; few compositions.
+    """
     for parent in ("bcc", "fcc"):
         for elements in COMPOSITIONS:
             symbols = np.resize(np.array(elements), 2 * int(np.prod(repeats)))
@@ -195,8 +276,13 @@ def orderings(rng: np.random.Generator, repeats: tuple[int, int, int], n: int, e
                     family.append(first.with_numbers(numbers))
                 for m, crystal in enumerate(family):
                     if crystal.numbers.tobytes() not in seen:
-                        seen.update(row.tobytes() for row in crystal.numbers[site_permutations(crystal)])
-                        yield f"{'-'.join(elements)} on {parent}, {len(crystal)} atoms, {k}.{m}", crystal
+                        seen.update(
+                            row.tobytes() for row in crystal.numbers[site_permutations(crystal)]
+                        )
+                        yield (
+                            f"{'-'.join(elements)} on {parent}, {len(crystal)} atoms, {k}.{m}",
+                            crystal,
+                        )
 
 
 def labelled(n: int, seed: int) -> list[Labelled]:
@@ -207,14 +293,25 @@ def labelled(n: int, seed: int) -> list[Labelled]:
         for name, ordering in orderings(rng, repeats, count, 4):
             found += with_copies(ordering, name, kind, rng, 3, has_others=False)  # type: ignore[arg-type]
     for k in range(n // 60):
-        found += with_copies(random_crystal(rng), f"random {k}", "random", rng, 7, has_others=bool(k % 2))
+        found += with_copies(
+            random_crystal(rng), f"random {k}", "random", rng, 7, has_others=bool(k % 2)
+        )
     seen = set()
     while len(found) < n:
         name = str(rng.choice(list(PROTOTYPES)))
-        elements = tuple(sorted(rng.choice(ELEMENTS, max(PROTOTYPES[name][2]) + 1, replace=False).tolist()))
+        elements = tuple(
+            sorted(rng.choice(ELEMENTS, max(PROTOTYPES[name][2]) + 1, replace=False).tolist())
+        )
         if (name, elements) in seen:
             continue
         seen.add((name, elements))
         made = prototype(name, elements, rng.uniform(9, 22))
-        found += with_copies(made, f"{'-'.join(elements)} as {name}", "prototype", rng, 7, has_others=bool(rng.integers(2)))
+        found += with_copies(
+            made,
+            f"{'-'.join(elements)} as {name}",
+            "prototype",
+            rng,
+            7,
+            has_others=bool(rng.integers(2)),
+        )
     return [found[row] for row in rng.permutation(len(found))[:n].tolist()]

@@ -1,9 +1,11 @@
-"""What MLflow costs a campaign: time that the driver waits for it, and processor time of the thread that writes.
+"""What MLflow costs a campaign: time that the driver waits for it, and processor time of the thread
+that writes.
 
 python -m benchmarks.logging_cost [--configs nifecr_quickstart carbon_sp3]
 
-Runs shipped campaigns whole in a temporary folder. Goal: the driver waits less than 1 % of the campaign's wall time, the last pictures and
-tables included. The thread's own processor time, the import of MLflow included, is told beside it.
+Runs shipped campaigns whole in a temporary folder. Goal: the driver waits less than 1 % of the
+campaign's wall time, the last pictures and tables included. The thread's own processor time, the
+import of MLflow included, is told beside it.
 """
 
 from __future__ import annotations
@@ -58,7 +60,11 @@ def run(name: str) -> Row:
         campaign.run()
         wall = time.perf_counter() - started
         state = campaign.state()
-    facts = {"rounds": len(state.rounds), "labels": len(state.labels), "candidates": len(state.candidates)}
+    facts = {
+        "rounds": len(state.rounds),
+        "labels": len(state.labels),
+        "candidates": len(state.candidates),
+    }
     return {
         "campaign": name,
         **facts,
@@ -73,16 +79,26 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row in rows["campaigns"]:
         name = row["campaign"]
-        found[f"{name}: rounds, labels, wall (s)"] = [row["rounds"], row["labels"], round(row["wall"], 1)]
+        found[f"{name}: rounds, labels, wall (s)"] = [
+            row["rounds"],
+            row["labels"],
+            round(row["wall"], 1),
+        ]
         share = 100 * row["driver waited"] / row["wall"]
-        found[f"{name}: share of the wall time that the driver waited (%)"] = goal(round(share, 2), 1.0, at_least=False)
+        found[f"{name}: share of the wall time that the driver waited (%)"] = goal(
+            round(share, 2), 1.0, at_least=False
+        )
         found[f"{name}: of that for the last pictures and tables (s)"] = round(row["at the end"], 2)
-        found[f"{name}: processor time of the thread (% of the wall time)"] = round(100 * row["thread"] / row["wall"], 2)
+        found[f"{name}: processor time of the thread (% of the wall time)"] = round(
+            100 * row["thread"] / row["wall"], 2
+        )
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--configs", nargs="+", default=list(NAMES))
     arguments = parser.parse_args()
     tracking.MlflowTracker = TimedTracker  # type: ignore[misc]

@@ -1,9 +1,11 @@
-"""Relaxes crystals with a machine-learned potential, in the environment that has it: one JSON object a line in, one a line out.
+"""Relaxes crystals with SevenNet, in the environment that has it: one JSON object a line in, one a
+line out as they are ready.
 
-In: id, lattice (3, 3) rows in angstrom, fractional (n, 3), numbers (n,). Out: id, energy_per_atom (eV), the relaxed crystal, steps,
-seconds, is_converged; or id and failure. Needs no package of this project:
+In: id, lattice (3, 3) rows in angstrom, fractional (n, 3), numbers (n,). Out: id, energy_per_atom
+(eV), the relaxed crystal, steps, is_converged, and seconds, an even share of the time that those
+under way took together; or id and failure. From a checkout:
 
-    python benchmarks/made_worker.py 7net-l3i5 < crystals.jsonl
+    python -m benchmarks.made_worker 7net-l3i5 < crystals.jsonl
 """
 
 from __future__ import annotations
@@ -12,70 +14,86 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
-_FORCE = 0.05
-"""Largest force (eV/angstrom) of a relaxed crystal, and largest force on its cell (eV)."""
+import numpy as np
+import torch
+
+from campaign.types import Crystal
+from oracles.ase.sevennet import SevenNetModel
+from oracles.many import Criterion, Relaxations, Relaxed
+
+_FORCE, _STRESS = 0.05, 1.0
+"""Largest force (eV/angstrom) and stress (GPa) of a relaxed crystal; the force also bounds that on
+its cell (eV).
+"""
 _STEPS = 200
+_TOGETHER = 4
 _LARGEST_VOLUME, _LEAST_DISTANCE = 100.0, 0.8
 
 
-def calculator(model: str) -> Any:
-    """A SevenNet potential by its name, or CHGNet."""
-    if model == "chgnet":
-        from chgnet.model.dynamics import CHGNetCalculator
-
-        return CHGNetCalculator(use_device="cpu")
-    from sevenn.calculator import SevenNetCalculator
-
-    return SevenNetCalculator(model, device="cpu")
-
-
-def relaxed(row: dict[str, Any], potential: Any) -> dict[str, Any]:
-    """Cell and positions relaxed; a failure where the crystal falls apart or collapses."""
-    from ase import Atoms
-    from ase.filters import FrechetCellFilter
+def answer_of(relaxed: Relaxed) -> dict[str, Any]:
+    """A failure where the crystal fell apart or collapsed, or where its energy is no number."""
     from ase.geometry import get_distances
-    from ase.optimize import FIRE
 
-    atoms = Atoms(numbers=row["numbers"], scaled_positions=row["fractional"], cell=row["lattice"], pbc=True)
-    atoms.calc = potential
-    started = time.perf_counter()
-    search = FIRE(FrechetCellFilter(atoms), logfile=None)
-    is_converged = False
-    for finished in search.irun(fmax=_FORCE, steps=_STEPS):
-        is_converged = finished
-        if atoms.get_volume() / len(atoms) > _LARGEST_VOLUME:
-            return {"id": row["id"], "failure": "it fell apart", "seconds": time.perf_counter() - started}
-    if len(atoms) > 1:
-        _, distances = get_distances(atoms.positions, cell=atoms.cell, pbc=True)
+    crystal = relaxed.state.crystal
+    if not np.isfinite(relaxed.state.energy):
+        return {"failure": "it has no energy"}
+    if abs(np.linalg.det(crystal.lattice)) / len(crystal) > _LARGEST_VOLUME:
+        return {"failure": "it fell apart"}
+    if len(crystal) > 1:
+        _, distances = get_distances(
+            crystal.fractional @ crystal.lattice, cell=crystal.lattice, pbc=True
+        )
         if distances[~(distances < 1e-9)].min() < _LEAST_DISTANCE:
-            return {"id": row["id"], "failure": "it collapsed", "seconds": time.perf_counter() - started}
+            return {"failure": "it collapsed"}
     return {
-        "id": row["id"],
-        "energy_per_atom": float(atoms.get_potential_energy()) / len(atoms),
-        "lattice": atoms.cell.tolist(),
-        "fractional": atoms.get_scaled_positions(wrap=False).tolist(),
-        "numbers": atoms.numbers.tolist(),
-        "steps": int(search.nsteps),
-        "is_converged": bool(is_converged),
-        "seconds": time.perf_counter() - started,
+        "energy_per_atom": relaxed.state.energy / len(crystal),
+        "lattice": crystal.lattice.tolist(),
+        "fractional": crystal.fractional.tolist(),
+        "numbers": crystal.numbers.tolist(),
+        "steps": relaxed.steps,
+        "is_converged": relaxed.is_converged,
     }
 
 
-def work(model: str, rows: Iterable[str], answers: TextIO) -> None:
-    import torch
+def answers(relaxations: Relaxations, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A few crystals under way at a time."""
+    waiting, seconds = list(rows)[::-1], dict[str, float]()
+    while waiting or len(relaxations):
+        while waiting and len(relaxations) < _TOGETHER:
+            row = waiting.pop()
+            seconds[row["id"]] = 0.0
+            try:
+                relaxations.add(
+                    row["id"],
+                    Crystal(row["lattice"], row["fractional"], row["numbers"]),
+                    ions=True,
+                    cell=True,
+                )
+            except ValueError as error:
+                del seconds[row["id"]]
+                yield {"id": row["id"], "failure": str(error), "seconds": 0.0}
+        if not len(relaxations):
+            continue
+        started = time.perf_counter()
+        finished = relaxations.step()
+        share = (time.perf_counter() - started) / len(seconds)
+        seconds = {name: spent + share for name, spent in seconds.items()}
+        for name, relaxed in finished:
+            yield {"id": name, **answer_of(relaxed), "seconds": seconds.pop(str(name))}
+
+
+def work(model: str, rows: Iterable[str], out: TextIO) -> None:
+    from sevenn.calculator import SevenNetCalculator
 
     torch.set_num_threads(1)
-    potential = calculator(model)
-    for line in rows:
-        row = json.loads(line)
-        try:
-            answer = relaxed(row, potential)
-        except Exception as error:  # whatever a potential raises for a strange crystal is that crystal's failure
-            answer = {"id": row["id"], "failure": f"{type(error).__name__}: {error}"[:200], "seconds": 0.0}
-        print(json.dumps(answer), file=answers, flush=True)
+    networks = SevenNetModel(SevenNetCalculator(model, device="cpu"), "cpu")
+    for answer in answers(
+        Relaxations(networks, Criterion(_FORCE, _FORCE, _STRESS), _STEPS), map(json.loads, rows)
+    ):
+        print(json.dumps(answer), file=out, flush=True)
 
 
 if __name__ == "__main__":

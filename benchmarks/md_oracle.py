@@ -1,10 +1,12 @@
-"""The bulk-modulus oracle against the finite-strain elastic protocol and against one process per label, and its limit.
+"""The bulk-modulus oracle against the finite-strain elastic protocol and against one process per
+label, and its limit.
 
 python -m benchmarks.md_oracle [--published nifecr_bulk_modulus_24.csv]
 
-The published table (24 NiFeCr and NiCr cells of 54 atoms) is read where it is given; the comparison of the protocols needs no file.
-The elastic protocol is the finite-difference one of LAMMPS' ELASTIC example: cell relaxed to a force norm of 1e-10 eV/angstrom, then six
-strains of +-1e-6, ions relaxed in each, B = (C11 + 2 C12) / 3 with the constants averaged over the axes.
+The published table (24 NiFeCr and NiCr cells of 54 atoms) is read where it is given; the comparison
+of the protocols needs no file. The elastic protocol is the finite-difference one of LAMMPS' ELASTIC
+example: cell relaxed to a force norm of 1e-10 eV/angstrom, then six strains of +-1e-6, ions relaxed
+in each, B = (C11 + 2 C12) / 3 with the constants averaged over the axes.
 """
 
 from __future__ import annotations
@@ -49,12 +51,15 @@ def cells(seed: int, n: int) -> Iterator[tuple[str, Crystal]]:
 
 
 def elastic_bulk_modulus(engine: LammpsEngine, crystal: Crystal) -> tuple[float, float, float]:
-    """By the finite-strain elastic protocol: bulk modulus (GPa), and energy per atom (eV) and largest pressure (GPa) that it relaxed to.
+    """By the finite-strain elastic protocol: bulk modulus (GPa), and energy per atom (eV) and
+    largest pressure (GPa) that it relaxed to.
 
     The protocol ends a relaxation after 1,000 evaluations, wherever it stands.
     """
     engine.load(crystal)
-    engine.commands("min_style cg", "min_modify dmax 0.01 line quadratic", "fix relax all box/relax aniso 0.0")
+    engine.commands(
+        "min_style cg", "min_modify dmax 0.01 line quadratic", "fix relax all box/relax aniso 0.0"
+    )
     engine.commands("minimize 0 1e-10 5000 1000", "unfix relax")
     relaxed = engine.figures()
     pressure = max(abs(relaxed[component]) for component in ("pxx", "pyy", "pzz"))
@@ -74,8 +79,14 @@ def elastic_bulk_modulus(engine: LammpsEngine, crystal: Crystal) -> tuple[float,
         pressures = []
         for sign in (-1, 1):
             delta = sign * STRAIN * size[axis]
-            change = f"{name} delta 0 {delta:.17g}" if len(name) == 1 else f"{name} final {tilt[name] + delta:.17g}"
-            engine.commands(f"change_box all {change} remap units box", "minimize 0 1e-10 5000 1000")
+            change = (
+                f"{name} delta 0 {delta:.17g}"
+                if len(name) == 1
+                else f"{name} final {tilt[name] + delta:.17g}"
+            )
+            engine.commands(
+                f"change_box all {change} remap units box", "minimize 0 1e-10 5000 1000"
+            )
             figures = engine.figures()
             pressures.append(np.array([figures[component] for component in _COMPONENTS]))
             engine.commands(f"change_box all {' '.join(rest)} remap units box")
@@ -87,7 +98,9 @@ def elastic_bulk_modulus(engine: LammpsEngine, crystal: Crystal) -> tuple[float,
 
 
 def force_share(crystals: Sequence[Crystal]) -> list[Row]:
-    """Of each label: force evaluations, the time of one, and the share of the label's time that they take."""
+    """Of each label: force evaluations, the time of one, and the share of the label's time that
+    they take.
+    """
     oracle = LammpsBulkModulus(LammpsBulkModulusConfig())
     oracle.evaluate(crystals[0])
     mechanics = oracle._mechanics
@@ -107,7 +120,13 @@ def force_share(crystals: Sequence[Crystal]) -> list[Row]:
             began = time.process_time()
             engine.commands("run 200 pre no post no")
             one = (time.process_time() - began) / 200
-            rows.append({"seconds": seconds, "force_evaluations": evaluations, "ms_per_evaluation": 1000 * one})
+            rows.append(
+                {
+                    "seconds": seconds,
+                    "force_evaluations": evaluations,
+                    "ms_per_evaluation": 1000 * one,
+                }
+            )
             rows[-1]["share_in_forces"] = evaluations * one / seconds
     return rows
 
@@ -116,11 +135,17 @@ def one_process_per_label(crystal: Crystal) -> float:
     """Wall seconds of a label in a fresh process."""
     code = (
         "import sys; from campaign.types import Crystal; from oracles.lammps.static import *;"
-        "e = LammpsBulkModulus(LammpsBulkModulusConfig()).evaluate(Crystal.from_bytes(sys.stdin.buffer.read()));"
+        "e = LammpsBulkModulus(LammpsBulkModulusConfig()).evaluate(Crystal.from_bytes(sys.stdin.buffer.read()));"  # noqa: E501
         "print(e.value('bulk_modulus'))"
     )
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], input=crystal.to_bytes(), cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        input=crystal.to_bytes(),
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     return time.perf_counter() - began
 
 
@@ -137,11 +162,16 @@ def compare(seed: int) -> list[Row]:
                 began = time.perf_counter()
                 evaluation = oracle.evaluate(crystal)
                 row["seconds"] = time.perf_counter() - began
-                row["modulus"], row["energy"] = evaluation.value("bulk_modulus"), evaluation.value("energy_per_atom")
+                row["modulus"], row["energy"] = (
+                    evaluation.value("bulk_modulus"),
+                    evaluation.value("energy_per_atom"),
+                )
 
             def full(row: Row = row, crystal: Crystal = crystal) -> None:
                 began = time.perf_counter()
-                row["elastic_modulus"], row["elastic_energy"], row["elastic_pressure"] = elastic_bulk_modulus(elastic, crystal)
+                row["elastic_modulus"], row["elastic_energy"], row["elastic_pressure"] = (
+                    elastic_bulk_modulus(elastic, crystal)
+                )
                 row["elastic_seconds"] = time.perf_counter() - began
 
             for measure in (cheap, full) if repeat % 2 else (full, cheap):
@@ -167,7 +197,14 @@ def published(path: Path) -> list[Row]:
             modulus = oracle.evaluate(crystal).value("bulk_modulus")
             seconds = time.perf_counter() - began
             deviation = modulus - float(record["bulk_modulus_GPa"])
-            rows.append({"id": record["id"], "phase": record["phase"], "deviation": deviation, "seconds": seconds})
+            rows.append(
+                {
+                    "id": record["id"],
+                    "phase": record["phase"],
+                    "deviation": deviation,
+                    "seconds": seconds,
+                }
+            )
     return rows
 
 
@@ -176,7 +213,9 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     part = rows["compare"]
     found["seconds per label on one core"] = goal(middle(part, "seconds"), 0.2, at_least=False)
     found["labels per second per core"] = 1 / middle(part, "seconds")
-    found["times faster than the elastic protocol"] = middle([{"x": r["elastic_seconds"] / r["seconds"]} for r in part], "x")
+    found["times faster than the elastic protocol"] = middle(
+        [{"x": r["elastic_seconds"] / r["seconds"]} for r in part], "x"
+    )
     found["times faster than one process per label"] = middle(
         [{"x": r["process_seconds"] / r["seconds"]} for r in part if "process_seconds" in r], "x"
     )
@@ -185,23 +224,41 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         same = [r for r in first if abs(r["energy"] - r["elastic_energy"]) < SAME_ENERGY]
         other = [r for r in first if r not in same]
         difference = [abs(r["modulus"] - r["elastic_modulus"]) for r in same]
-        found[f"{phase} cells where both protocols relax to one energy"] = f"{len(same)} of {len(first)}"
-        found[f"mean |difference| from the elastic protocol there, {phase} (GPa)"] = float(np.mean(difference))
-        found[f"largest |difference| from the elastic protocol there, {phase} (GPa)"] = float(np.max(difference))
+        found[f"{phase} cells where both protocols relax to one energy"] = (
+            f"{len(same)} of {len(first)}"
+        )
+        found[f"mean |difference| from the elastic protocol there, {phase} (GPa)"] = float(
+            np.mean(difference)
+        )
+        found[f"largest |difference| from the elastic protocol there, {phase} (GPa)"] = float(
+            np.max(difference)
+        )
         if other:
             lower = sum(r["energy"] < r["elastic_energy"] for r in other)
-            found[f"{phase} cells where ours is lower among the others"] = f"{lower} of {len(other)}"
-            found[f"median pressure left by the elastic protocol there, {phase} (GPa)"] = middle(other, "elastic_pressure")
-    found["share of the time inside LAMMPS' force evaluations"] = middle(rows["limit"], "share_in_forces")
+            found[f"{phase} cells where ours is lower among the others"] = (
+                f"{lower} of {len(other)}"
+            )
+            found[f"median pressure left by the elastic protocol there, {phase} (GPa)"] = middle(
+                other, "elastic_pressure"
+            )
+    found["share of the time inside LAMMPS' force evaluations"] = middle(
+        rows["limit"], "share_in_forces"
+    )
     found["force evaluations per label"] = middle(rows["limit"], "force_evaluations")
     found["ms per force evaluation"] = middle(rows["limit"], "ms_per_evaluation")
     if rows.get("published"):
         deviations = {r["id"]: abs(r["deviation"]) for r in rows["published"]}
         fcc = [abs(r["deviation"]) for r in rows["published"] if r["phase"] == "fcc"]
-        found["mean |deviation| from published labels, fcc (GPa)"] = goal(float(np.mean(fcc)), 0.02, at_least=False)
-        found["mean |deviation| from published labels, all 24 (GPa)"] = goal(float(np.mean(list(deviations.values()))), 0.1, at_least=False)
+        found["mean |deviation| from published labels, fcc (GPa)"] = goal(
+            float(np.mean(fcc)), 0.02, at_least=False
+        )
+        found["mean |deviation| from published labels, all 24 (GPa)"] = goal(
+            float(np.mean(list(deviations.values()))), 0.1, at_least=False
+        )
         found["largest |deviation| from published labels (GPa)"] = max(deviations.values())
-        found["mean seconds per published label"] = goal(float(np.mean([r["seconds"] for r in rows["published"]])), 0.2, at_least=False)
+        found["mean seconds per published label"] = goal(
+            float(np.mean([r["seconds"] for r in rows["published"]])), 0.2, at_least=False
+        )
     return found
 
 
@@ -213,10 +270,18 @@ def main() -> None:
     rows: dict[str, list[Row]] = {"compare": [], "limit": [], "published": []}
     for seed in arguments.seeds:
         rows["compare"] += compare(seed)
-        rows["limit"] += [{"seed": seed, **row} for row in force_share([crystal for _, crystal in cells(seed, CELLS)])]
+        rows["limit"] += [
+            {"seed": seed, **row}
+            for row in force_share([crystal for _, crystal in cells(seed, CELLS)])
+        ]
     if arguments.published:
         rows["published"] = published(arguments.published)
-    write("md_oracle", rows, summarise, notes=json.dumps({"published": arguments.published.name if arguments.published else None}))
+    write(
+        "md_oracle",
+        rows,
+        summarise,
+        notes=json.dumps({"published": arguments.published.name if arguments.published else None}),
+    )
     show(summarise(rows))
 
 

@@ -2,9 +2,11 @@
 
 python -m benchmarks.oracles
 
-Labels per second and core for each oracle and quantity, with the engine's own share of the time; for MACE many crystals at once against one
-by one; for LAMMPS one instance for all labels against one process per label. Then species are swapped, in copies of the MEAM files and in
-copies of an oracle: each swap should be found by `oracle check`, and stop a campaign by a sentinel; without a swap neither should.
+Labels per second and core for each oracle and quantity, with the engine's own share of the time;
+for MACE many crystals at once against one by one; for LAMMPS one instance for all labels against
+one process per label. Then species are swapped, in copies of the MEAM files and in copies of an
+oracle: each swap should be found by `oracle check`, and stop a campaign by a sentinel; without a
+swap neither should.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks.record import Row, goal, middle, show, write
-from campaign import config as configs
 from campaign.api import Campaign
 from campaign.checkpoints import checkpoint_to_bytes
+from campaign.config import loaded as configs
 from campaign.crystals.lattice import supercell
 from campaign.crystals.references import elemental
 from campaign.errors import OracleDriftedError
@@ -49,7 +51,10 @@ ELEMENTS = ("Ni", "Fe", "Cr")
 def alloys(seed: int, n: int, repeats: tuple[int, int, int] = (3, 3, 3)) -> list[Crystal]:
     rng = np.random.default_rng(seed)
     atoms = 2 * int(np.prod(repeats))
-    return [supercell(("fcc", "bcc")[i % 2], repeats, rng.choice(ELEMENTS, atoms).tolist()) for i in range(n)]
+    return [
+        supercell(("fcc", "bcc")[i % 2], repeats, rng.choice(ELEMENTS, atoms).tolist())
+        for i in range(n)
+    ]
 
 
 @contextmanager
@@ -84,7 +89,11 @@ def lammps_rows(seed: int) -> list[Row]:
     from oracles.lammps.static import Lammps, LammpsConfig
 
     cases: list[tuple[str, Any, int]] = [
-        ("energy, forces and stress, unrelaxed", Lammps(LammpsConfig(relax="none", measure=("forces",))), 40),
+        (
+            "energy, forces and stress, unrelaxed",
+            Lammps(LammpsConfig(relax="none", measure=("forces",))),
+            40,
+        ),
         ("energy, cell relaxed", Lammps(LammpsConfig()), 10),
         ("bulk modulus by pressure", Lammps(LammpsConfig(measure=("bulk_modulus",))), 10),
         ("elastic tensor", Lammps(LammpsConfig(measure=("elastic_tensor",))), 6),
@@ -117,13 +126,30 @@ def lammps_rows(seed: int) -> list[Row]:
     )
     for crystal in alloys(seed, 3):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], input=crystal.to_bytes(), cwd=ROOT, check=True, capture_output=True)
-        rows.append({"oracle": "one process", "seed": seed, "n": 1, "seconds": time.perf_counter() - began, "engine": 0.0, "failed": 0})
+        subprocess.run(
+            [sys.executable, "-c", code],
+            input=crystal.to_bytes(),
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+        rows.append(
+            {
+                "oracle": "one process",
+                "seed": seed,
+                "n": 1,
+                "seconds": time.perf_counter() - began,
+                "engine": 0.0,
+                "failed": 0,
+            }
+        )
     return rows
 
 
 def mace_rows(seed: int) -> list[Row]:
-    """A network of the size that `oreloop train mace` makes, with random weights: its speed does not depend on them."""
+    """A network of the size that `oreloop train mace` makes, with random weights: its speed does
+    not depend on them.
+    """
     import torch
 
     from oracles.mace import network as networks
@@ -133,10 +159,19 @@ def mace_rows(seed: int) -> list[Row]:
     torch.set_num_threads(1)
     crystals = alloys(seed, 64, (2, 2, 2))
     rows = []
-    for name, size in (("16 channels, 1 layer", {"channels": 16, "layers": 1}), ("32 channels, 2 layers", {"channels": 32, "layers": 2})):
+    for name, size in (
+        ("16 channels, 1 layer", {"channels": 16, "layers": 1}),
+        ("32 channels, 2 layers", {"channels": 32, "layers": 2}),
+    ):
         architecture = networks.ArchitectureConfig(**size)
         forces = [np.full((len(crystal), 3), 0.5) for crystal in crystals]
-        scales = networks.scales_of(crystals, np.array([-4.2 * len(c) for c in crystals]), forces, (24, 26, 28), architecture.cutoff)
+        scales = networks.scales_of(
+            crystals,
+            np.array([-4.2 * len(c) for c in crystals]),
+            forces,
+            (24, 26, 28),
+            architecture.cutoff,
+        )
         origin = store.Origin(architecture=architecture, scales=scales)
         network = origin.blank(seed)
         networks.predict(network, crystals[:2])
@@ -144,7 +179,14 @@ def mace_rows(seed: int) -> list[Row]:
             began = time.perf_counter()
             networks.predict(network, crystals, batch_size=batch)
             seconds = (time.perf_counter() - began) / len(crystals)
-            rows.append({"oracle": f"MACE, {name}, 16 atoms", "seed": seed, "batch": batch, "seconds": seconds})
+            rows.append(
+                {
+                    "oracle": f"MACE, {name}, 16 atoms",
+                    "seed": seed,
+                    "batch": batch,
+                    "seconds": seconds,
+                }
+            )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.safetensors"
             path.write_bytes(checkpoint_to_bytes(store.to_checkpoint([network], origin, {})))
@@ -177,22 +219,38 @@ def gpaw_rows() -> list[Row]:
         ("Ni primitive, energy", {"relax": "none", "bulk_modulus": False}),
         ("Ni primitive, volume and bulk modulus", {}),
     ):
-        oracle = Gpaw(ScratchConfig(moments={"Ni": 0.7}, cutoff=350, kpoint_density=2.5, setups={"Ni": "10"}, **settings))
+        oracle = Gpaw(
+            ScratchConfig(
+                moments={"Ni": 0.7}, cutoff=350, kpoint_density=2.5, setups={"Ni": "10"}, **settings
+            )
+        )
         began = time.perf_counter()
         evaluation = oracle.evaluate(elemental("Ni"))
-        rows.append({"oracle": f"GPAW: {name}", "seconds": time.perf_counter() - began, "failed": int(evaluation.failure is not None)})
+        rows.append(
+            {
+                "oracle": f"GPAW: {name}",
+                "seconds": time.perf_counter() - began,
+                "failed": int(evaluation.failure is not None),
+            }
+        )
     return rows
 
 
 def swapped_files(folder: Path, one: str, other: str) -> dict[str, str]:
-    """The MEAM files with two names exchanged everywhere, so that they agree with themselves; unchanged where the names are equal."""
+    """The MEAM files with two names exchanged everywhere, so that they agree with themselves;
+    unchanged where the names are equal.
+    """
     shipped = potentials.shipped_folder()
     assert shipped is not None
     folder.mkdir(parents=True)
     exchange = {one: other, other: one}
     library = (shipped / LIBRARY).read_text()
     if one != other:
-        library = library.replace(f"'{one}'", "'@'").replace(f"'{other}'", f"'{one}'").replace("'@'", f"'{other}'")
+        library = (
+            library.replace(f"'{one}'", "'@'")
+            .replace(f"'{other}'", f"'{one}'")
+            .replace("'@'", f"'{other}'")
+        )
     (folder / LIBRARY).write_text(library)
     order = " ".join(exchange.get(name, name) for name in ORDER.split())
     (folder / COPY).write_text((shipped / MEAM).read_text().replace(ORDER, order))
@@ -222,7 +280,7 @@ class Swapped(LammpsBulkModulus):
         exchange = {int(a): b for a, b in self.config.pairs.items()}
         answer = super().evaluate(crystal.with_numbers([exchange.get(n, n) for n in crystal.numbers.tolist()]))
         return replace(answer, crystal=answer.crystal.with_numbers(crystal.numbers) if answer.crystal is not None else None)
-"""
+"""  # noqa: E501
 
 EXPECTED = [
     {"element": "Ni", "quantity": "energy_per_atom", "value": -4.45, "tolerance": 0.02},
@@ -233,7 +291,10 @@ EXPECTED = [
 
 
 def found_by_check(plugin: PluginSpec) -> bool:
-    return any(finding.status == "failed" for finding in examine(OracleSpec(name="checked", plugin=plugin, wall_limit=60), ELEMENTS))
+    return any(
+        finding.status == "failed"
+        for finding in examine(OracleSpec(name="checked", plugin=plugin, wall_limit=60), ELEMENTS)
+    )
 
 
 def found_by_sentinel(folder: Path, oracle: dict[str, Any], plugins: Path) -> bool:
@@ -250,7 +311,9 @@ def found_by_sentinel(folder: Path, oracle: dict[str, Any], plugins: Path) -> bo
         "tracking": {"use": "none"},
     }
     try:
-        Campaign(folder, configs.validate(document, folder=plugins, source=plugins / "watched.yaml")).run()
+        Campaign(
+            folder, configs.validate(document, folder=plugins, source=plugins / "watched.yaml")
+        ).run()
     except OracleDriftedError:
         return True
     return False
@@ -268,8 +331,22 @@ def swap_rows() -> list[Row]:
         ]
         for one, other in itertools.combinations(ELEMENTS, 2):
             cases.append(("files", one, other, swapped_files(work / f"{one}{other}", one, other)))
-            cases.append(("oracle", one, other, {str(numbers[one]): numbers[other], str(numbers[other]): numbers[one]}))
-            cases.append(("library alone", one, other, contradicting_files(work / f"half{one}{other}", one, other)))
+            cases.append(
+                (
+                    "oracle",
+                    one,
+                    other,
+                    {str(numbers[one]): numbers[other], str(numbers[other]): numbers[one]},
+                )
+            )
+            cases.append(
+                (
+                    "library alone",
+                    one,
+                    other,
+                    contradicting_files(work / f"half{one}{other}", one, other),
+                )
+            )
         for kind, one, other, what in cases:
             use = "swapped_copy:Swapped" if kind == "oracle" else "lammps_bulk_modulus"
             params = {"pairs": what, "potential": MEAM} if kind == "oracle" else {"potential": what}
@@ -277,9 +354,13 @@ def swap_rows() -> list[Row]:
             if kind == "library alone":
                 row["refused"] = _is_refused(what)
             else:
-                plugin = PluginSpec(group="oracles", use=use, params=params, module_folder=str(work))
+                plugin = PluginSpec(
+                    group="oracles", use=use, params=params, module_folder=str(work)
+                )
                 row["check"] = found_by_check(plugin)
-                row["sentinel"] = found_by_sentinel(work / f"campaign-{kind}-{one}{other}", {"use": use, "params": params}, work)
+                row["sentinel"] = found_by_sentinel(
+                    work / f"campaign-{kind}-{one}{other}", {"use": use, "params": params}, work
+                )
             rows.append(row)
     return rows
 
@@ -297,28 +378,46 @@ def _is_refused(files: dict[str, str]) -> bool:
 def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in ("lammps", "mace", "gpaw"):
-        for name in dict.fromkeys(row["oracle"] for row in rows[part] if row["oracle"] != "one process" and row.get("batch", 1) == 1):
+        for name in dict.fromkeys(
+            row["oracle"]
+            for row in rows[part]
+            if row["oracle"] != "one process" and row.get("batch", 1) == 1
+        ):
             same = [row for row in rows[part] if row["oracle"] == name and row.get("batch", 1) == 1]
             found[f"{name}: labels per second and core"] = 1 / middle(same, "seconds")
             if "engine" in same[0]:
                 found[f"{name}: share of the time in the engine"] = middle(same, "engine")
     process = middle([row for row in rows["lammps"] if row["oracle"] == "one process"], "seconds")
-    warm = middle([row for row in rows["lammps"] if row["oracle"].endswith("bulk modulus by pressure")], "seconds")
+    warm = middle(
+        [row for row in rows["lammps"] if row["oracle"].endswith("bulk modulus by pressure")],
+        "seconds",
+    )
     found["LAMMPS bulk modulus: times faster than one process per label"] = process / warm
     for name in dict.fromkeys(row["oracle"] for row in rows["mace"] if row["batch"] > 1):
-        alone = middle([row for row in rows["mace"] if row["oracle"] == name and row["batch"] == 1], "seconds")
+        alone = middle(
+            [row for row in rows["mace"] if row["oracle"] == name and row["batch"] == 1], "seconds"
+        )
         for batch in sorted({row["batch"] for row in rows["mace"] if row["batch"] > 1}):
-            together = middle([row for row in rows["mace"] if row["oracle"] == name and row["batch"] == batch], "seconds")
+            together = middle(
+                [row for row in rows["mace"] if row["oracle"] == name and row["batch"] == batch],
+                "seconds",
+            )
             found[f"{name}: {batch} at once over one by one (times faster)"] = alone / together
     swaps = [row for row in rows["swaps"] if row["one"] != "none" and "check" in row]
     clean = [row for row in rows["swaps"] if row["one"] == "none"]
     halves = [row for row in rows["swaps"] if "refused" in row]
-    found["swaps found by oracle check, share"] = goal(float(np.mean([row["check"] for row in swaps])), 1.0, at_least=True)
-    found["swaps found by a sentinel, share"] = goal(float(np.mean([row["sentinel"] for row in swaps])), 1.0, at_least=True)
+    found["swaps found by oracle check, share"] = goal(
+        float(np.mean([row["check"] for row in swaps])), 1.0, at_least=True
+    )
+    found["swaps found by a sentinel, share"] = goal(
+        float(np.mean([row["sentinel"] for row in swaps])), 1.0, at_least=True
+    )
     found["files that contradict themselves refused before anything runs, share"] = goal(
         float(np.mean([row["refused"] for row in halves])), 1.0, at_least=True
     )
-    found["false alarms without a swap"] = goal(float(sum(row["check"] + row["sentinel"] for row in clean)), 0.0, at_least=False)
+    found["false alarms without a swap"] = goal(
+        float(sum(row["check"] + row["sentinel"] for row in clean)), 0.0, at_least=False
+    )
     return found
 
 

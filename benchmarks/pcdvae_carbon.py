@@ -1,10 +1,12 @@
-"""The Carbon row of the paper's Table 1 on carbon crystals of our own: CDVAE, reconstruction of crystals that it did not see.
+"""The Carbon row of the paper's Table 1 on carbon crystals of our own: CDVAE, reconstruction of
+crystals that it did not see.
 
 python -m benchmarks.pcdvae_carbon [--seeds 100 101 102] [--workers 2]
 
-Random crystals of 6 to 24 atoms by PyXtal, relaxed with a Tersoff potential; those within 1.5 eV/atom of the lowest energy are kept. The
-paper's row is for Carbon-24 (66.2 % matched, fingerprint distance 0.2603), which holds the low-energy crystals of a long random search:
-the figures stand side by side, not on the same data.
+Random crystals of 6 to 24 atoms by PyXtal, relaxed with a Tersoff potential; those within 1.5
+eV/atom of the lowest energy are kept. The paper's row is for Carbon-24 (66.2 % matched, fingerprint
+distance 0.2603), which holds the low-energy crystals of a long random search: the figures stand
+side by side, not on the same data.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 from benchmarks.pcdvae_tables import train_kept
 from benchmarks.record import RESULTS, Row, show, write
 from benchmarks.tables import label
-from campaign.artifacts import write_whole
+from campaign.files import write_whole
 from campaign.types import Crystal
 
 SAVED = RESULTS / "parts" / "pcdvae_carbon"
@@ -48,13 +50,28 @@ def crystals() -> list[Crystal]:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     group, n = int(rng.integers(2, 231)), int(rng.choice(SIZES))
-                    made.from_random(3, group, ["C"], [n], factor=float(rng.uniform(0.9, 1.4)), random_state=int(rng.integers(2**31)))
+                    made.from_random(
+                        3,
+                        group,
+                        ["C"],
+                        [n],
+                        factor=float(rng.uniform(0.9, 1.4)),
+                        random_state=int(rng.integers(2**31)),
+                    )
             except Exception:
                 continue
             if made.valid:
                 tried.append(Crystal.from_atoms(made.to_ase()))
-        answers = label("lammps", {"potential": "SiC.tersoff", "residual_pressure": 5.0, "residual_force": 0.2}, tried)
-        found = [(answer.value("energy_per_atom"), answer.crystal) for answer in answers if answer.failure is None and answer.crystal]
+        answers = label(
+            "lammps",
+            {"potential": "SiC.tersoff", "residual_pressure": 5.0, "residual_force": 0.2},
+            tried,
+        )
+        found = [
+            (answer.value("energy_per_atom"), answer.crystal)
+            for answer in answers
+            if answer.failure is None and answer.crystal
+        ]
         lowest = min(energy for energy, _ in found)
         frames = []
         for energy, crystal in found:
@@ -83,7 +100,9 @@ def run(seed: int) -> None:
     every = crystals()
     order = np.random.default_rng(0).permutation(len(every))
     test, learned = [every[row] for row in order[:TEST]], [every[row] for row in order[TEST:]]
-    settings = TrainingSettings(epochs=EPOCHS, patience=EPOCHS, batch_size=32, reduced_precision=True)
+    settings = TrainingSettings(
+        epochs=EPOCHS, patience=EPOCHS, batch_size=32, reduced_precision=True
+    )
     examples = [Example(crystal, np.array([np.nan])) for crystal in learned]
     model = train_kept(examples, settings, seed, resume).model
     torch.manual_seed(seed)
@@ -91,18 +110,28 @@ def run(seed: int) -> None:
     counts = torch.tensor([len(crystal) for crystal in test])
     samplers: dict[str, Sampler] = {"langevin": Langevin(STEPS), "focused": Focused()}
     decoder = in_reduced_precision(model)
-    found = {name: asdict(reconstruction(test, sample(decoder, latent, way, counts=counts))) for name, way in samplers.items()}
-    write_whole(path, json.dumps({"seed": seed, "learned": len(learned), "test": len(test), **found}).encode())
+    found = {
+        name: asdict(reconstruction(test, sample(decoder, latent, way, counts=counts)))
+        for name, way in samplers.items()
+    }
+    write_whole(
+        path,
+        json.dumps({"seed": seed, "learned": len(learned), "test": len(test), **found}).encode(),
+    )
     resume.unlink(missing_ok=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     crystals()
-    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        arguments.workers, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
         list(pool.map(run, arguments.seeds))
     rows = [json.loads((SAVED / f"{seed}.json").read_text()) for seed in arguments.seeds]
     show(summarise({"seeds": rows}))
@@ -112,9 +141,16 @@ def main() -> None:
 def summarise(parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     rows, found = parts["seeds"], dict[str, Any]()
     for sampler, calls in (("langevin", 50 * STEPS), ("focused", 190)):
-        for label_, key in (("match rate (paper: 0.662)", "match_rate"), ("fingerprint distance (paper: 0.2603)", "fingerprint_distance")):
-            found[f"Table 1, Carbon, {sampler} ({calls} calls): {label_}"] = float(np.mean([row[sampler][key] for row in rows]))
-        found[f"Table 1, Carbon, {sampler} ({calls} calls): valid"] = float(np.mean([row[sampler]["valid"] for row in rows]))
+        for label_, key in (
+            ("match rate (paper: 0.662)", "match_rate"),
+            ("fingerprint distance (paper: 0.2603)", "fingerprint_distance"),
+        ):
+            found[f"Table 1, Carbon, {sampler} ({calls} calls): {label_}"] = float(
+                np.mean([row[sampler][key] for row in rows])
+            )
+        found[f"Table 1, Carbon, {sampler} ({calls} calls): valid"] = float(
+            np.mean([row[sampler]["valid"] for row in rows])
+        )
     found["crystals learned from, and tested on"] = f"{rows[0]['learned']}, {rows[0]['test']}"
     return found
 

@@ -1,9 +1,11 @@
-"""Seconds and memory of P-CDVAE at the paper's sizes on one core: a training step, a call of the decoder, a sampled crystal.
+"""Seconds and memory of P-CDVAE at the paper's sizes on one core: a training step, a call of the
+decoder, a sampled crystal.
 
 python -m benchmarks.pcdvae_speed [--repeats 5]
 
-Untrained weights: speed needs no trained ones. Each case runs in a process of its own, so that its peak memory is its own; the cases
-are gone through ``repeats`` times in turn, and medians are told. Precision: single, bfloat16 products, and those with fused layers.
+Untrained weights: speed needs no trained ones. Each case runs in a process of its own, so that its
+peak memory is its own; the cases are gone through ``repeats`` times in turn, and medians are told.
+Precision: single, bfloat16 products, and those with fused layers.
 """
 
 from __future__ import annotations
@@ -46,12 +48,16 @@ def cases() -> list[Case]:
 
 
 def measure(case: Case) -> Row:
-    """One case, in this process: median seconds after two first calls, share of matrix products, peak memory (GB)."""
+    """One case, in this process: median seconds after two first calls, share of matrix products,
+    peak memory (GB).
+    """
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    call = {"training step": training_step, "decoder call": decoder_call, "16 crystals": crystals}[case.what](case)
+    call = {"training step": training_step, "decoder call": decoder_call, "16 crystals": crystals}[
+        case.what
+    ](case)
     n_before, n_timed = (0, 1) if case.what == "16 crystals" else (2, 5)
     times = []
     for _ in range(n_before + n_timed):
@@ -59,9 +65,17 @@ def measure(case: Case) -> Row:
         call()
         times.append(time.perf_counter() - started)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    share = products_share(call) if case.precision == "reduced" and case.what != "16 crystals" else None
+    share = (
+        products_share(call) if case.precision == "reduced" and case.what != "16 crystals" else None
+    )
     seconds = float(np.median(times[n_before:]))
-    return {**asdict(case), "seconds": seconds, "first_seconds": times[0], "gigabytes": memory, "products": share}
+    return {
+        **asdict(case),
+        "seconds": seconds,
+        "first_seconds": times[0],
+        "gigabytes": memory,
+        "products": share,
+    }
 
 
 def examples(n: int, atoms: int):  # type: ignore[no-untyped-def]
@@ -72,8 +86,12 @@ def examples(n: int, atoms: int):  # type: ignore[no-untyped-def]
     rng, found = np.random.default_rng(0), []
     repeats = {16: (2, 2, 2), 54: (3, 3, 3)}[atoms]
     for row in range(n):
-        ideal = supercell(("fcc", "bcc")[row % 2], repeats, rng.choice(["Ni", "Fe", "Cr"], atoms).tolist())
-        crystal = Crystal(ideal.lattice, ideal.fractional + rng.normal(0, 0.01, (atoms, 3)), ideal.numbers)
+        ideal = supercell(
+            ("fcc", "bcc")[row % 2], repeats, rng.choice(["Ni", "Fe", "Cr"], atoms).tolist()
+        )
+        crystal = Crystal(
+            ideal.lattice, ideal.fractional + rng.normal(0, 0.01, (atoms, 3)), ideal.numbers
+        )
         found.append(Example(crystal, np.array([rng.normal()]), row % 2))
     return found
 
@@ -89,7 +107,11 @@ def training_step(case: Case) -> Callable[[], object]:
     data = examples(case.batch, case.atoms)
     model = PCDVAE("paper", Shape(case.atoms, 2))
     batch = batch_of([example.crystal for example in data])
-    targets = Targets(torch.zeros(len(data), 6), torch.zeros(len(data), 1), torch.tensor([example.phase for example in data]))
+    targets = Targets(
+        torch.zeros(len(data), 6),
+        torch.zeros(len(data), 1),
+        torch.tensor([example.phase for example in data]),
+    )
     with torch.no_grad(), observing(model.decoder):
         losses(model, batch, targets)
     if case.precision.endswith("compiled"):
@@ -139,8 +161,15 @@ def crystals(case: Case) -> Callable[[], object]:
     model = PCDVAE("paper", Shape(case.atoms, 2)).eval()
     data = examples(case.batch, case.atoms)
     with torch.no_grad():
-        model.lattice_mean.copy_(torch.as_tensor(np.mean([cell_parameters(e.crystal.lattice, case.atoms) for e in data], axis=0)))
-    latent, counts = torch.randn(case.batch, model.sizes.latent), torch.full((case.batch,), case.atoms)
+        model.lattice_mean.copy_(
+            torch.as_tensor(
+                np.mean([cell_parameters(e.crystal.lattice, case.atoms) for e in data], axis=0)
+            )
+        )
+    latent, counts = (
+        torch.randn(case.batch, model.sizes.latent),
+        torch.full((case.batch,), case.atoms),
+    )
     model = in_reduced_precision(model)
     return lambda: sample(model, latent, Focused(), counts=counts)
 
@@ -153,7 +182,14 @@ def products_share(call: Callable[[], object]) -> float:
         call()
     events = found.key_averages()
     total = sum(event.self_cpu_time_total for event in events)
-    return float(sum(e.self_cpu_time_total for e in events if e.key in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")) / total)
+    return float(
+        sum(
+            e.self_cpu_time_total
+            for e in events
+            if e.key in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
+        )
+        / total
+    )
 
 
 def main() -> None:
@@ -170,11 +206,25 @@ def main() -> None:
         for case in cases():
             if case.what == "16 crystals" and repeat >= 3:
                 continue
-            command = [sys.executable, "-m", "benchmarks.pcdvae_speed", "--case", json.dumps(asdict(case))]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.pcdvae_speed",
+                "--case",
+                json.dumps(asdict(case)),
+            ]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, env=environment
+            )
             row = {"repeat": repeat, **json.loads(done.stdout.splitlines()[-1])}
             rows.append(row)
-            print({name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
+            print(
+                {
+                    name: round(value, 3) if isinstance(value, float) else value
+                    for name, value in row.items()
+                },
+                flush=True,
+            )
     show(summarise({"cases": rows}))
     write("pcdvae_speed", {"cases": rows}, summarise)
 
@@ -185,7 +235,11 @@ def summarise(parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
     def of(what: str, precision: str, atoms: int, batch: int) -> list[Row]:
         wanted = asdict(Case(what, precision, atoms, batch))
-        return [row for row in parts["cases"] if all(row[name] == value for name, value in wanted.items())]
+        return [
+            row
+            for row in parts["cases"]
+            if all(row[name] == value for name, value in wanted.items())
+        ]
 
     for case in cases():
         mine = of(**asdict(case))
@@ -201,13 +255,23 @@ def summarise(parts: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
     for what in ("training step", "decoder call"):
         best = min(PRECISIONS, key=lambda precision, what=what: seconds(what, precision))  # type: ignore[misc]
-        found[f"{what}, 54 atoms, batch 16, fastest: {best} (s)"] = goal(seconds(what, best), GOALS[what], at_least=False)
+        found[f"{what}, 54 atoms, batch 16, fastest: {best} (s)"] = goal(
+            seconds(what, best), GOALS[what], at_least=False
+        )
         found[f"{what}: 54 atoms over 16, batch 16"] = seconds(what) / seconds(what, atoms=16)
         found[f"{what}: batch 16 over 4, 54 atoms"] = seconds(what) / seconds(what, batch=4)
-    found["16 crystals of 54 atoms (s)"] = goal(seconds("16 crystals"), GOALS["16 crystals"], at_least=False)
-    largest = [case for case in cases() if case.atoms == 54 and case.batch == 16 and case.precision != "single"]
+    found["16 crystals of 54 atoms (s)"] = goal(
+        seconds("16 crystals"), GOALS["16 crystals"], at_least=False
+    )
+    largest = [
+        case
+        for case in cases()
+        if case.atoms == 54 and case.batch == 16 and case.precision != "single"
+    ]
     most = max(middle(of(**asdict(case)), "gigabytes") for case in largest)
-    found["peak memory, 54 atoms, batch 16, reduced precision (GB)"] = goal(most, MOST_MEMORY, at_least=False)
+    found["peak memory, 54 atoms, batch 16, reduced precision (GB)"] = goal(
+        most, MOST_MEMORY, at_least=False
+    )
     return found
 
 

@@ -1,13 +1,17 @@
-"""The published tables of P-CDVAE beside ours: reconstruction, generation from the prior, and property optimisation.
+"""The published tables of P-CDVAE beside ours: reconstruction, generation from the prior, and
+property optimisation.
 
 python -m benchmarks.pcdvae_tables [--seeds 100 101 102] [--workers 2] [--scale small|paper]
 
-Data: the campaign of configs/nifecr_dataset.yaml (16-atom cells; 54 with --scale paper), labelled by our own oracle. Test: compositions
-held out of all training. Models: CDVAE and P-CDVAE trained on random orderings, P-CDVAE also with the orderings that a local search
-improved; all are judged, and optimised from, the same test crystals. Each model and seed is saved part by part; a second run goes on.
+Data: the campaign of configs/nifecr_dataset.yaml (16-atom cells; 54 with --scale paper), labelled
+by our own oracle. Test: compositions held out of all training. Models: CDVAE and P-CDVAE trained on
+random orderings, P-CDVAE also with the orderings that a local search improved; all are judged, and
+optimised from, the same test crystals. Each model and seed is saved part by part; a second run goes
+on.
 
-What is "correct" follows A. D. Naghdi et al., section 4.3: relaxed energy per atom at most the highest of the training data, at most
-10 eV per 54 atoms released on relaxation; and each element at most at the bound of the search space.
+What is "correct" follows A. D. Naghdi et al., section 4.3: relaxed energy per atom at most the
+highest of the training data, at most 10 eV per 54 atoms released on relaxation; and each element at
+most at the bound of the search space.
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.record import RESULTS, Row, goal, show, write
-from campaign.artifacts import write_whole
 from campaign.crystals.lattice import ParentLattice
+from campaign.files import write_whole
 from campaign.types import Checkpoint, Crystal, LabelledCandidate
 
 if TYPE_CHECKING:
@@ -36,7 +40,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = RESULTS / "parts" / "pcdvae_tables"
-MODELS = {"CDVAE-Random": ("random", ()), "P-CDVAE-Random": ("random", ("fcc", "bcc")), "P-CDVAE-LS": ("improved", ("fcc", "bcc"))}
+MODELS = {
+    "CDVAE-Random": ("random", ()),
+    "P-CDVAE-Random": ("random", ("fcc", "bcc")),
+    "P-CDVAE-LS": ("improved", ("fcc", "bcc")),
+}
 PAPER = {
     "CDVAE-Random": {"fingerprint": 0.1358, "g": 0.3618, "cp": 0.0984},
     "P-CDVAE-Random": {"fingerprint": 0.1039, "g": 0.3513, "cp": 0.0691},
@@ -48,7 +56,9 @@ STAGES = (200, 500, 1000, 1500, 2500, 5000)
 STARTS, DRAWN, DRAWN_AGAIN = 48, 500, 150
 """Starts of the optimisation; crystals from each prior, for the first seed and for the others."""
 STEPS = 510
-"""Of the focused sampler in reconstruction: with its 170 a few cells in a hundred do not crystallise, and they make most of the mean."""
+"""Of the focused sampler in reconstruction: with its 170 a few cells in a hundred do not
+crystallise, and they make most of the mean.
+"""
 MOST_RELEASED = 10.0 / 54
 PERCENTILES = (50, 75, 90, 95, 99)
 EPOCHS = {"small": 100, "paper": 5000}
@@ -75,17 +85,24 @@ class Data:
     """Random orderings and those with the search's best, without and of the test compositions."""
 
     def __init__(self, folder: Path) -> None:
-        from campaign.pretraining import labelled_of_campaign
+        from campaign.cli.pretraining import labelled_of_campaign
         from generators.pcdvae.train import split_by_composition
 
-        self.sets = {name: labelled_of_campaign(folder, QUANTITY, None, name) for name in ("random", "improved")}
+        self.sets = {
+            name: labelled_of_campaign(folder, QUANTITY, None, name)
+            for name in ("random", "improved")
+        }
         table = self.sets["random"]
         _, held = split_by_composition([item.candidate.crystal for item in table], TEST_SHARE)
         self.test = [table[row] for row in held]
         self.test_formulas = {item.candidate.crystal.formula for item in self.test}
 
     def training(self, which: str) -> list[LabelledCandidate]:
-        return [item for item in self.sets[which] if item.candidate.crystal.formula not in self.test_formulas]
+        return [
+            item
+            for item in self.sets[which]
+            if item.candidate.crystal.formula not in self.test_formulas
+        ]
 
 
 def relaxed(item: LabelledCandidate) -> Crystal:
@@ -125,9 +142,13 @@ def trained(name: str, seed: int, scale: str, data: Data, part: Path) -> Any:
         examples = examples_of(data.training(which), [QUANTITY], phases)
         preset: Preset = "paper" if scale == "paper" else "small"
         epochs = EPOCHS[scale]
-        settings = TrainingSettings(preset=preset, epochs=epochs, patience=epochs, batch_size=32, reduced_precision=True)
+        settings = TrainingSettings(
+            preset=preset, epochs=epochs, patience=epochs, batch_size=32, reduced_precision=True
+        )
         result = train_kept(examples, settings, seed, resume)
-        checkpoint = to_checkpoint(result.model, tables_of(examples, phases, [QUANTITY]), hash_of(examples), result.metrics)
+        checkpoint = to_checkpoint(
+            result.model, tables_of(examples, phases, [QUANTITY]), hash_of(examples), result.metrics
+        )
         write_whole(path, checkpoint_to_bytes(checkpoint))
         resume.unlink(missing_ok=True)
         print(name, seed, "trained", flush=True)
@@ -135,7 +156,9 @@ def trained(name: str, seed: int, scale: str, data: Data, part: Path) -> Any:
     return model
 
 
-def train_kept(examples: Sequence[Example], settings: TrainingSettings, seed: int, resume: Path) -> Trained:
+def train_kept(
+    examples: Sequence[Example], settings: TrainingSettings, seed: int, resume: Path
+) -> Trained:
     """Train, keeping the state after each epoch in a file, and going on from it."""
     from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
     from generators.pcdvae.train import train
@@ -154,7 +177,9 @@ def decode(model: Any, latent: Any, counts: Any = None, steps: int = 170) -> lis
 
 
 def reconstruct(model: Any, data: Data, seed: int) -> Row:
-    """Test crystals encoded and decoded; the trivial baseline beside it: the parent lattice in the predicted cell and composition."""
+    """Test crystals encoded and decoded; the trivial baseline beside it: the parent lattice in the
+    predicted cell and composition.
+    """
     import torch
 
     from generators.metrics import reconstruction
@@ -165,8 +190,14 @@ def reconstruct(model: Any, data: Data, seed: int) -> Row:
     counts = torch.tensor([len(crystal) for crystal in wanted])
     model_row = asdict(reconstruction(wanted, decode(model, mean, counts, STEPS)))
     baseline_row = asdict(reconstruction(wanted, parents(model, mean, counts)))
-    error = model.properties(mean)[:, 0].detach().numpy() - np.array([item.values[QUANTITY] for item in data.test])
-    return {"model": model_row, "baseline": baseline_row, "property_error": float(np.sqrt((error**2).mean()))}
+    error = model.properties(mean)[:, 0].detach().numpy() - np.array(
+        [item.values[QUANTITY] for item in data.test]
+    )
+    return {
+        "model": model_row,
+        "baseline": baseline_row,
+        "property_error": float(np.sqrt((error**2).mean())),
+    }
 
 
 def parents(model: Any, latent: Any, counts: Any) -> list[Crystal]:
@@ -176,7 +207,10 @@ def parents(model: Any, latent: Any, counts: Any) -> list[Crystal]:
 
     batch = start(model, latent, counts)
     repeats = {16: (2, 2, 2), 54: (3, 3, 3)}
-    return [Crystal(crystal.lattice, sites(repeats[len(crystal)]), crystal.numbers) for crystal in batch.crystals()]
+    return [
+        Crystal(crystal.lattice, sites(repeats[len(crystal)]), crystal.numbers)
+        for crystal in batch.crystals()
+    ]
 
 
 def generate(model: Any, data: Data, seed: int) -> Row:
@@ -197,13 +231,20 @@ def generate(model: Any, data: Data, seed: int) -> Row:
         asked = ["fcc" if phase == 0 else "bcc" for phase in model.predicted_phase(latent).tolist()]
         by_rule = [lattice_by_rule(crystal) for crystal in crystals]
         fidelity = [phase_share(*pair) for pair in zip(crystals, asked, strict=True)]
-        pure = [max(float((classify(c) == phase).mean()) for phase in (Phase.FCC, Phase.BCC)) for c in crystals]
+        pure = [
+            max(float((classify(c) == phase).mean()) for phase in (Phase.FCC, Phase.BCC))
+            for c in crystals
+        ]
         found[name] = {
             **generation(crystals),
             "asked_phase": float(np.mean(fidelity)) if model.phase is not None else None,
-            "rule_phase": float(np.mean([phase_share(*pair) for pair in zip(crystals, by_rule, strict=True)])),
+            "rule_phase": float(
+                np.mean([phase_share(*pair) for pair in zip(crystals, by_rule, strict=True)])
+            ),
             "one_phase": float(np.mean(np.array(pure) > 0.9)),
-            "compositions": [[float((c.numbers == z).mean()) for z in (28, 26, 24)] for c in crystals],
+            "compositions": [
+                [float((c.numbers == z).mean()) for z in (28, 26, 24)] for c in crystals
+            ],
         }
     return found
 
@@ -215,10 +256,21 @@ def lattice_by_rule(crystal: Crystal) -> ParentLattice:
 
 
 def optimise(model: Any, data: Data, seed: int) -> Row:
-    """Both forms of property optimisation from the same test crystals, decoded at the same steps and labelled by the oracle."""
+    """Both forms of property optimisation from the same test crystals, decoded at the same steps
+    and labelled by the oracle.
+    """
     import torch
 
-    from generators.pcdvae.optimise import Held, Merit, Plain, Prior, ascend, conditions, encode, fit_ensemble
+    from generators.pcdvae.optimise import (
+        Held,
+        Merit,
+        Plain,
+        Prior,
+        ascend,
+        conditions,
+        encode,
+        fit_ensemble,
+    )
 
     rows = np.random.default_rng(0).permutation(len(data.test))[:STARTS]
     starts = [data.test[row] for row in rows]
@@ -231,7 +283,10 @@ def optimise(model: Any, data: Data, seed: int) -> Row:
     prior = Prior.of(known, spread, model.predicted_phase(known))
     with torch.no_grad():
         inputs = conditions(model, known)
-    merits: dict[str, Merit] = {"plain": Plain(model), "held": Held(model, fit_ensemble(inputs, standard), prior)}
+    merits: dict[str, Merit] = {
+        "plain": Plain(model),
+        "held": Held(model, fit_ensemble(inputs, standard), prior),
+    }
     judge = Judge(max(item.values["energy_per_atom"] for item in training))
     found: Row = {"initial": [item.values[QUANTITY] for item in starts]}
     for form, merit in merits.items():
@@ -249,15 +304,21 @@ class Judge:
         from campaign.protocols import PluginSpec
 
         params = {"potential": "wu_lee_su_2017"}
-        self.modulus = plugins.build(PluginSpec(group="oracles", use="lammps_bulk_modulus", params=params))
-        self.rigid = plugins.build(PluginSpec(group="oracles", use="lammps", params={**params, "relax": "none"}))
+        self.modulus = plugins.build(
+            PluginSpec(group="oracles", use="lammps_bulk_modulus", params=params)
+        )
+        self.rigid = plugins.build(
+            PluginSpec(group="oracles", use="lammps", params={**params, "relax": "none"})
+        )
         self.largest_energy = largest_energy
 
     def __call__(self, crystal: Crystal) -> dict[str, Any]:
         from campaign.crystals.neighbours import shortest_distance
 
         found: dict[str, Any] = {"formula": crystal.formula, "modulus": None}
-        if shortest_distance(crystal) < 1.0 or max(np.unique(crystal.numbers, return_counts=True)[1]) > 0.95 * len(crystal):
+        if shortest_distance(crystal) < 1.0 or max(
+            np.unique(crystal.numbers, return_counts=True)[1]
+        ) > 0.95 * len(crystal):
             return found
         before = self.rigid.evaluate(crystal)
         after = None if before.failure is not None else self.modulus.evaluate(crystal)
@@ -271,7 +332,9 @@ class Judge:
 
 
 def searched(folder: Path) -> list[Row]:
-    """The mean over the local searches of the best modulus so far, by iteration (the paper's Fig. SM.3)."""
+    """The mean over the local searches of the best modulus so far, by iteration (the paper's Fig.
+    SM.3).
+    """
     from campaign.api import Campaign
 
     state = Campaign.open(folder).state()
@@ -285,8 +348,20 @@ def searched(folder: Path) -> list[Row]:
                 iteration = int(row.condition["iteration"])
                 steps[iteration] = max(steps.get(iteration, -np.inf), values[identity])
     last = max((max(steps) for steps in best.values()), default=0)
-    curves = np.array([np.maximum.accumulate([steps.get(i, -np.inf) for i in range(last + 1)]) for steps in best.values()])
-    return [{"iteration": i, "searches": len(best), "mean": float(curves[:, i].mean())} for i in range(last + 1)] if best else []
+    curves = np.array(
+        [
+            np.maximum.accumulate([steps.get(i, -np.inf) for i in range(last + 1)])
+            for steps in best.values()
+        ]
+    )
+    return (
+        [
+            {"iteration": i, "searches": len(best), "mean": float(curves[:, i].mean())}
+            for i in range(last + 1)
+        ]
+        if best
+        else []
+    )
 
 
 def floor(data: Data) -> float:
@@ -302,7 +377,9 @@ def floor(data: Data) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--scale", choices=["small", "paper"], default="small")
@@ -310,8 +387,12 @@ def main() -> None:
     folder = PARTS / "data" if arguments.scale == "small" else PARTS / "data-paper"
     make_data(folder, arguments.scale)
     jobs = [(name, seed) for seed in arguments.seeds for name in MODELS]
-    with ProcessPoolExecutor(arguments.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(run_model, name, seed, arguments.scale, str(folder)) for name, seed in jobs]:
+    with ProcessPoolExecutor(
+        arguments.workers, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
+        for future in [
+            pool.submit(run_model, name, seed, arguments.scale, str(folder)) for name, seed in jobs
+        ]:
             future.result()
     rows: dict[str, list[Row]] = {"models": []}
     for name, seed in jobs:
@@ -342,7 +423,14 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
     def mean(name: str, *path: str) -> float:
         """Over the seeds, of what lies at a path of keys."""
-        return float(np.mean([functools.reduce(lambda value, key: value[key], path, row) for row in by_model[name]]))
+        return float(
+            np.mean(
+                [
+                    functools.reduce(lambda value, key: value[key], path, row)
+                    for row in by_model[name]
+                ]
+            )
+        )
 
     cp = {}
     for name in MODELS:
@@ -354,34 +442,50 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         ):
             cp[name] = mean(name, "reconstruction", "model", key)
             found[f"Table 2, {name}: {label} (paper, 54 atoms: {PAPER[name][of_paper]})"] = cp[name]
-        found[f"{name}: error of the property (GPa)"] = mean(name, "reconstruction", "property_error")
+        found[f"{name}: error of the property (GPa)"] = mean(
+            name, "reconstruction", "property_error"
+        )
         found[f"{name}: CP G-distance of the ideal parent lattice in the predicted cell"] = mean(
             name, "reconstruction", "baseline", "cp_g_distance"
         )
-        for prior, key in itertools.product(("normal", "labelled"), ("valid", "unique", "one_phase", "rule_phase")):
+        for prior, key in itertools.product(
+            ("normal", "labelled"), ("valid", "unique", "one_phase", "rule_phase")
+        ):
             found[f"from the {prior} prior, {name}: {key}"] = mean(name, "generation", prior, key)
     best, plain, floor_ = cp["P-CDVAE-Random"], cp["CDVAE-Random"], rows["data"][0]["floor"]
     found["CP G-distance, P-CDVAE over CDVAE"] = best / plain
     found["CP G-distance, P-CDVAE over the noise floor"] = best / floor_
     nearest = min(best / plain / 0.71, best / floor_)
-    found["CP G-distance of P-CDVAE over the larger of 0.71 CDVAE's and the noise floor"] = goal(nearest, 1.0, at_least=False)
+    found["CP G-distance of P-CDVAE over the larger of 0.71 CDVAE's and the noise floor"] = goal(
+        nearest, 1.0, at_least=False
+    )
     found["CP G-distance, LS over Random"] = goal(cp["P-CDVAE-LS"] / best, 1.0, at_least=False)
     for name in ("P-CDVAE-Random", "P-CDVAE-LS"):
         found |= optimisation(name, by_model[name], rows["data"][0]["percentiles"])
     return found
 
 
-def optimisation(name: str, models: Sequence[Row], percentiles: Mapping[str, float]) -> dict[str, Any]:
+def optimisation(
+    name: str, models: Sequence[Row], percentiles: Mapping[str, float]
+) -> dict[str, Any]:
     """Table 3 and Table A1, and the correct fractions at an equal gain in the mean modulus."""
     rows = [model["optimisation"] for model in models]
-    found: dict[str, Any] = {f"Table 3, {name}: initial mean B (GPa)": float(np.mean([np.mean(row["initial"]) for row in rows]))}
+    found: dict[str, Any] = {
+        f"Table 3, {name}: initial mean B (GPa)": float(
+            np.mean([np.mean(row["initial"]) for row in rows])
+        )
+    }
     for form, stage in itertools.product(("plain", "held"), STAGES):
         values = [moduli(row[form][str(stage)]) for row in rows]
         label = f"Table 3, {name}, {form}, step {stage}"
-        found[f"{label}: correct (share)"] = float(np.mean([len(v) / len(row["initial"]) for v, row in zip(values, rows, strict=True)]))
+        found[f"{label}: correct (share)"] = float(
+            np.mean([len(v) / len(row["initial"]) for v, row in zip(values, rows, strict=True)])
+        )
         if any(values):
             found[f"{label}: mean B (GPa)"] = float(np.mean([np.mean(v) for v in values if v]))
-            found[f"{label}: mean B of the best ten (GPa)"] = float(np.mean([np.mean(sorted(v)[-10:]) for v in values if v]))
+            found[f"{label}: mean B of the best ten (GPa)"] = float(
+                np.mean([np.mean(sorted(v)[-10:]) for v in values if v])
+            )
     for form, (percentile, threshold) in itertools.product(("plain", "held"), percentiles.items()):
         label = f"Table A1, {name}, {form}: starts above the {percentile}th percentile (share)"
         found[label] = float(np.mean([passed(row[form], threshold) for row in rows]))
@@ -402,23 +506,44 @@ def moduli(judged: Sequence[Row]) -> list[float]:
 
 def passed(stages: Mapping[str, Sequence[Row]], threshold: float) -> float:
     """The share of starts of which any stage gave a correct crystal above the threshold."""
-    moduli_by_start = zip(*[[row["modulus"] for row in judged] for judged in stages.values()], strict=True)
-    return float(np.mean([any(value is not None and value > threshold for value in values) for values in moduli_by_start]))
+    moduli_by_start = zip(
+        *[[row["modulus"] for row in judged] for judged in stages.values()], strict=True
+    )
+    return float(
+        np.mean(
+            [
+                any(value is not None and value > threshold for value in values)
+                for values in moduli_by_start
+            ]
+        )
+    )
 
 
 def equal_gain(rows: Sequence[Row], last: int) -> tuple[float, dict[str, float]]:
-    """The largest gain in mean modulus that both forms reach by a step, and the largest correct share at that gain; over all seeds."""
+    """The largest gain in mean modulus that both forms reach by a step, and the largest correct
+    share at that gain; over all seeds.
+    """
     initial = [value for row in rows for value in row["initial"]]
     curves: dict[str, list[tuple[float, float]]] = {}
     for form in ("plain", "held"):
-        values = [[value for row in rows for value in moduli(row[form][str(stage)])] for stage in STAGES if stage <= last]
-        curves[form] = [(float(np.mean(v) - np.mean(initial)), len(v) / len(initial)) for v in values if v]
+        values = [
+            [value for row in rows for value in moduli(row[form][str(stage)])]
+            for stage in STAGES
+            if stage <= last
+        ]
+        curves[form] = [
+            (float(np.mean(v) - np.mean(initial)), len(v) / len(initial)) for v in values if v
+        ]
     gain = min(max(g for g, _ in curve) for curve in curves.values())
-    return gain, {form: max(share for g, share in curve if g >= gain) for form, curve in curves.items()}
+    return gain, {
+        form: max(share for g, share in curve if g >= gain) for form, curve in curves.items()
+    }
 
 
 def draw(rows: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """The mean modulus by iteration of the local search (Fig. SM.3), and the best modulus by composition from optimisation (Fig. 4)."""
+    """The mean modulus by iteration of the local search (Fig. SM.3), and the best modulus by
+    composition from optimisation (Fig. 4).
+    """
     from collections import Counter
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -428,7 +553,11 @@ def draw(rows: Mapping[str, Sequence[Row]], path: Path) -> None:
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
     search, *panels = figure.subplots(1, 3)
-    search.plot([row["iteration"] for row in rows["search"]], [row["mean"] for row in rows["search"]], marker="o")
+    search.plot(
+        [row["iteration"] for row in rows["search"]],
+        [row["mean"] for row in rows["search"]],
+        marker="o",
+    )
     search.set(xlabel="iteration of the local search", ylabel="mean of the best bulk modulus (GPa)")
     for panel, name in zip(panels, ("P-CDVAE-Random", "P-CDVAE-LS"), strict=True):
         best: Counter[str] = Counter()
@@ -438,8 +567,20 @@ def draw(rows: Mapping[str, Sequence[Row]], path: Path) -> None:
                     if row["modulus"] is not None:
                         best[row["formula"]] = max(best[row["formula"]], row["modulus"])
         share = [Composition(formula).fractional_composition for formula in best]
-        points = panel.scatter([c["Ni"] for c in share], [c["Fe"] for c in share], c=list(best.values()), s=45, cmap="viridis")
-        panel.set(xlabel="Ni (atomic fraction)", ylabel="Fe (atomic fraction)", title=f"{name}: best found", xlim=(0, 1), ylim=(0, 1))
+        points = panel.scatter(
+            [c["Ni"] for c in share],
+            [c["Fe"] for c in share],
+            c=list(best.values()),
+            s=45,
+            cmap="viridis",
+        )
+        panel.set(
+            xlabel="Ni (atomic fraction)",
+            ylabel="Fe (atomic fraction)",
+            title=f"{name}: best found",
+            xlim=(0, 1),
+            ylim=(0, 1),
+        )
         panel.plot([0, 1], [1, 0], color="grey", linewidth=0.5)
         figure.colorbar(points, ax=panel, label="GPa")
     figure.savefig(path, dpi=110)

@@ -1,4 +1,6 @@
-"""Writes a benchmark's rows, goals and verdicts with what they depend on; recomputes summaries from raw rows."""
+"""Writes a benchmark's rows, goals and verdicts with what they depend on; recomputes summaries from
+raw rows.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from campaign import versions
-from campaign.artifacts import write_whole
+from campaign.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
@@ -23,13 +25,19 @@ def commit() -> str:
     """The commit of the checkout, with a plus where files differ from it."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=RESULTS, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=RESULTS, capture_output=True, text=True, check=False
+        ).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    return git("rev-parse", "--short", "HEAD") + (
+        "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+    )
 
 
 def restore(name: str, part: str, path_of: Callable[[Row], Path]) -> None:
-    """Rows of the committed figures become saved parts again, where there are none, so that a fresh checkout goes on with the rest."""
+    """Rows of the committed figures become saved parts again, where there are none, so that a fresh
+    checkout goes on with the rest.
+    """
     path = RESULTS / f"{name}.json"
     found: dict[Path, list[Row]] = {}
     for row in json.loads(path.read_text())["rows"][part] if path.exists() else ():
@@ -42,7 +50,12 @@ def restore(name: str, part: str, path_of: Callable[[Row], Path]) -> None:
 def goal(measured: float, wanted: float, *, at_least: bool) -> dict[str, Any]:
     """A figure beside its goal, with the verdict."""
     is_met = measured >= wanted if at_least else measured <= wanted
-    return {"measured": measured, "goal": wanted, "at_least": at_least, "verdict": "met" if is_met else "missed"}
+    return {
+        "measured": measured,
+        "goal": wanted,
+        "at_least": at_least,
+        "verdict": "met" if is_met else "missed",
+    }
 
 
 def middle(rows: Sequence[Row], key: str) -> float:
@@ -56,7 +69,9 @@ def write(
     notes: str = "",
     command: str = "",
 ) -> Path:
-    """Write raw rows by part, and the summary that follows from them alone; the command is that of the name where none is given."""
+    """Write raw rows by part, and the summary that follows from them alone; the command is that of
+    the name where none is given.
+    """
     path = RESULTS / f"{name}.json"
     document = {
         "name": name,
@@ -79,6 +94,9 @@ def show(summary: Mapping[str, Any]) -> None:
     for key, value in summary.items():
         if isinstance(value, dict) and "verdict" in value:
             sign = ">=" if value["at_least"] else "<="
-            print(f"{key:60s} {value['measured']:10.4g}   goal {sign} {value['goal']:g}: {value['verdict']}")
+            print(
+                f"{key:60s} {value['measured']:10.4g}   goal {sign} {value['goal']:g}: "
+                f"{value['verdict']}"
+            )
         else:
             print(f"{key:60s} {value:10.4g}" if isinstance(value, float) else f"{key:60s} {value}")

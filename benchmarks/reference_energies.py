@@ -1,6 +1,8 @@
-"""Energies of crystals by an ASE calculator in the interpreter that runs this file: reads JSON from standard input, prints a JSON row each.
+"""Energies of crystals by an ASE calculator in the interpreter that runs this file: reads JSON from
+standard input, prints a JSON row each.
 
-Imports nothing of oreloop, so that it runs in an environment of its own. Energies in eV/atom, volumes in cubic angstrom per atom.
+Imports nothing of oreloop, so that it runs in an environment of its own. Energies in eV/atom,
+volumes in cubic angstrom per atom.
 """
 
 from __future__ import annotations
@@ -32,10 +34,17 @@ def main() -> None:
     asked = json.load(sys.stdin)
     calculate = calculator(asked["model"])
     for row in asked["crystals"]:
-        atoms = Atoms(numbers=row["numbers"], scaled_positions=row["fractional"], cell=row["lattice"], pbc=True)
+        atoms = Atoms(
+            numbers=row["numbers"],
+            scaled_positions=row["fractional"],
+            cell=row["lattice"],
+            pbc=True,
+        )
         atoms.calc = calculate
         single = float(atoms.get_potential_energy()) / len(atoms)
-        has_converged = bool(FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=LARGEST_FORCE, steps=MOST_STEPS))
+        has_converged = bool(
+            FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=LARGEST_FORCE, steps=MOST_STEPS)
+        )
         found = {
             "element": row["element"],
             "single_point": single,

@@ -1,11 +1,14 @@
-"""The elements' reference crystals by universal potentials, beside Materials Project's energies: a row for each of the 88 elements.
+"""The elements' reference crystals by universal potentials, beside Materials Project's energies: a
+row for each of the 88 elements.
 
 python -m benchmarks.references --python .venv-sevennet/bin/python
 
-Each crystal is taken as Materials Project has it (single point) and relaxed, cell and atoms, to 0.02 eV/angstrom. What is compared is the
-single point, of the same crystal at the same level of theory, PBE without corrections: that is what 7net-l3i5 learned. CHGNet learned
-corrected energies and says so in its rows; elements have no corrections, so that they are comparable. Goal: within 0.05 eV/atom on ten
-elements whose crystals are hard (molecules, and cells with many atoms), by 7net-l3i5. The median and the largest error are of all.
+Each crystal is taken as Materials Project has it (single point) and relaxed, cell and atoms, to
+0.02 eV/angstrom. What is compared is the single point, of the same crystal at the same level of
+theory, PBE without corrections: that is what 7net-l3i5 learned. CHGNet learned corrected energies
+and says so in its rows; elements have no corrections, so that they are comparable. Goal: within
+0.05 eV/atom on ten elements whose crystals are hard (molecules, and cells with many atoms), by
+7net-l3i5. The median and the largest error are of all.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ def measure(python: str, model: str, elements: Sequence[str]) -> list[Row]:
         for element in elements
     ]
     worker = Path(__file__).parent / "reference_energies.py"
-    process = subprocess.Popen([python, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [python, str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps({"model": model, "crystals": crystals}))
@@ -60,7 +65,11 @@ def measure(python: str, model: str, elements: Sequence[str]) -> list[Row]:
             **found,
         }
         rows.append(row)
-        print(f"{model:10s} {row['element']:3s} {row['reference']:9.4f} {row['single_point']:9.4f} {row['relaxed']:9.4f}", flush=True)
+        print(
+            f"{model:10s} {row['element']:3s} {row['reference']:9.4f} "
+            f"{row['single_point']:9.4f} {row['relaxed']:9.4f}",
+            flush=True,
+        )
     if process.wait() != 0 or len(rows) != len(elements):
         raise SystemExit(f"{python} gave {len(rows)} of {len(elements)} rows")
     return rows
@@ -81,15 +90,25 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         found[f"{model}: elements beyond {LARGEST_ERROR:g} eV/atom"] = ", ".join(beyond)
         fallen = [row["element"] for row in mine if row["relaxed"] < row["single_point"] - FALLEN]
         found[f"{model}: elements that relax to another phase"] = ", ".join(fallen)
-        found[f"{model}: relaxations that did not end"] = ", ".join(row["element"] for row in mine if not row["has_converged"])
+        found[f"{model}: relaxations that did not end"] = ", ".join(
+            row["element"] for row in mine if not row["has_converged"]
+        )
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default=".venv-sevennet/bin/python", help="Interpreter of an environment with sevenn and chgnet.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--python",
+        default=".venv-sevennet/bin/python",
+        help="Interpreter of an environment with sevenn and chgnet.",
+    )
     arguments = parser.parse_args()
-    rows = [row for model in MODELS for row in measure(arguments.python, model, list(ground_states()))]
+    rows = [
+        row for model in MODELS for row in measure(arguments.python, model, list(ground_states()))
+    ]
     found = {"elements": rows}
     notes = "One thread; energies do not depend on the machine beyond the last digits."
     write("references", found, summarise, notes)

@@ -1,16 +1,21 @@
-"""Duplicates among 10,000 labelled crystals: ours, the rounded keys that came before, and pymatgen's matcher, side by side on one core.
+"""Duplicates among 10,000 labelled crystals: ours, the rounded keys that came before, and
+pymatgen's matcher, side by side on one core.
 
 python -m benchmarks.sameness [--crystals 10000] [--subset 500]
 
-The set is of ``benchmarks.labelled_copies``: prototypes, random crystals and alloys with their copies, in random order. One after the
-other is compared with those kept before it, as the screen does. A miss is a copy of something seen before that is kept, as a share of the
-copies; a false merge is a crystal taken for one that it is no copy of, as a share of all. Tolerances are the config's defaults.
+The set is of ``benchmarks.labelled_copies``: prototypes, random crystals and alloys with their
+copies, in random order. One after the other is compared with those kept before it, as the screen
+does. A miss is a copy of something seen before that is kept, as a share of the copies; a false
+merge is a crystal taken for one that it is no copy of, as a share of all. Tolerances are the
+config's defaults.
 
-pymatgen: StructureMatcher with the same tolerances, asked for each kept crystal of the reduced formula. As it is slow, it and the rounded
-keys see only a part of the set, families drawn at random, and so do we beside them; only by shape, as it has no tolerance for volumes.
-The growth is of alloys of 54 atoms, random orderings of one composition, on the sites of one lattice or each rattled: the dearest that
-can be, as all have one formula. Rounded keys of rattled alloys are all different, so that they compare none and miss all.
-Times are of the processor, keys included, compiling left out.
+pymatgen: StructureMatcher with the same tolerances, asked for each kept crystal of the reduced
+formula. As it is slow, it and the rounded keys see only a part of the set, families drawn at
+random, and so do we beside them; only by shape, as it has no tolerance for volumes. The growth is
+of alloys of 54 atoms, random orderings of one composition, on the sites of one lattice or each
+rattled: the dearest that can be, as all have one formula. Rounded keys of rattled alloys are all
+different, so that they compare none and miss all. Times are of the processor, keys included,
+compiling left out.
 """
 
 from __future__ import annotations
@@ -31,7 +36,13 @@ import numpy as np
 from benchmarks.labelled_copies import Labelled, labelled, rattled
 from benchmarks.record import Row, goal, show, write
 from campaign.crystals.lattice import supercell
-from campaign.crystals.matching import Distinct, Matcher, Sameness, equivalence_key, site_environments
+from campaign.crystals.matching import (
+    Distinct,
+    Matcher,
+    Sameness,
+    equivalence_key,
+    site_environments,
+)
 from campaign.types import Crystal, reduced_formula
 
 SEED = 100
@@ -76,7 +87,12 @@ class Pymatgen(Method):
 
         super().__init__(same)
         matcher = Matcher()
-        self.matcher = StructureMatcher(ltol=matcher.length, stol=matcher.site, angle_tol=matcher.angle, primitive_cell=self.primitive_cell)
+        self.matcher = StructureMatcher(
+            ltol=matcher.length,
+            stol=matcher.site,
+            angle_tol=matcher.angle,
+            primitive_cell=self.primitive_cell,
+        )
         self.kept: defaultdict[str, list[tuple[int, Any]]] = defaultdict(list)
 
     def group(self, crystal: Crystal) -> str:
@@ -92,7 +108,9 @@ class Pymatgen(Method):
 
 
 class RoundedKeys(Pymatgen):
-    """As before: StructureMatcher among the crystals of one cell's formula with the same invariants, rounded to five digits."""
+    """As before: StructureMatcher among the crystals of one cell's formula with the same
+    invariants, rounded to five digits.
+    """
 
     primitive_cell = False
 
@@ -101,13 +119,21 @@ class RoundedKeys(Pymatgen):
         invariants = []
         for number in np.unique(crystal.numbers):
             around = environment[crystal.numbers == number]
-            invariants += [around.mean(0), (around.T @ around / len(around)).ravel(), (around**3).mean(0)]
+            invariants += [
+                around.mean(0),
+                (around.T @ around / len(around)).ravel(),
+                (around**3).mean(0),
+            ]
         values = np.concatenate(invariants)
         rounded = np.round(values / np.abs(values).max(), 5) + 0.0
         return f"{crystal.formula}:{hashlib.blake2b(rounded.tobytes(), digest_size=8).hexdigest()}"
 
 
-METHODS: dict[str, type[Method]] = {"ours": NearKeys, "rounded keys": RoundedKeys, "pymatgen": Pymatgen}
+METHODS: dict[str, type[Method]] = {
+    "ours": NearKeys,
+    "rounded keys": RoundedKeys,
+    "pymatgen": Pymatgen,
+}
 
 
 def judge(method: str, crystals: Sequence[Labelled], same: Sameness, part: str) -> list[Row]:
@@ -127,7 +153,17 @@ def judge(method: str, crystals: Sequence[Labelled], same: Sameness, part: str) 
     rows = []
     for (kind, made), count in sorted(counts.items()):
         numbers = {name: count[name] for name in ("crystals", "copies", "misses", "merges")}
-        rows.append({"method": method, "part": part, "same": same, "kind": kind, "made": made, **numbers, "seconds": 0.0})
+        rows.append(
+            {
+                "method": method,
+                "part": part,
+                "same": same,
+                "kind": kind,
+                "made": made,
+                **numbers,
+                "seconds": 0.0,
+            }
+        )
     rows[0]["seconds"] = seconds
     return rows
 
@@ -136,7 +172,10 @@ def growth(method: str, width: float) -> list[Row]:
     """Milliseconds for each alloy, rattled by so much, with so many kept before it, over blocks."""
     rng = np.random.default_rng(SEED)
     symbols = np.repeat(["Cr", "Fe", "Ni"], (10, 20, 24))
-    crystals = [rattled(supercell("bcc", (3, 3, 3), rng.permutation(symbols).tolist()), rng, width) for _ in range(BLOCKS[-1] + 50)]
+    crystals = [
+        rattled(supercell("bcc", (3, 3, 3), rng.permutation(symbols).tolist()), rng, width)
+        for _ in range(BLOCKS[-1] + 50)
+    ]
     finder, rows, begun = METHODS[method]("shape"), [], 0
     for kept in BLOCKS:
         for name in range(begun, kept):
@@ -144,13 +183,22 @@ def growth(method: str, width: float) -> list[Row]:
         started = time.process_time()
         for name in range(kept, kept + 50):
             finder.find(name, crystals[name])
-        rows.append({"method": method, "rattled": width, "kept": kept, "milliseconds": 20 * (time.process_time() - started)})
+        rows.append(
+            {
+                "method": method,
+                "rattled": width,
+                "kept": kept,
+                "milliseconds": 20 * (time.process_time() - started),
+            }
+        )
         begun = kept + 50
     return rows
 
 
 def a_part(crystals: Sequence[Labelled], n: int) -> list[Labelled]:
-    """Whole families, those of alloys with their neighbours, until there are n crystals; their order stays."""
+    """Whole families, those of alloys with their neighbours, until there are n crystals; their
+    order stays.
+    """
     families: defaultdict[str, list[int]] = defaultdict(list)
     for row, item in enumerate(crystals):
         families[item.family.partition(".")[0]].append(row)
@@ -167,35 +215,67 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     for method in METHODS:
         for part in ("whole", "part"):
             for same in MODES:
-                mine = [row for row in rows["found"] if (row["method"], row["part"], row["same"]) == (method, part, same)]
+                mine = [
+                    row
+                    for row in rows["found"]
+                    if (row["method"], row["part"], row["same"]) == (method, part, same)
+                ]
                 if not mine:
                     continue
-                total = {name: sum(row[name] for row in mine) for name in ("crystals", "copies", "misses", "merges", "seconds")}
-                misses, merges = total["misses"] / total["copies"], total["merges"] / total["crystals"]
+                total = {
+                    name: sum(row[name] for row in mine)
+                    for name in ("crystals", "copies", "misses", "merges", "seconds")
+                }
+                misses, merges = (
+                    total["misses"] / total["copies"],
+                    total["merges"] / total["crystals"],
+                )
                 name = f"{method}, {same}, {total['crystals']} crystals"
                 if part == "whole":
-                    summary[f"{name}: misses (share of {total['copies']} copies)"] = goal(misses, LARGEST_SHARE, at_least=False)
-                    summary[f"{name}: false merges (share)"] = goal(merges, LARGEST_SHARE, at_least=False)
+                    summary[f"{name}: misses (share of {total['copies']} copies)"] = goal(
+                        misses, LARGEST_SHARE, at_least=False
+                    )
+                    summary[f"{name}: false merges (share)"] = goal(
+                        merges, LARGEST_SHARE, at_least=False
+                    )
                     summary[f"{name}: seconds"] = goal(total["seconds"], LONGEST, at_least=False)
                 else:
                     summary[f"{name}: misses (share of {total['copies']} copies)"] = misses
                     summary[f"{name}: false merges (share)"] = merges
-                    summary[f"{name}: milliseconds a crystal"] = 1000 * total["seconds"] / total["crystals"]
+                    summary[f"{name}: milliseconds a crystal"] = (
+                        1000 * total["seconds"] / total["crystals"]
+                    )
     for method in METHODS:
-        for made in ("rattled by 0.005", "rattled by 0.03", "supercell", "another setting", "all at once"):
+        for made in (
+            "rattled by 0.005",
+            "rattled by 0.03",
+            "supercell",
+            "another setting",
+            "all at once",
+        ):
             mine = [
-                row for row in rows["found"] if (row["method"], row["part"], row["same"], row["made"]) == (method, "part", "shape", made)
+                row
+                for row in rows["found"]
+                if (row["method"], row["part"], row["same"], row["made"])
+                == (method, "part", "shape", made)
             ]
             copies = sum(row["copies"] for row in mine)
-            summary[f"{method}, of {copies} {made}: misses (share)"] = sum(row["misses"] for row in mine) / max(1, copies)
+            summary[f"{method}, of {copies} {made}: misses (share)"] = sum(
+                row["misses"] for row in mine
+            ) / max(1, copies)
     for row in rows["growth"]:
         place = "rattled" if row["rattled"] else "on one lattice"
-        summary[f"{row['method']}, alloys of one composition {place}, {row['kept']} kept: milliseconds a crystal"] = row["milliseconds"]
+        summary[
+            f"{row['method']}, alloys of one composition {place}, {row['kept']} kept: "
+            "milliseconds a crystal"
+        ] = row["milliseconds"]
     return summary
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--crystals", type=int, default=10_000)
     parser.add_argument("--subset", type=int, default=500)
     arguments = parser.parse_args()
@@ -209,10 +289,21 @@ def main() -> None:
         found += judge(method, a_part(crystals, arguments.subset), "shape", "part")
     rows = {
         "found": found,
-        "growth": [row for width in (0.0, 0.03) for method in ("ours", "rounded keys") for row in growth(method, width)],
+        "growth": [
+            row
+            for width in (0.0, 0.03)
+            for method in ("ours", "rounded keys")
+            for row in growth(method, width)
+        ],
     }
     show(summarise(rows))
-    write("sameness", rows, summarise, notes="rounded keys and pymatgen see a part of the set, as the matcher takes too long for the whole")
+    write(
+        "sameness",
+        rows,
+        summarise,
+        notes="rounded keys and pymatgen see a part of the set, as the matcher takes too long "
+        "for the whole",
+    )
 
 
 if __name__ == "__main__":

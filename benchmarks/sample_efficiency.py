@@ -1,10 +1,12 @@
-"""Labels to the best crystal: the shipped strategy against random search, a hill climb, and TPE and CMA-ES on the composition.
+"""Labels to the best crystal: the shipped strategy against random search, a hill climb, and TPE and
+CMA-ES on the composition.
 
 python -m benchmarks.sample_efficiency [--tasks ...] [--seeds 100 101 ...] [--workers 2]
 
-Every oracle call counts, the first random ones included. Each part (task, method, seed) is saved when it ends; a second run goes on with
-what is missing. The strategy is the one of configs/nifecr_bulk_modulus.yaml, unchanged but for elements, lattice, oracle and quantity.
-TPE and CMA-ES are Optuna's, on the atomic fractions; the ordering of what they ask for is random.
+Every oracle call counts, the first random ones included. Each part (task, method, seed) is saved
+when it ends; a second run goes on with what is missing. The strategy is the one of
+configs/nifecr_bulk_modulus.yaml, unchanged but for elements, lattice, oracle and quantity. TPE and
+CMA-ES are Optuna's, on the atomic fractions; the ordering of what they ask for is random.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from benchmarks.record import RESULTS, Row, goal, show, write
-from campaign.artifacts import write_whole
 from campaign.crystals.lattice import ParentLattice, supercell
+from campaign.files import write_whole
 from campaign.types import Crystal, SearchSpace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,15 +69,51 @@ class Task:
 NIFECR = ("Ni", "Fe", "Cr")
 START = {"Ni": 6, "Cr": 38, "Fe": 10}
 TASKS = {
-    "bcc bulk modulus": Task(NIFECR, "bcc", "bulk_modulus", "maximize", "lammps_bulk_modulus", start=START),
-    "fcc bulk modulus": Task(NIFECR, "fcc", "bulk_modulus", "maximize", "lammps_bulk_modulus", start=START),
-    "four elements": Task(("Co", "Cr", "Fe", "Ni"), "fcc", "bulk_modulus", "maximize", "lammps_bulk_modulus", SEVEN, repeats=SMALL),
-    "five elements": Task(("Al", "Co", "Cr", "Fe", "Ni"), "fcc", "bulk_modulus", "maximize", "lammps_bulk_modulus", SEVEN, repeats=SMALL),
+    "bcc bulk modulus": Task(
+        NIFECR, "bcc", "bulk_modulus", "maximize", "lammps_bulk_modulus", start=START
+    ),
+    "fcc bulk modulus": Task(
+        NIFECR, "fcc", "bulk_modulus", "maximize", "lammps_bulk_modulus", start=START
+    ),
+    "four elements": Task(
+        ("Co", "Cr", "Fe", "Ni"),
+        "fcc",
+        "bulk_modulus",
+        "maximize",
+        "lammps_bulk_modulus",
+        SEVEN,
+        repeats=SMALL,
+    ),
+    "five elements": Task(
+        ("Al", "Co", "Cr", "Fe", "Ni"),
+        "fcc",
+        "bulk_modulus",
+        "maximize",
+        "lammps_bulk_modulus",
+        SEVEN,
+        repeats=SMALL,
+    ),
     "bcc energy": Task(NIFECR, "bcc", "energy_per_atom", "minimize", "lammps"),
-    "bcc shear modulus": Task(NIFECR, "bcc", "shear_modulus", "maximize", "lammps", {"measure": ["elastic_tensor"]}, repeats=SMALL),
+    "bcc shear modulus": Task(
+        NIFECR,
+        "bcc",
+        "shear_modulus",
+        "maximize",
+        "lammps",
+        {"measure": ["elastic_tensor"]},
+        repeats=SMALL,
+    ),
 }
-METHODS = {"oreloop": 334, "hill climb": 1000, "random": 200, "TPE on composition": 200, "CMA-ES on composition": 200}
-"""Labels that each method is given; ours ends earlier after STAGNATION rounds without a better one."""
+METHODS = {
+    "oreloop": 334,
+    "hill climb": 1000,
+    "random": 200,
+    "TPE on composition": 200,
+    "CMA-ES on composition": 200,
+}
+"""Labels that each method is given; ours ends earlier after STAGNATION rounds without a better
+one.
+"""
 STAGNATION = 20
 
 
@@ -87,7 +125,9 @@ class Labeller:
         from campaign.protocols import PluginSpec
 
         self.task, self.limit, self.labels, self.failures = task, limit, 0, 0
-        self.oracle = plugins.build(PluginSpec(group="oracles", use=task.use, params=dict(task.params)))
+        self.oracle = plugins.build(
+            PluginSpec(group="oracles", use=task.use, params=dict(task.params))
+        )
         self.improvements: list[tuple[int, float]] = []
         self.best = -math.inf
         self.symbols: list[str] = []
@@ -110,13 +150,23 @@ class Labeller:
         return value
 
     def row(self) -> Row:
-        return {"labels": self.labels, "failures": self.failures, "improvements": self.improvements, "symbols": " ".join(self.symbols)}
+        return {
+            "labels": self.labels,
+            "failures": self.failures,
+            "improvements": self.improvements,
+            "symbols": " ".join(self.symbols),
+        }
 
 
 def random_symbols(task: Task, rng: np.random.Generator) -> list[str]:
     from generators.random_alloy import draw_counts
 
-    return [str(symbol) for symbol in rng.permutation(np.repeat(task.elements, draw_counts(task.space, task.n_atoms, rng)))]
+    return [
+        str(symbol)
+        for symbol in rng.permutation(
+            np.repeat(task.elements, draw_counts(task.space, task.n_atoms, rng))
+        )
+    ]
 
 
 def random_search(label: Labeller, seed: int) -> None:
@@ -126,13 +176,21 @@ def random_search(label: Labeller, seed: int) -> None:
 
 
 def hill_climb(label: Labeller, seed: int) -> None:
-    """Random swaps and mutations around the best, as many of each; the best of a step takes over where it is better."""
+    """Random swaps and mutations around the best, as many of each; the best of a step takes over
+    where it is better.
+    """
     rng, space = np.random.default_rng(seed), label.task.space
     start = label.task.start
-    symbols = random_symbols(label.task, rng) if start is None else rng.permutation(np.repeat(list(start), list(start.values()))).tolist()
+    symbols = (
+        random_symbols(label.task, rng)
+        if start is None
+        else rng.permutation(np.repeat(list(start), list(start.values()))).tolist()
+    )
     best = label(symbols)
     while not label.is_done:
-        children = [neighbour(symbols, space, rng) for _ in range(min(STEP, label.limit - label.labels))]
+        children = [
+            neighbour(symbols, space, rng) for _ in range(min(STEP, label.limit - label.labels))
+        ]
         values = [label(child) for child in children]
         if max(values) > best:
             best, symbols = max(values), children[int(np.argmax(values))]
@@ -166,7 +224,9 @@ def on_composition(label: Labeller, seed: int, sampler: Any) -> None:
         if not is_inside(counts, space):
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             continue
-        value = label([str(symbol) for symbol in rng.permutation(np.repeat(space.elements, counts))])
+        value = label(
+            [str(symbol) for symbol in rng.permutation(np.repeat(space.elements, counts))]
+        )
         if math.isfinite(value):
             study.tell(trial, value)
         else:
@@ -198,7 +258,9 @@ PEERS: dict[str, Callable[[Labeller, int], None]] = {
 
 def document(task: Task, seed: int, labels: int) -> dict[str, Any]:
     """The shipped config for a task."""
-    found: dict[str, Any] = YAML(typ="safe").load((ROOT / "configs" / "nifecr_bulk_modulus.yaml").read_text())
+    found: dict[str, Any] = YAML(typ="safe").load(
+        (ROOT / "configs" / "nifecr_bulk_modulus.yaml").read_text()
+    )
     found |= {
         "name": "sample-efficiency",
         "seed": seed,
@@ -216,26 +278,38 @@ def document(task: Task, seed: int, labels: int) -> dict[str, Any]:
 
 
 def ours(task: Task, seed: int, labels: int) -> Row:
-    from campaign import config as configs
     from campaign.api import Campaign
+    from campaign.config import loaded as configs
 
     with tempfile.TemporaryDirectory() as folder:
-        loaded = configs.validate(document(task, seed, labels), folder=Path(folder), source=Path("sample_efficiency.yaml"))
+        loaded = configs.validate(
+            document(task, seed, labels), folder=Path(folder), source=Path("sample_efficiency.yaml")
+        )
         campaign = Campaign(Path(folder) / "campaign", loaded)
         campaign.run()
         state = campaign.state()
         attempts = sorted(
-            [(label.sequence, label.values[task.quantity], label.candidate) for label in state.own_labels]
+            [
+                (label.sequence, label.values[task.quantity], label.candidate)
+                for label in state.own_labels
+            ]
             + [(sequence, math.nan, "") for sequence, _, _ in state.failures]
         )
         improvements: list[tuple[int, float]] = []
         best = ""
         for number, (_, value, candidate) in enumerate(attempts, start=1):
-            if math.isfinite(value) and (not improvements or task.sign * value > task.sign * improvements[-1][1]):
+            if math.isfinite(value) and (
+                not improvements or task.sign * value > task.sign * improvements[-1][1]
+            ):
                 improvements.append((number, value))
                 best = candidate
         symbols = " ".join(campaign.crystal(best).symbols)
-    return {"labels": len(attempts), "failures": len(state.failures), "improvements": improvements, "symbols": symbols}
+    return {
+        "labels": len(attempts),
+        "failures": len(state.failures),
+        "improvements": improvements,
+        "symbols": symbols,
+    }
 
 
 def part(task: str, method: str, seed: int) -> Row:
@@ -258,7 +332,10 @@ def best_by(row: Row, labels: int) -> float:
 
 def labels_to(row: Row, value: float, sign: int) -> float:
     """Labels until a value is reached; infinite where it is not."""
-    return next((float(number) for number, found in row["improvements"] if sign * found >= sign * value), math.inf)
+    return next(
+        (float(number) for number, found in row["improvements"] if sign * found >= sign * value),
+        math.inf,
+    )
 
 
 def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -273,28 +350,43 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
             if found:
                 last = METHODS[method]
                 summary[f"{name}: {method}, seeds"] = len(found)
-                summary[f"{name}: {method}, median best after {last} labels"] = float(np.median([best_by(row, last) for row in found]))
-        best = max((task.sign * row["improvements"][-1][1] for row in mine), default=math.nan) * task.sign
+                summary[f"{name}: {method}, median best after {last} labels"] = float(
+                    np.median([best_by(row, last) for row in found])
+                )
+        best = (
+            max((task.sign * row["improvements"][-1][1] for row in mine), default=math.nan)
+            * task.sign
+        )
         needed = [labels_to(row, TARGET, 1) for row in by_method["oreloop"]]
         if name == "bcc bulk modulus":
-            summary[f"{name}: labels to {TARGET} GPa, median"] = goal(float(np.median(needed)), TARGET_LABELS, at_least=False)
+            summary[f"{name}: labels to {TARGET} GPa, median"] = goal(
+                float(np.median(needed)), TARGET_LABELS, at_least=False
+            )
             climbs = [labels_to(row, TARGET, 1) for row in by_method["hill climb"]]
-            summary[f"{name}: seeds of the hill climb that reach {TARGET} GPa"] = sum(map(math.isfinite, climbs))
+            summary[f"{name}: seeds of the hill climb that reach {TARGET} GPa"] = sum(
+                map(math.isfinite, climbs)
+            )
         else:
             wanted = _nearly(best, task.sign)
             summary[f"{name}: best of all methods"] = best
             needed = [labels_to(row, wanted, task.sign) for row in by_method["oreloop"]]
-            climbs = [min(labels_to(row, wanted, task.sign), METHODS["hill climb"]) for row in by_method["hill climb"]]
+            climbs = [
+                min(labels_to(row, wanted, task.sign), METHODS["hill climb"])
+                for row in by_method["hill climb"]
+            ]
             if climbs:
                 middle_climb = float(np.median(climbs))
                 ratio = float(np.median(needed)) / middle_climb
-                summary[f"{name}: labels to the best, median, over the hill climb's (at most {METHODS['hill climb']})"] = goal(
-                    min(ratio, 9.99), 1 / 3, at_least=False
-                )
+                summary[
+                    f"{name}: labels to the best, median, over the hill climb's (at most "
+                    f"{METHODS['hill climb']})"
+                ] = goal(min(ratio, 9.99), 1 / 3, at_least=False)
         summary[f"{name}: seeds of ours that reach it"] = sum(map(math.isfinite, needed))
     if rows.get("winner"):
         winner = rows["winner"][0]
-        summary["winner, bulk modulus by the elastic protocol (GPa)"] = winner["elastic_bulk_modulus"]
+        summary["winner, bulk modulus by the elastic protocol (GPa)"] = winner[
+            "elastic_bulk_modulus"
+        ]
         summary["winner, bulk modulus by the oracle (GPa)"] = winner["bulk_modulus"]
         summary["winner, formula"] = winner["formula"]
         summary["winner, share of bcc sites after relaxation"] = winner["fraction_bcc"]
@@ -302,7 +394,9 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
 
 def _nearly(value: float, sign: int) -> float:
-    """A value that counts as the same: within 1e-4 of it, which is what two relaxations of one crystal differ by."""
+    """A value that counts as the same: within 1e-4 of it, which is what two relaxations of one
+    crystal differ by.
+    """
     return value - sign * 1e-4 * abs(value)
 
 
@@ -312,13 +406,18 @@ def confirm(runs: Sequence[Row]) -> Row:
     from oracles.lammps.engine import LammpsEngine
     from oracles.lammps.static import LammpsBulkModulus, LammpsBulkModulusConfig
 
-    row = max((row for row in runs if row["task"] == "bcc bulk modulus"), key=lambda row: row["improvements"][-1][1])
+    row = max(
+        (row for row in runs if row["task"] == "bcc bulk modulus"),
+        key=lambda row: row["improvements"][-1][1],
+    )
     crystal = TASKS["bcc bulk modulus"].crystal(row["symbols"].split())
     oracle = LammpsBulkModulus(LammpsBulkModulusConfig())
     evaluation = oracle.evaluate(crystal)
     engine = LammpsEngine(oracle.potential)
     modulus, energy, pressure = elastic_bulk_modulus(engine, crystal)
-    phases = {name: evaluation.value(name) for name in ("fraction_bcc", "fraction_fcc", "fraction_hcp")}
+    phases = {
+        name: evaluation.value(name) for name in ("fraction_bcc", "fraction_fcc", "fraction_hcp")
+    }
     return {
         "formula": crystal.formula,
         "symbols": row["symbols"],
@@ -332,7 +431,9 @@ def confirm(runs: Sequence[Row]) -> Row:
     }
 
 
-def parts(tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, str, int]]:
+def parts(
+    tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
+) -> Iterator[tuple[str, str, int]]:
     for task in tasks:
         for seed in seeds:
             for method in methods:
@@ -358,9 +459,19 @@ def figure(runs: Sequence[Row]) -> None:
             if found:
                 grid = np.unique(np.geomspace(1, METHODS[method], 150).astype(int))
                 curves = np.array([[best_by(row, n) for n in grid] for row in found])
-                (line,) = axis.plot(grid, np.nanmedian(curves, axis=0), label=f"{method} ({len(found)} seeds)")
-                axis.fill_between(grid, np.nanmin(curves, 0), np.nanmax(curves, 0), color=line.get_color(), alpha=0.15)
-        axis.set(title=name, xscale="log", xlabel="oracle calls", ylabel=f"best {TASKS[name].quantity}")
+                (line,) = axis.plot(
+                    grid, np.nanmedian(curves, axis=0), label=f"{method} ({len(found)} seeds)"
+                )
+                axis.fill_between(
+                    grid,
+                    np.nanmin(curves, 0),
+                    np.nanmax(curves, 0),
+                    color=line.get_color(),
+                    alpha=0.15,
+                )
+        axis.set(
+            title=name, xscale="log", xlabel="oracle calls", ylabel=f"best {TASKS[name].quantity}"
+        )
         axis.legend(fontsize=7)
     canvas.tight_layout()
     canvas.savefig(RESULTS / "sample_efficiency.png", dpi=110)
@@ -374,7 +485,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     PARTS.mkdir(parents=True, exist_ok=True)
-    missing = [key for key in parts(arguments.tasks, arguments.methods, arguments.seeds) if not path_of(*key).exists()]
+    missing = [
+        key
+        for key in parts(arguments.tasks, arguments.methods, arguments.seeds)
+        if not path_of(*key).exists()
+    ]
     with ProcessPoolExecutor(arguments.workers, max_tasks_per_child=1) as pool:
         jobs = {pool.submit(part, *key): key for key in missing}
         for job in as_completed(jobs):

@@ -1,7 +1,9 @@
-"""Crystals relaxed by torch-sim called by hand, for benchmarks/batches.py: runs where torch-sim and MACE are, without oreloop.
+"""Crystals relaxed by torch-sim called by hand, for benchmarks/batches.py: runs where torch-sim and
+MACE are, without oreloop.
 
-python torch_sim_batches.py CRYSTALS.json MODEL ANSWER.json MODE: L-BFGS with a cell filter by the logarithm of the deformation, in batches.
-MODE is `fixed` (the inverse Hessian begins at 1 / 70, as ASE's) or `scaled` (it begins at the last step's curvature).
+python torch_sim_batches.py CRYSTALS.json MODEL ANSWER.json MODE: L-BFGS with a cell filter by the
+logarithm of the deformation, in batches. MODE is `fixed` (the inverse Hessian begins at 1 / 70, as
+ASE's) or `scaled` (it begins at the last step's curvature).
 """
 
 from __future__ import annotations
@@ -23,15 +25,24 @@ def main() -> None:
     task = json.loads(Path(source).read_text())
     torch.set_num_threads(1)
     device, double = torch.device("cpu"), torch.float64
-    model = MaceModel(model=weights, device=device, dtype=double, compute_forces=True, compute_stress=True)
-    crystals = [Atoms(numbers=one["numbers"], positions=one["positions"], cell=one["cell"], pbc=True) for one in task["crystals"]]
+    model = MaceModel(
+        model=weights, device=device, dtype=double, compute_forces=True, compute_stress=True
+    )
+    crystals = [
+        Atoms(numbers=one["numbers"], positions=one["positions"], cell=one["cell"], pbc=True)
+        for one in task["crystals"]
+    ]
 
     def converged(state: Any, last_energy: Any = None) -> torch.Tensor:
-        """On atoms and, of each component, on the cell: V sigma / n; and the stress itself, 1 eV/angstrom^3 = 160.2 GPa."""
+        """On atoms and, of each component, on the cell: V sigma / n; and the stress itself, 1
+        eV/angstrom^3 = 160.2 GPa.
+        """
         on_cell = state.cell_forces.norm(dim=2).amax(1)
         stress = state.stress.abs().amax((1, 2)) * 160.21766208
         force = ts.system_wise_max_force(state)
-        found: torch.Tensor = (force <= task["force"]) & (on_cell <= task["force"]) & (stress <= task["stress"])
+        found: torch.Tensor = (
+            (force <= task["force"]) & (on_cell <= task["force"]) & (stress <= task["stress"])
+        )
         return found
 
     def relax(some: list[Atoms]) -> Any:
@@ -42,7 +53,10 @@ def main() -> None:
             convergence_fn=converged,
             max_steps=task["steps"],
             steps_between_swaps=1,
-            init_kwargs={"cell_filter": ts.CellFilter.frechet, "alpha": 70.0 if mode == "fixed" else None},
+            init_kwargs={
+                "cell_filter": ts.CellFilter.frechet,
+                "alpha": 70.0 if mode == "fixed" else None,
+            },
         )
 
     relax(crystals[:2])

@@ -1,4 +1,6 @@
-"""Whose code an error came from: code of the user's own that a config names is told as theirs, with its file and line."""
+"""Whose code an error came from: code of the user's own that a config names is told as theirs, with
+its file and line.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +30,41 @@ def _not_theirs() -> tuple[str, ...]:
 
 
 def own_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """The innermost place in code that is neither ours nor a library's; None where there is none."""
+    """The innermost place in code that is neither ours nor a library's; None where there is
+    none.
+    """
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename.startswith("/") and not frame.filename.startswith(_not_theirs())]
-    return next((frame for frame in reversed(own) if not set(Path(frame.filename).parts) & set(_LIBRARIES)), None)
+    own = [
+        frame
+        for frame in frames
+        if frame.filename.startswith("/") and not frame.filename.startswith(_not_theirs())
+    ]
+    return next(
+        (frame for frame in reversed(own) if not set(Path(frame.filename).parts) & set(_LIBRARIES)),
+        None,
+    )
 
 
 def told(error: BaseException) -> str:
-    """An error with its place in one line: in the user's own code where it passed through it, else where it was raised."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    frame = own_frame(error) or (frames[-1] if frames and not isinstance(error, SyntaxError) else None)
+    """An error with its place in one line: in the user's own code where it passed through it, else
+    where it was raised.
+    """
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<")
+    ]
+    frame = own_frame(error) or (
+        frames[-1] if frames and not isinstance(error, SyntaxError) else None
+    )
     place = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame is not None else ""
     return f"{type(error).__name__}: {error}{place}"
 
 
 @contextmanager
 def theirs() -> Iterator[None]:
-    """What is raised in here by code of the user's own is told as such, in a block or a function that it decorates.
+    """What is raised in here by code of the user's own is told as such, in a block or a function
+    that it decorates.
 
     Raises OwnCodeError in its place; all else passes.
     """
@@ -58,5 +78,6 @@ def theirs() -> Iterator[None]:
             raise
         line = f": {frame.line}" if frame.line else ""
         raise OwnCodeError(
-            f"code of your own failed: {told(error)}", hint=f"mend {frame.filename}, line {frame.lineno}, in {frame.name}{line}"
+            f"code of your own failed: {told(error)}",
+            hint=f"mend {frame.filename}, line {frame.lineno}, in {frame.name}{line}",
         ) from error

@@ -1,4 +1,6 @@
-"""Checkpoints as safetensors: named arrays, with metrics and facts as JSON in the header. Nothing in them is a pickle."""
+"""Checkpoints as safetensors: named arrays, with metrics and facts as JSON in the header. Nothing
+in them is a pickle.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ def checkpoint_to_bytes(checkpoint: Checkpoint) -> bytes:
 def checkpoint_from_bytes(data: bytes) -> Checkpoint:
     from safetensors.numpy import load
 
-    return Checkpoint(tensors=load(data), metrics=json.loads(_header(data).get("metrics", "{}")), facts=facts_of(data))
+    return Checkpoint(
+        tensors=load(data),
+        metrics=json.loads(_header(data).get("metrics", "{}")),
+        facts=facts_of(data),
+    )
 
 
 def facts_of(data: bytes) -> dict[str, str]:

@@ -1,7 +1,9 @@
-"""Running time that never jumps: the seconds in which this process was awake. And moments as people write them.
+"""Running time that never jumps: the seconds in which this process was awake. And moments as people
+write them.
 
-A wall clock can be set, and a process can be stopped and continued or its machine put to sleep; limits and budgets are about none of that.
-A thread looks at the monotonic clock ten times a second, and no gap between two looks counts for more than a second.
+A wall clock can be set, and a process can be stopped and continued or its machine put to sleep;
+limits and budgets are about none of that. A thread looks at the monotonic clock ten times a second,
+and no gap between two looks counts for more than a second.
 """
 
 from __future__ import annotations
@@ -18,11 +20,29 @@ class _AwakeClock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last, self._counted = time.monotonic(), 0.0
-        threading.Thread(target=self._beat, name="awake-clock", daemon=True).start()
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
 
-    def _beat(self) -> None:
-        while True:
-            time.sleep(_BEAT_SECONDS)
+    def wake(self) -> None:
+        """Look at the time from now on, where nothing does."""
+        with self._lock:
+            if self._thread is None:
+                self._is_over = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._beat, args=(self._is_over,), name="awake-clock", daemon=True
+                )
+                self._thread.start()
+
+    def rest(self) -> None:
+        """End the thread; the next who asks wakes it."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._is_over.set()
+        if thread is not None:
+            thread.join()
+
+    def _beat(self, is_over: threading.Event) -> None:
+        while not is_over.wait(_BEAT_SECONDS):
             self.read()
 
     def read(self) -> float:
@@ -41,7 +61,16 @@ def awake_seconds() -> float:
     global _clock
     if _clock is None:
         _clock = _AwakeClock()
+    _clock.wake()
     return _clock.read()
+
+
+def rest() -> None:
+    """Leave no thread behind. Who asks for the seconds again wakes the clock, which missed what was
+    between but for a second.
+    """
+    if _clock is not None:
+        _clock.rest()
 
 
 def _begin_anew() -> None:

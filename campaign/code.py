@@ -1,4 +1,5 @@
-"""What labels are made by: a component of the user's own (its module, and the modules beside it that this one imports), and oreloop itself.
+"""What labels are made by: a component of the user's own (its module, and the modules beside it
+that this one imports), and oreloop itself.
 
 Blanks at line ends and empty lines count for nothing. Data files that the code reads are not seen.
 """
@@ -28,14 +29,22 @@ IMPORTABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def code_key(spec: PluginSpec) -> str:
-    """A hash of the user's code behind ``module:Class``; empty for an installed plug-in, or where the module's source is not there."""
+    """A hash of the user's code behind ``module:Class``; empty for an installed plug-in, or where
+    the module's source is not there.
+    """
     found = modules(spec)
-    return content_hash({name: _text(path) for name, path in sorted(found.items())})[:32] if found else ""
+    return (
+        content_hash({name: _text(path) for name, path in sorted(found.items())})[:32]
+        if found
+        else ""
+    )
 
 
 def modules(spec: PluginSpec) -> dict[str, Path]:
-    """By dotted name the files of the user's code behind a component: behind ``module:Class``, and behind what its settings name so where
-    that lies beside the config (an inner oracle, a calculator). None for an installed plug-in."""
+    """By dotted name the files of the user's code behind a component: behind ``module:Class``, and
+    behind what its settings name so where that lies beside the config (an inner oracle, a
+    calculator). None for an installed plug-in.
+    """
     module, separator, _ = spec.use.partition(":")
     home = Path(spec.module_folder) if spec.module_folder else None
     found = _modules(module, home) if separator else {}
@@ -48,24 +57,34 @@ def modules(spec: PluginSpec) -> dict[str, Path]:
 
 @cache
 def of_oreloop(*, with_engines: bool = True) -> Mapping[str, str]:
-    """A hash of each file of oreloop that takes part in a label, and the versions of this interpreter's engines; about 60 ms."""
+    """A hash of each file of oreloop that takes part in a label, and the versions of this
+    interpreter's engines; about 60 ms.
+    """
     root = Path(__file__).resolve().parent.parent
     paths = sorted(path for package in _LABELLING for path in (root / package).rglob("*.py"))
     versions = installed()
     engines = {name: versions[name].partition("+")[0] for name in _ENGINES} if with_engines else {}
-    return {path.relative_to(root).as_posix(): content_hash(_text(path))[:16] for path in paths} | engines
+    return {
+        path.relative_to(root).as_posix(): content_hash(_text(path))[:16] for path in paths
+    } | engines
 
 
 def check_of_oreloop(wanted: Mapping[str, str], whose: str) -> None:
-    """Raises SurroundingsError where this process runs other code or engines than the driver; nothing is wanted of an empty mapping."""
+    """Raises SurroundingsError where this process runs other code or engines than the driver;
+    nothing is wanted of an empty mapping.
+    """
     here = of_oreloop(with_engines=any("/" not in name for name in wanted)) if wanted else {}
     others = sorted(name for name in {*wanted, *here} if wanted.get(name) != here.get(name))
     if others:
-        named = ", ".join(f"{name} ({here.get(name) or 'none'}, not {wanted.get(name) or 'none'})" for name in others[:_TOLD])
+        named = ", ".join(
+            f"{name} ({here.get(name) or 'none'}, not {wanted.get(name) or 'none'})"
+            for name in others[:_TOLD]
+        )
         more = f" and {len(others) - _TOLD} more" if len(others) > _TOLD else ""
         raise SurroundingsError(
             f"{whose} on {socket.gethostname()} runs other code than the driver: {named}{more}",
-            hint="install the same oreloop and engines on every machine; where files were changed meanwhile, start the campaign again",
+            hint="install the same oreloop and engines on every machine; where files were "
+            "changed meanwhile, start the campaign again",
         )
 
 
@@ -83,13 +102,17 @@ def named(settings: Any) -> Iterator[str]:
 
 
 def _modules(first: str, home: Path | None) -> dict[str, Path]:
-    """By dotted name the files of a module, and of what it imports from its own folder or package."""
+    """By dotted name the files of a module, and of what it imports from its own folder or
+    package.
+    """
     found: dict[str, Path] = {}
     package = first.partition(".")[0]
     waiting = [first]
     while waiting:
         name = waiting.pop()
-        path = _beside(name, home) or (_installed(name) if name.partition(".")[0] == package else None)
+        path = _beside(name, home) or (
+            _installed(name) if name.partition(".")[0] == package else None
+        )
         if path is None or name in found:
             continue
         found[name] = path
@@ -102,7 +125,14 @@ def _beside(name: str, home: Path | None) -> Path | None:
     if home is None:
         return None
     stem = home.joinpath(*name.split("."))
-    return next((path for path in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")) if path.is_file()), None)
+    return next(
+        (
+            path
+            for path in (stem / "__init__.py", stem.with_name(f"{stem.name}.py"))
+            if path.is_file()
+        ),
+        None,
+    )
 
 
 def _installed(name: str) -> Path | None:
@@ -121,7 +151,11 @@ def _imports(name: str, path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - max(node.level - 1, 0)] if node.level else []
+            above = (
+                package.split(".")[: len(package.split(".")) - max(node.level - 1, 0)]
+                if node.level
+                else []
+            )
             base = ".".join([*filter(None, above), *([node.module] if node.module else [])])
             yield from ([base] if base else [])
             yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)

@@ -1,4 +1,6 @@
-"""Errors that a person reads: what was expected, what came, what to do. Each kind has its exit code."""
+"""Errors that a person reads: what was expected, what came, what to do. Each kind has its exit
+code.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from typing import Any
 
 
 class OreloopError(Exception):
-    """Base of all errors raised for a person. ``hint`` says what to do; ``exit_code`` is the command's exit status."""
+    """Base of all errors raised for a person. ``hint`` says what to do; ``exit_code`` is the
+    command's exit status.
+    """
 
     exit_code = 1
 
@@ -23,7 +27,9 @@ class OreloopError(Exception):
         return f"{self.message}\n  what to do: {self.hint}" if self.hint else self.message
 
 
-def _again(kind: type[OreloopError], arguments: tuple[Any, ...], fields: dict[str, Any]) -> OreloopError:
+def _again(
+    kind: type[OreloopError], arguments: tuple[Any, ...], fields: dict[str, Any]
+) -> OreloopError:
     error = kind.__new__(kind, *arguments)
     error.args = arguments
     error.__dict__.update(fields)

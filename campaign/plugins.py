@@ -1,4 +1,6 @@
-"""Components by name: installed plug-ins through entry points, the user's own as ``module:Class`` beside the config."""
+"""Components by name: installed plug-ins through entry points, the user's own as ``module:Class``
+beside the config.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,25 @@ from campaign.blame import PACKAGES, theirs, told
 from campaign.errors import InputError, SurroundingsError
 from campaign.parameters import truths_for_numbers
 from campaign.protocols import HasFidelity, Oracle, PluginSpec
+from campaign.reading.wording import mistakes
 from campaign.types import Fidelity
-from campaign.wording import mistakes
 
 _HARMLESS = frozenset({"__init__", "conftest", "docs", "examples", "setup", "test", "tests"})
 """Names that folders of code have beside the modules that are imported from them."""
 
 
 class ParameterError(InputError):
-    """The ``params`` of a component are wrong; ``problems`` are places in them with what is wrong there, ``known`` what they may hold."""
+    """The ``params`` of a component are wrong; ``problems`` are places in them with what is wrong
+    there, ``known`` what they may hold.
+    """
 
-    def __init__(self, use: str, problems: list[tuple[tuple[str | int, ...], str]], known: tuple[str, ...]) -> None:
+    def __init__(
+        self, use: str, problems: list[tuple[tuple[str | int, ...], str]], known: tuple[str, ...]
+    ) -> None:
         self.problems, self.known = problems, known
-        lines = "; ".join(f"{'.'.join(map(str, where)) or 'params'}: {what}" for where, what in problems)
+        lines = "; ".join(
+            f"{'.'.join(map(str, where)) or 'params'}: {what}" for where, what in problems
+        )
         super().__init__(f"{use}: {lines}", hint=f"its settings are: {', '.join(known) or 'none'}")
 
 
@@ -43,13 +51,22 @@ _told: dict[str, dict[str, str]] = {}
 @cache
 def _installed(group: str) -> dict[str, EntryPoint]:
     """By name, as they were when first asked for: reading what is installed takes 10 ms."""
-    told = {name: EntryPoint(name, where, f"oreloop.{group}") for name, where in _told.get(group, {}).items()}
-    return {entry.name: entry for entry in reversed(list(entry_points(group=f"oreloop.{group}")))} | told
+    told = {
+        name: EntryPoint(name, where, f"oreloop.{group}")
+        for name, where in _told.get(group, {}).items()
+    }
+    return {
+        entry.name: entry for entry in reversed(list(entry_points(group=f"oreloop.{group}")))
+    } | told
 
 
 def names_to_tell() -> dict[str, dict[str, str]]:
-    """Where the plug-ins are that are known by name, by group: for an interpreter in which we are not installed."""
-    return {group: {name: entry.value for name, entry in _installed(group).items()} for group in _GROUPS}
+    """Where the plug-ins are that are known by name, by group: for an interpreter in which we are
+    not installed.
+    """
+    return {
+        group: {name: entry.value for name, entry in _installed(group).items()} for group in _GROUPS
+    }
 
 
 def learn_names(told: Mapping[str, Mapping[str, str]]) -> None:
@@ -76,7 +93,8 @@ def load(spec: PluginSpec) -> type[Any]:
     suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise InputError(
         f"there is no {spec.group.removesuffix('s')} called {spec.use!r}",
-        hint=f"{suggestion}installed are {', '.join(names) or 'none'}; one of your own is written my_module:MyClass",
+        hint=f"{suggestion}installed are {', '.join(names) or 'none'}; one of your own is "
+        "written my_module:MyClass",
     )
 
 
@@ -95,7 +113,8 @@ def _load_user_class(spec: PluginSpec) -> type[Any]:
             ) from error
         raise InputError(
             f"cannot import {module_name!r} for {spec.use}: {error}",
-            hint=f"put {module_name.replace('.', '/')}.py beside the config ({spec.module_folder}) or install its package",
+            hint=f"put {module_name.replace('.', '/')}.py beside the config "
+            f"({spec.module_folder}) or install its package",
         ) from error
     except Exception as error:
         raise InputError(
@@ -107,15 +126,18 @@ def _load_user_class(spec: PluginSpec) -> type[Any]:
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
         nearest = difflib.get_close_matches(class_name, classes, n=1)
         raise InputError(
-            f"{module_name} has no class {class_name!r}", hint=f"did you mean {nearest[0]!r}?" if nearest else "check the name"
+            f"{module_name} has no class {class_name!r}",
+            hint=f"did you mean {nearest[0]!r}?" if nearest else "check the name",
         )
     return found
 
 
 def _refuse_taken_names(spec: PluginSpec) -> None:
-    """Raises InputError where a module beside the config has the name of one of Python's, or of an installed package.
+    """Raises InputError where a module beside the config has the name of one of Python's, or of an
+    installed package.
 
-    Which of the two is imported would depend on what was imported before, and who means the package would get the module.
+    Which of the two is imported would depend on what was imported before, and who means the package
+    would get the module.
     """
     home = Path(spec.module_folder).resolve() if spec.module_folder else None
     if home is None or home == Path(__file__).resolve().parent.parent:
@@ -136,19 +158,24 @@ def _owner(name: str, home: Path) -> str:
         return "a module of Python's own"
     elsewhere = [folder for folder in sys.path if folder and Path(folder).resolve() != home]
     found = importlib.machinery.PathFinder.find_spec(name, elsewhere)
-    is_installed = found is not None and found.origin is not None and "site-packages" in Path(found.origin).parts
+    is_installed = (
+        found is not None
+        and found.origin is not None
+        and "site-packages" in Path(found.origin).parts
+    )
     return "an installed package" if name in PACKAGES or is_installed else ""
 
 
 def build(spec: PluginSpec) -> Any:
     """An instance of a component.
 
-    Raises ParameterError for wrong params, InterpreterError where its interpreter is no good, OwnCodeError where code of the user's fails.
+    Raises ParameterError for wrong params, InterpreterError where its interpreter is no good,
+    OwnCodeError where code of the user's fails.
     """
     if spec.python:
-        from campaign.interpreters import OracleElsewhere
+        from campaign.interpreters import elsewhere
 
-        return OracleElsewhere(spec)
+        return elsewhere(spec)
     component = load(spec)
     config = getattr(component, "Config", None)
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
@@ -158,11 +185,17 @@ def build(spec: PluginSpec) -> Any:
             except TypeError as error:
                 if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
                     raise
-                raise InputError(f"{spec.use} cannot be made with params {dict(spec.params)}: {error}") from error
+                raise InputError(
+                    f"{spec.use} cannot be made with params {dict(spec.params)}: {error}"
+                ) from error
     try:
-        settings = config.model_validate(dict(spec.params), context={"folder": spec.module_folder, "elements": spec.elements})
+        settings = config.model_validate(
+            dict(spec.params), context={"folder": spec.module_folder, "elements": spec.elements}
+        )
     except ValidationError as error:
-        problems = [(mistake.location, mistake.text) for mistake in mistakes(error, config, spec.params)]
+        problems = [
+            (mistake.location, mistake.text) for mistake in mistakes(error, config, spec.params)
+        ]
         raise ParameterError(spec.use, problems, tuple(config.model_fields)) from error
     if truths := list(truths_for_numbers(spec.params, settings)):
         problems = [(place, "expected a number, found true or false") for place in truths]
@@ -177,7 +210,11 @@ def known_settings(spec: PluginSpec, settings: Mapping[str, Any]) -> dict[str, A
         from campaign.interpreters import describe
 
         names = describe(spec).settings
-        return dict(settings) if names is None else {name: value for name, value in settings.items() if name in names}
+        return (
+            dict(settings)
+            if names is None
+            else {name: value for name, value in settings.items() if name in names}
+        )
     config = getattr(load(spec), "Config", None)
     if not (isinstance(config, type) and issubclass(config, BaseModel)):
         return dict(settings)
@@ -192,7 +229,9 @@ def fidelity_of(oracle: Oracle, spec: PluginSpec) -> Fidelity:
 
 
 def unavailable(spec: PluginSpec) -> str:
-    """Why a component's engine cannot run here, in one line; empty where it can, and where it runs in another interpreter."""
+    """Why a component's engine cannot run here, in one line; empty where it can, and where it runs
+    in another interpreter.
+    """
     if spec.python:
         return ""
     check = getattr(load(spec), "unavailable", None)
@@ -200,13 +239,21 @@ def unavailable(spec: PluginSpec) -> str:
 
 
 def check_installation() -> None:
-    """Raises SurroundingsError where one of our packages is shadowed by another of the same name."""
+    """Raises SurroundingsError where one of our packages is shadowed by another of the same
+    name.
+    """
     home = Path(__file__).resolve().parent.parent
     for package in PACKAGES:
         found = importlib.util.find_spec(package)
-        folders = [Path(folder).resolve().parent for folder in (found.submodule_search_locations or [])] if found else []
+        folders = (
+            [Path(folder).resolve().parent for folder in (found.submodule_search_locations or [])]
+            if found
+            else []
+        )
         if home not in folders[:1]:
             raise SurroundingsError(
-                f"the package {package!r} is found in {folders[0] if folders else 'no place'}, not in oreloop's installation {home}",
-                hint="rename or remove the folder or package of the same name that shadows it (see sys.path)",
+                f"the package {package!r} is found in {folders[0] if folders else 'no place'}, "
+                f"not in oreloop's installation {home}",
+                hint="rename or remove the folder or package of the same name that shadows it "
+                "(see sys.path)",
             )

@@ -1,4 +1,6 @@
-"""Random streams and content hashes: the same words give the same stream on every machine and in every run."""
+"""Random streams and content hashes: the same words give the same stream on every machine and in
+every run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ import numpy as np
 
 
 def content_hash(value: Any) -> str:
-    """64 hexadecimal digits (SHA-256) over a JSON-like value, independent of the order of its keys."""
+    """64 hexadecimal digits (SHA-256) over a JSON-like value, independent of the order of its
+    keys.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -30,7 +34,9 @@ def stream_key(campaign_seed: int, purpose: str, round_index: int, batch: int = 
 
 def seed_sequence(key: str) -> np.random.SeedSequence:
     """The SeedSequence of a stream key: its parts enter as stable 64-bit hashes."""
-    words = [int.from_bytes(hashlib.sha256(part.encode()).digest()[:8], "big") for part in key.split("/")]
+    words = [
+        int.from_bytes(hashlib.sha256(part.encode()).digest()[:8], "big") for part in key.split("/")
+    ]
     return np.random.SeedSequence(words)
 
 
@@ -41,10 +47,11 @@ def generator(key: str) -> np.random.Generator:
 
 @contextmanager
 def library_seeds(seed: int) -> Iterator[None]:
-    """Seed the libraries that keep global random state for the time of a block, then give their states back.
+    """Seed the libraries that keep global random state for the time of a block, then give their
+    states back.
 
-    These are random, numpy, and torch: at once where it is loaded, else as soon as the block loads it (an oracle without it is spared its
-    import).
+    These are random, numpy, and torch: at once where it is loaded, else as soon as the block loads
+    it (an oracle without it is spared its import).
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with _torch_seed(seed) if "torch" in sys.modules else _torch_seed_on_import(seed):
@@ -68,7 +75,9 @@ def _torch_seed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _torch_seed_on_import(seed: int) -> Iterator[None]:
-    """The same for a torch that is not there yet; afterwards its state is the one that it came with."""
+    """The same for a torch that is not there yet; afterwards its state is the one that it came
+    with.
+    """
     watch = _Watch(seed)
     sys.meta_path.insert(0, watch)
     try:
@@ -83,14 +92,18 @@ def _torch_seed_on_import(seed: int) -> Iterator[None]:
 
 
 class _Watch(MetaPathFinder, Loader):
-    """Finds torch as it is found without it, and seeds it once it is loaded. ``state``: torch's own before that."""
+    """Finds torch as it is found without it, and seeds it once it is loaded. ``state``: torch's own
+    before that.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._loader: Loader | None = None
         self.state: Any = None
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname != "torch":
             return None
         sys.meta_path.remove(self)

@@ -31,9 +31,16 @@ HEAVIEST = 118
 
 
 def _frozen(array: ArrayLike, dtype: type, shape: tuple[int, ...], name: str) -> NDArray[Any]:
-    is_frozen = isinstance(array, np.ndarray) and array.dtype == dtype and not array.flags.writeable and array.flags.c_contiguous
+    is_frozen = (
+        isinstance(array, np.ndarray)
+        and array.dtype == dtype
+        and not array.flags.writeable
+        and array.flags.c_contiguous
+    )
     result = np.asarray(array) if is_frozen else np.array(array, dtype=dtype, order="C")
-    if result.ndim != len(shape) or any(want not in (-1, got) for want, got in zip(shape, result.shape, strict=True)):
+    if result.ndim != len(shape) or any(
+        want not in (-1, got) for want, got in zip(shape, result.shape, strict=True)
+    ):
         raise InputError(f"{name} should have shape {shape} (-1 is any), but has {result.shape}")
     if result.dtype.kind == "f" and not np.isfinite(result).all():
         raise InputError(f"{name} has values that are not finite")
@@ -43,18 +50,24 @@ def _frozen(array: ArrayLike, dtype: type, shape: tuple[int, ...], name: str) ->
 
 def _elements(numbers: ArrayLike) -> NDArray[Any]:
     found = np.asarray(numbers)
-    is_whole = found.dtype.kind in "iu" or (found.dtype.kind == "f" and bool((found == found.round()).all()))
+    is_whole = found.dtype.kind in "iu" or (
+        found.dtype.kind == "f" and bool((found == found.round()).all())
+    )
     if found.size and not (is_whole and found.min() >= 1 and found.max() <= HEAVIEST):
         raise InputError(
-            f"atomic numbers should be whole, from 1 to {HEAVIEST}, but are {np.unique(found).tolist()}",
-            hint="an atom without an element (a dummy X, a vacancy) has no place in a crystal: leave it out, or name its element",
+            f"atomic numbers should be whole, from 1 to {HEAVIEST}, but are "
+            f"{np.unique(found).tolist()}",
+            hint="an atom without an element (a dummy X, a vacancy) has no place in a crystal: "
+            "leave it out, or name its element",
         )
     return found
 
 
 def _is_partial(share: object) -> bool:
     """Of one site, as ASE keeps it: its elements and their occupancies."""
-    return isinstance(share, Mapping) and (len(share) != 1 or any(abs(float(value) - 1) > 1e-3 for value in share.values()))
+    return isinstance(share, Mapping) and (
+        len(share) != 1 or any(abs(float(value) - 1) > 1e-3 for value in share.values())
+    )
 
 
 def _handedness(lattice: FloatArray) -> float:
@@ -67,8 +80,9 @@ class Crystal:
     """A periodic crystal as frozen arrays.
 
     lattice: (3, 3) rows in angstrom. fractional: (n, 3). numbers: (n,) atomic numbers, 1 to 118.
-    Three lattice vectors that form a left-handed set are turned round, and the coordinates with them: every atom stays where it is.
-    Raises InputError on wrong shapes, values that are not finite and numbers that are no element's.
+    Three lattice vectors that form a left-handed set are turned round, and the coordinates with
+    them: every atom stays where it is. Raises InputError on wrong shapes, values that are not
+    finite and numbers that are no element's.
     """
 
     lattice: FloatArray
@@ -82,8 +96,14 @@ class Crystal:
 
     def _keep(self, lattice: ArrayLike, fractional: ArrayLike, numbers: ArrayLike) -> None:
         object.__setattr__(self, "lattice", _frozen(lattice, np.float64, (3, 3), "lattice"))
-        object.__setattr__(self, "fractional", _frozen(fractional, np.float64, (-1, 3), "fractional coordinates"))
-        object.__setattr__(self, "numbers", _frozen(_elements(numbers), np.uint8, (len(self.fractional),), "atomic numbers"))
+        object.__setattr__(
+            self, "fractional", _frozen(fractional, np.float64, (-1, 3), "fractional coordinates")
+        )
+        object.__setattr__(
+            self,
+            "numbers",
+            _frozen(_elements(numbers), np.uint8, (len(self.fractional),), "atomic numbers"),
+        )
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -113,7 +133,10 @@ class Crystal:
         from ase.data import chemical_symbols
 
         values, counts = np.unique(self.numbers, return_counts=True)
-        pairs = sorted((chemical_symbols[value], int(count)) for value, count in zip(values, counts, strict=True))
+        pairs = sorted(
+            (chemical_symbols[value], int(count))
+            for value, count in zip(values, counts, strict=True)
+        )
         return "".join(f"{symbol}{count}" for symbol, count in pairs)
 
     @property
@@ -135,69 +158,103 @@ class Crystal:
         """The same crystal for ASE."""
         from ase import Atoms
 
-        return Atoms(numbers=self.numbers, scaled_positions=self.fractional, cell=self.lattice, pbc=True)
+        return Atoms(
+            numbers=self.numbers, scaled_positions=self.fractional, cell=self.lattice, pbc=True
+        )
 
     @classmethod
     def from_structure(cls, structure: Structure) -> Crystal:
-        """From a pymatgen Structure. Raises InputError where a site is disordered, or holds no element (a dummy)."""
+        """From a pymatgen Structure. Raises InputError where a site is disordered, or holds no
+        element (a dummy).
+        """
         from pymatgen.core import DummySpecies
 
         if not structure.is_ordered:
-            raise InputError(f"expected one element on each site, but {structure.formula} has partly occupied sites")
-        dummies = sorted({str(site.specie) for site in structure if isinstance(site.specie, DummySpecies)})
+            raise InputError(
+                f"expected one element on each site, but {structure.formula} has partly "
+                "occupied sites"
+            )
+        dummies = sorted(
+            {str(site.specie) for site in structure if isinstance(site.specie, DummySpecies)}
+        )
         if dummies:
             raise InputError(
-                f"expected an element on each site, found {', '.join(dummies)}", hint="leave the site out, or name its element"
+                f"expected an element on each site, found {', '.join(dummies)}",
+                hint="leave the site out, or name its element",
             )
-        return cls(structure.lattice.matrix, structure.frac_coords, [site.specie.Z for site in structure])  # type: ignore[arg-type]
+        numbers = np.array([site.specie.Z for site in structure], dtype=np.uint8)
+        return cls(structure.lattice.matrix, structure.frac_coords, numbers)
 
     @classmethod
     def from_atoms(cls, atoms: Atoms) -> Crystal:
-        """From ASE Atoms. Raises InputError where the cell has no volume, a direction is not periodic or a site is partly occupied."""
+        """From ASE Atoms. Raises InputError where the cell has no volume, a direction is not
+        periodic or a site is partly occupied.
+        """
         _elements(atoms.numbers)
         formula = atoms.get_chemical_formula()
         if not (np.isfinite(atoms.cell).all() and atoms.cell.rank == 3):
             raise InputError(
-                f"expected three cell vectors that span a volume, but {formula} has {np.asarray(atoms.cell).tolist()}",
-                hint='a crystal has a cell, as extended xyz gives it by Lattice="..."; molecules and isolated atoms have none',
+                f"expected three cell vectors that span a volume, but {formula} has "
+                f"{np.asarray(atoms.cell).tolist()}",
+                hint='a crystal has a cell, as extended xyz gives it by Lattice="..."; '
+                "molecules and isolated atoms have none",
             )
         if not atoms.pbc.all():
             written = " ".join("T" if periodic else "F" for periodic in atoms.pbc)
             raise InputError(
-                f"expected a crystal, periodic along all three cell vectors, but {formula} has pbc {written}: a molecule, chain or slab",
+                f"expected a crystal, periodic along all three cell vectors, but {formula} has "
+                f"pbc {written}: a molecule, chain or slab",
                 hint='a crystal has pbc="T T T"; molecules, chains and slabs are not supported',
             )
         occupancy = atoms.info.get("occupancy")
-        if isinstance(occupancy, Mapping) and any(_is_partial(share) for share in occupancy.values()):
-            raise InputError(f"expected one element on each site, but {formula} has partly occupied sites (info['occupancy'])")
+        if isinstance(occupancy, Mapping) and any(
+            _is_partial(share) for share in occupancy.values()
+        ):
+            raise InputError(
+                f"expected one element on each site, but {formula} has partly occupied sites "
+                "(info['occupancy'])"
+            )
         return cls(np.asarray(atoms.cell), atoms.get_scaled_positions(wrap=False), atoms.numbers)
 
     @cached_property
     def sites(self) -> bytes:
-        """The same for all crystals on the same sites, whatever their elements and volume: lattice over (V/n)^(1/3), and coordinates."""
+        """The same for all crystals on the same sites, whatever their elements and volume: lattice
+        over (V/n)^(1/3), and coordinates.
+        """
         edge = float((abs(np.linalg.det(self.lattice)) / len(self)) ** (1 / 3))
         return np.round(self.lattice / edge, 9).tobytes() + self.fractional.tobytes()
 
     def with_numbers(self, numbers: ArrayLike) -> Crystal:
         """The same sites with other elements; numbers (n,)."""
         crystal = Crystal.__new__(Crystal)
-        checked = _frozen(_elements(np.asarray(numbers, dtype=np.uint8)), np.uint8, (len(self),), "atomic numbers")
+        checked = _frozen(
+            _elements(np.asarray(numbers, dtype=np.uint8)), np.uint8, (len(self),), "atomic numbers"
+        )
         crystal.__dict__.update(lattice=self.lattice, fractional=self.fractional, numbers=checked)
         if "sites" in self.__dict__:
             crystal.__dict__["sites"] = self.sites
         return crystal
 
     def _raw(self) -> bytes:
-        return struct.pack("<I", len(self)) + self.lattice.tobytes() + self.fractional.tobytes() + self.numbers.tobytes()
+        return (
+            struct.pack("<I", len(self))
+            + self.lattice.tobytes()
+            + self.fractional.tobytes()
+            + self.numbers.tobytes()
+        )
 
     def to_bytes(self, *, compress: bool = True) -> bytes:
-        """The arrays as bytes: a count, the lattice, the coordinates, the numbers; read back by ``from_bytes``."""
+        """The arrays as bytes: a count, the lattice, the coordinates, the numbers; read back by
+        ``from_bytes``.
+        """
         raw = self._raw()
         return b"z" + zlib.compress(raw, 1) if compress else b"r" + raw
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Crystal:
-        """Read exactly what ``to_bytes`` wrote, so that its id stays. Raises InputError on anything else."""
+        """Read exactly what ``to_bytes`` wrote, so that its id stays. Raises InputError on anything
+        else.
+        """
         try:
             raw = zlib.decompress(data[1:]) if data[:1] == b"z" else data[1:]
             (n,) = struct.unpack_from("<I", raw)
@@ -218,13 +275,13 @@ def _crystal_of(data: bytes) -> Crystal:
 _FORMULA = re.compile(r"([A-Z][a-z]?)(\d+)")
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8192)
 def counts_of(formula: str) -> Mapping[str, int]:
     """Atoms of each element of a formula such as ``Cr10Fe20Ni24``."""
     return {symbol: int(count) for symbol, count in _FORMULA.findall(formula)}
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8192)
 def reduced_formula(formula: str) -> str:
     """The formula of the smallest whole numbers: ``Cr5Fe10Ni12`` of ``Cr10Fe20Ni24``."""
     counts = counts_of(formula)
@@ -240,12 +297,15 @@ class Candidate:
 
     @property
     def id(self) -> str:
+        """That of its crystal."""
         return self.crystal.id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """Who proposed a crystal and from what. ``stream`` names the random stream; the loop fills it in with generator and round."""
+    """Who proposed a crystal and from what. ``stream`` names the random stream; the loop fills it
+    in with generator and round.
+    """
 
     generator: str = ""
     round: int = -1
@@ -269,7 +329,9 @@ ENERGY_PER_ATOM = Quantity("energy_per_atom", "eV/atom")
 FORMATION_ENERGY = Quantity("formation_energy_per_atom", "eV/atom")
 """Derived from the energies of a crystal and of its elements at one level; never a label."""
 ENERGY_ABOVE_HULL = Quantity("energy_above_hull", "eV/atom")
-"""Derived from the energies of all crystals at one level, and worked out anew when one of them moves the hull; never a label."""
+"""Derived from the energies of all crystals at one level, and worked out anew when one of them
+moves the hull; never a label.
+"""
 DERIVED = (FORMATION_ENERGY, ENERGY_ABOVE_HULL)
 ENTHALPY_PREFIX = "enthalpy_per_atom_at_"
 VOLUME_PER_ATOM = Quantity("volume_per_atom", "angstrom^3/atom")
@@ -284,13 +346,19 @@ FRACTION_BCC = Quantity("fraction_bcc", "1")
 
 
 def enthalpy_at(pressure: float) -> Quantity:
-    """Energy plus pressure times volume, per atom, of a crystal relaxed at a pressure (GPa), which its name says."""
+    """Energy plus pressure times volume, per atom, of a crystal relaxed at a pressure (GPa), which
+    its name says.
+    """
     return Quantity(f"{ENTHALPY_PREFIX}{pressure:g}_GPa", "eV/atom")
 
 
 def deciding_energy(values: Mapping[str, float]) -> float | None:
-    """Of a label's values what decides which phase is stable (eV/atom): its enthalpy where it has one, its energy elsewhere."""
-    enthalpy = next((value for name, value in values.items() if name.startswith(ENTHALPY_PREFIX)), None)
+    """Of a label's values what decides which phase is stable (eV/atom): its enthalpy where it has
+    one, its energy elsewhere.
+    """
+    enthalpy = next(
+        (value for name, value in values.items() if name.startswith(ENTHALPY_PREFIX)), None
+    )
     return values.get(ENERGY_PER_ATOM.name) if enthalpy is None else enthalpy
 
 
@@ -301,7 +369,8 @@ Direction = Literal["maximize", "minimize", "match"]
 class Objective:
     """What is wanted of a quantity: more, less, or to match ``value``.
 
-    ``target`` is where the campaign may stop: a value in the quantity's unit, with ``match`` a distance from ``value``.
+    ``target`` is where the campaign may stop: a value in the quantity's unit, with ``match`` a
+    distance from ``value``.
     """
 
     quantity: str
@@ -325,9 +394,11 @@ class Objective:
         return self.sign * value
 
     def is_better(self, value: float, other: float) -> bool:
+        """Whether a value is strictly nearer to what is wanted than another."""
         return self.gain(value) > self.gain(other)
 
     def is_reached(self, value: float) -> bool:
+        """Whether a value is as good as the target; False without one."""
         if self.target is None:
             return False
         wanted = -self.target if self.direction == "match" else self.sign * self.target
@@ -336,7 +407,9 @@ class Objective:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A level of theory. ``settings`` are all settings that change what a label means; they enter the key."""
+    """A level of theory. ``settings`` are all settings that change what a label means; they enter
+    the key.
+    """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -351,7 +424,9 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Observation:
-    """One label: the value of a quantity in its unit, with the standard deviation of its noise where known."""
+    """One label: the value of a quantity in its unit, with the standard deviation of its noise
+    where known.
+    """
 
     quantity: str
     value: float | FloatArray
@@ -360,6 +435,7 @@ class Observation:
 
     @property
     def is_finite(self) -> bool:
+        """Whether no number of the value is NaN or infinite."""
         return bool(np.all(np.isfinite(self.value)))
 
     @property
@@ -393,7 +469,9 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What an evaluation took: wall-clock and processor seconds, and when it started (seconds since the epoch)."""
+    """What an evaluation took: wall-clock and processor seconds, and when it started (seconds since
+    the epoch).
+    """
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -403,7 +481,8 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an oracle answers: observations of ``crystal`` (the relaxed one where it relaxes), or a failure.
+    """What an oracle answers: observations of ``crystal`` (the relaxed one where it relaxes), or a
+    failure.
 
     ``fidelity`` is the key of the settings that it was made with; the worker fills it in.
     """
@@ -416,12 +495,17 @@ class Evaluation:
     fidelity: str = ""
 
     @classmethod
-    def single(cls, quantity: Quantity, value: float, *, crystal: Crystal | None = None) -> Evaluation:
+    def single(
+        cls, quantity: Quantity, value: float, *, crystal: Crystal | None = None
+    ) -> Evaluation:
         """The answer of an oracle that measures one scalar quantity."""
-        return cls(observations=(Observation(quantity.name, float(value), quantity.unit),), crystal=crystal)
+        return cls(
+            observations=(Observation(quantity.name, float(value), quantity.unit),), crystal=crystal
+        )
 
     @classmethod
     def failed(cls, kind: FailureKind, message: str, *, retryable: bool = True) -> Evaluation:
+        """No label, for a reason; ``retryable``: the same crystal may succeed another time."""
         return cls(failure=Failure(kind, message, retryable))
 
     def value(self, quantity: str) -> float:
@@ -464,7 +548,9 @@ class CompositionRule(Protocol):
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The elements of a campaign and the bounds of each one's atomic fraction, and of what some of them add up to, and further rules."""
+    """The elements of a campaign and the bounds of each one's atomic fraction, and of what some of
+    them add up to, and further rules.
+    """
 
     elements: tuple[str, ...]
     minimum: Mapping[str, float] = field(default_factory=dict)
@@ -473,6 +559,7 @@ class SearchSpace:
     rules: tuple[CompositionRule, ...] = ()
 
     def bounds(self, element: str) -> tuple[float, float]:
+        """Least and largest atomic fraction of an element."""
         return self.minimum.get(element, 0.0), self.maximum.get(element, 1.0)
 
     def without(self, elements: Iterable[str]) -> SearchSpace:
@@ -485,16 +572,27 @@ class SearchSpace:
         """Whether the bounds leave any composition, whatever the rules say."""
         bounds = {element: self.bounds(element) for element in self.elements}
         low, high = (math.fsum(bound[end] for bound in bounds.values()) for end in (0, 1))
-        is_open = all(least <= most for least, most in bounds.values()) and low <= 1 + 1e-9 and high >= 1 - 1e-9
-        return is_open and all(math.fsum(bounds[element][1] for element in group.elements) >= group.minimum for group in self.together)
+        is_open = (
+            all(least <= most for least, most in bounds.values())
+            and low <= 1 + 1e-9
+            and high >= 1 - 1e-9
+        )
+        return is_open and all(
+            math.fsum(bounds[element][1] for element in group.elements) >= group.minimum
+            for group in self.together
+        )
 
     def holds(self, numbers: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """(m,): which of m occupations (m, atoms) lie inside the bounds; ``kinds`` are the atomic numbers of ``elements``."""
+        """(m,): which of m occupations (m, atoms) lie inside the bounds; ``kinds`` are the atomic
+        numbers of ``elements``.
+        """
         counts = (numbers[:, :, None] == kinds).sum(1)
         return np.asarray(self.holds_counts(counts) & (counts.sum(1) == numbers.shape[1]))
 
     def holds_counts(self, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(m,): which of m compositions (m, elements), in atoms, lie inside the bounds and hold the rules."""
+        """(m,): which of m compositions (m, elements), in atoms, lie inside the bounds and hold the
+        rules.
+        """
         inside = self.holds_fractions(counts / counts.sum(1, keepdims=True).clip(1))
         for rule in self.rules:
             inside[inside] = rule.holds(self.elements, counts[inside])
@@ -518,24 +616,35 @@ class SearchSpace:
             fraction = symbols.count(element) / len(symbols)
             low, high = self.bounds(element)
             if not low - 1e-9 <= fraction <= high + 1e-9:
-                return f"{element} at {100 * fraction:.1f} at%, allowed {100 * low:g} to {100 * high:g} at%"
+                return (
+                    f"{element} at {100 * fraction:.1f} at%, allowed {100 * low:g} to "
+                    f"{100 * high:g} at%"
+                )
         for group in self.together:
             fraction = sum(symbols.count(element) for element in group.elements) / len(symbols)
             if not group.minimum - 1e-9 <= fraction <= group.maximum + 1e-9:
-                names, allowed = " + ".join(group.elements), f"{100 * group.minimum:g} to {100 * group.maximum:g} at%"
+                names, allowed = (
+                    " + ".join(group.elements),
+                    f"{100 * group.minimum:g} to {100 * group.maximum:g} at%",
+                )
                 return f"{names} at {100 * fraction:.1f} at%, allowed {allowed}"
-        counts = {element: symbols.count(element) for element in self.elements if element in symbols}
+        counts = {
+            element: symbols.count(element) for element in self.elements if element in symbols
+        }
         return next((reason for rule in self.rules if (reason := rule.violation(counts))), "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledCandidate:
-    """A candidate, the labels it has (by quantity: scalar values, and arrays) and the relaxed crystal they belong to."""
+    """A candidate, the labels it has (by quantity: scalar values, and arrays) and the relaxed
+    crystal they belong to. ``noise``: standard deviations of the scalars whose noise is stated.
+    """
 
     candidate: Candidate
     values: Mapping[str, float]
     arrays: Mapping[str, FloatArray] = field(default_factory=dict)
     relaxed: Crystal | None = None
+    noise: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

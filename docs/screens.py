@@ -1,6 +1,8 @@
-"""Pictures of a real campaign for these pages: ``python docs/screens.py``. Needs Chromium; takes some minutes on two cores.
+"""Pictures of a real campaign for these pages: ``python docs/screens.py``. Needs Chromium; takes
+some minutes on two cores.
 
-Runs configs/nifecr_quickstart.yaml at a terminal of its own and keeps its last live display, draws the report, and opens MLflow.
+Runs configs/nifecr_quickstart.yaml at a terminal of its own and keeps its last live display, draws
+the report, and opens MLflow.
 """
 
 from __future__ import annotations
@@ -35,7 +37,14 @@ def run_at_a_terminal(config: Path, folder: Path) -> str:
     ours, theirs = pty.openpty()
     surroundings = os.environ | {"COLUMNS": str(_COLUMNS), "LINES": "40", "TERM": "xterm-256color"}
     command = [sys.executable, "-m", "campaign.cli", "run", str(config), "--folder", str(folder)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL, env=surroundings, cwd=ROOT)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env=surroundings,
+        cwd=ROOT,
+    )
     os.close(theirs)
     shown = b""
     while True:
@@ -48,7 +57,11 @@ def run_at_a_terminal(config: Path, folder: Path) -> str:
         shown += part
     if process.wait() != 0:
         raise SystemExit(f"the campaign ended with code {process.returncode}")
-    frames = [frame for frame in re.split(r"(?:\x1b\[1A\x1b\[2K)+", shown.decode(errors="replace")) if "running time" in frame]
+    frames = [
+        frame
+        for frame in re.split(r"(?:\x1b\[1A\x1b\[2K)+", shown.decode(errors="replace"))
+        if "running time" in frame
+    ]
     return frames[-1].replace("\r", "")
 
 
@@ -59,12 +72,34 @@ def draw_terminal(frame: str, path: Path) -> None:
 
 
 def draw_page(address: str, path: Path, *, height: int) -> None:
-    browser = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    browser = next(
+        (
+            found
+            for name in ("chromium", "chromium-browser", "google-chrome")
+            if (found := shutil.which(name))
+        ),
+        None,
+    )
     if browser is None:
         raise SystemExit("no Chromium is installed")
-    options = ["--headless=new", "--no-sandbox", "--hide-scrollbars", "--use-gl=angle", "--use-angle=swiftshader"]
-    options += ["--enable-unsafe-swiftshader", "--virtual-time-budget=25000", f"--window-size=1200,{height}"]
-    subprocess.run([browser, *options, f"--screenshot={path}", address], check=True, capture_output=True, timeout=180)
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--hide-scrollbars",
+        "--use-gl=angle",
+        "--use-angle=swiftshader",
+    ]
+    options += [
+        "--enable-unsafe-swiftshader",
+        "--virtual-time-budget=25000",
+        f"--window-size=1200,{height}",
+    ]
+    subprocess.run(
+        [browser, *options, f"--screenshot={path}", address],
+        check=True,
+        capture_output=True,
+        timeout=180,
+    )
 
 
 @contextmanager
@@ -95,13 +130,19 @@ def run_of(folder: Path) -> tuple[str, str]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    runs = [run for experiment in client.search_experiments() for run in client.search_runs([experiment.experiment_id])]
+    runs = [
+        run
+        for experiment in client.search_experiments()
+        for run in client.search_runs([experiment.experiment_id])
+    ]
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     return parent.info.experiment_id, parent.info.run_id
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "nifecr_quickstart.yaml")
     arguments = parser.parse_args()
     SCREENS.mkdir(exist_ok=True)
@@ -111,8 +152,14 @@ def main() -> None:
         draw_page((folder / "report.html").as_uri(), SCREENS / "report.png", height=3600)
         experiment, run = run_of(folder)
         with mlflow_of(folder) as address:
-            draw_page(f"{address}/#/experiments/{experiment}/runs/{run}", SCREENS / "mlflow.png", height=1200)
-    sys.stdout.write(f"wrote {', '.join(sorted(path.name for path in SCREENS.iterdir()))} in {SCREENS}\n")
+            draw_page(
+                f"{address}/#/experiments/{experiment}/runs/{run}",
+                SCREENS / "mlflow.png",
+                height=1200,
+            )
+    sys.stdout.write(
+        f"wrote {', '.join(sorted(path.name for path in SCREENS.iterdir()))} in {SCREENS}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -10,19 +10,34 @@ import typer
 from rich.table import Table
 
 from campaign.errors import InputError
-from campaign.terminal import PlainConsole
+from campaign.views.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from campaign.types import Crystal
 
 
 def evaluate(
-    made: Annotated[Path, typer.Argument(help="Crystals: CIF, POSCAR, extxyz, an ASE database, or a folder of these.")],
-    wanted: Annotated[Path | None, typer.Option(help="As many crystals that they should be, in the same order.")] = None,
-    known: Annotated[Path | None, typer.Option(help="Crystals that are known: what matches none of them is novel.")] = None,
-    fingerprints: Annotated[bool, typer.Option(help="With --wanted: CrystalNN fingerprint distances, about 10 ms per atom.")] = True,
+    made: Annotated[
+        Path,
+        typer.Argument(
+            help="Crystals: CIF, POSCAR, extxyz, an ASE database, or a folder of these."
+        ),
+    ],
+    wanted: Annotated[
+        Path | None, typer.Option(help="As many crystals that they should be, in the same order.")
+    ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(help="Crystals that are known: what matches none of them is novel."),
+    ] = None,
+    fingerprints: Annotated[
+        bool,
+        typer.Option(help="With --wanted: CrystalNN fingerprint distances, about 10 ms per atom."),
+    ] = True,
 ) -> None:
-    """Validity, uniqueness, novelty and phases of crystals, and how near they come to wanted ones."""
+    """Validity, uniqueness, novelty and phases of crystals, and how near they come to wanted
+    ones.
+    """
     import numpy as np
 
     from campaign.crystals.phases import Phase
@@ -32,11 +47,19 @@ def evaluate(
     rows = dict(generation(crystals, _read(known) if known is not None else ()))
     if known is None:
         rows.pop("novel")
-    rows |= {f"{phase.name.lower()} sites": float(np.mean([phase_share(crystal, phase.name) for crystal in crystals])) for phase in Phase}
+    rows |= {
+        f"{phase.name.lower()} sites": float(
+            np.mean([phase_share(crystal, phase.name) for crystal in crystals])
+        )
+        for phase in Phase
+    }
     if wanted is not None:
         others = _read(wanted)
         if len(others) != len(crystals):
-            raise InputError(f"expected as many crystals in {wanted} as the {len(crystals)} in {made}, got {len(others)}")
+            raise InputError(
+                f"expected as many crystals in {wanted} as the {len(crystals)} in {made}, got "
+                f"{len(others)}"
+            )
         rows |= asdict(reconstruction(others, crystals, with_fingerprints=fingerprints))
     table = Table("figure", "value")
     for name, value in rows.items():

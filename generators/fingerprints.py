@@ -1,7 +1,9 @@
-"""Fingerprints of crystals by coordination: how much each site has of every coordination number, and of which shape its neighbours are.
+"""Fingerprints of crystals by coordination: how much each site has of every coordination number,
+and of which shape its neighbours are.
 
-N. E. R. Zimmermann, A. Jain, RSC Adv. 10 (2020) 6063; bonds and order parameters by pymatgen. For each coordination number up to 24 its
-weight, then that weight times each order parameter of the number. About 5 ms per atom.
+N. E. R. Zimmermann, A. Jain, RSC Adv. 10 (2020) 6063; bonds and order parameters by pymatgen. For
+each coordination number up to 24 its weight, then that weight times each order parameter of the
+number. About 5 ms per atom.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ SHAPES: dict[int, tuple[str, ...]] = {
     1: ("sgl_bd",),
     2: ("L-shaped", "water-like", "bent 120 degrees", "bent 150 degrees", "linear"),
     3: ("trigonal planar", "trigonal non-coplanar", "T-shaped"),
-    4: ("square co-planar", "tetrahedral", "rectangular see-saw-like", "see-saw-like", "trigonal pyramidal"),
+    4: (
+        "square co-planar",
+        "tetrahedral",
+        "rectangular see-saw-like",
+        "see-saw-like",
+        "trigonal pyramidal",
+    ),
     5: ("pentagonal planar", "square pyramidal", "trigonal bipyramidal"),
     6: ("hexagonal planar", "octahedral", "pentagonal pyramidal"),
     7: ("hexagonal pyramidal", "pentagonal bipyramidal"),
@@ -38,7 +46,10 @@ def fingerprint(crystal: Crystal) -> FloatArray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return np.asarray(np.mean([_site(crystal.structure, site) for site in range(len(crystal))], axis=0), dtype=float)
+            return np.asarray(
+                np.mean([_site(crystal.structure, site) for site in range(len(crystal))], axis=0),
+                dtype=float,
+            )
         except (ValueError, RuntimeError, IndexError):
             return np.full(SIZE, np.nan)
 
@@ -52,8 +63,13 @@ def _site(structure: Any, site: int) -> list[float]:
         for parameter in _parameters().get(number, ()):
             value = None
             if weight > 0:
-                sites = [structure[site], *(neighbour["site"] for neighbour in bonds.cn_nninfo[number])]
-                value = parameter.get_order_parameters(sites, 0, indices_neighs=list(range(1, len(sites))))[0]
+                sites = [
+                    structure[site],
+                    *(neighbour["site"] for neighbour in bonds.cn_nninfo[number]),
+                ]
+                value = parameter.get_order_parameters(
+                    sites, 0, indices_neighs=list(range(1, len(sites)))
+                )[0]
             found.append(weight * float(value or 0.0))
     return found
 

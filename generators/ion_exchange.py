@@ -1,8 +1,11 @@
-"""The generator ``ion_exchange``: known compounds with ions exchanged for others of the same charge, as nature is known to exchange them.
+"""The generator ``ion_exchange``: known compounds with ions exchanged for others of the same
+charge, as nature is known to exchange them.
 
-How likely an exchange leaves a stable crystal is mined from known compounds (G. Hautier et al., Inorg. Chem. 50 (2011) 656, the table that
-pymatgen ships): the product over the ions of the chance of the new one, given the old one. Charges of a known compound are the likeliest of
-its formula; compounds without charges (alloys) are left out. Volumes follow the ions: by the third power of the mean Shannon radius.
+How likely an exchange leaves a stable crystal is mined from known compounds (G. Hautier et al.,
+Inorg. Chem. 50 (2011) 656, the table that pymatgen ships): the product over the ions of the chance
+of the new one, given the old one. Charges of a known compound are the likeliest of its formula;
+compounds without charges (alloys) are left out. Volumes follow the ions: by the third power of the
+mean Shannon radius.
 """
 
 from __future__ import annotations
@@ -11,16 +14,16 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from campaign.crystals.matching import Distinct, Matcher, equivalence_key
 from campaign.errors import InputError
-from campaign.parameters import ConfigPath
+from campaign.parameters import ConfigPath, Parameters
 from campaign.protocols import GenerationContext
 from campaign.reading.structures import Tally, read_structure_text, read_structures
 from campaign.reading.tables import read_table
@@ -38,21 +41,29 @@ Ion = tuple[str, int]
 """Symbol and charge."""
 
 
-class IonExchangeConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class IonExchangeConfig(Parameters):
     source: ConfigPath | None = Field(
         None,
-        description="Known compounds: file of structures, folder, or CSV with a column of CIFs; the library of prototypes where absent.",
+        description="Known compounds: file of structures, folder, or CSV with a column of "
+        "CIFs; the library of prototypes where absent.",
     )
     structure_column: str = Field("cif", description="CSV: the column that holds the CIF text.")
-    atoms: tuple[int, int] = Field((1, 40), description="Fewest and most atoms in the cell of a known compound.")
-    min_probability: float = Field(1e-3, gt=0, lt=1, description="Least probability (1) of an exchange, the product over all ions.")
+    atoms: tuple[int, int] = Field(
+        (1, 40), description="Fewest and most atoms in the cell of a known compound."
+    )
+    min_probability: float = Field(
+        1e-3,
+        gt=0,
+        lt=1,
+        description="Least probability (1) of an exchange, the product over all ions.",
+    )
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A known crystal, what its file calls it, the new ion of each of its ions, and the probability of that."""
+    """A known crystal, what its file calls it, the new ion of each of its ions, and the probability
+    of that.
+    """
 
     crystal: Crystal
     name: str
@@ -62,7 +73,9 @@ class Exchange:
     @property
     def told(self) -> str:
         """Such as ``Na1+ for Li1+``."""
-        return ", ".join(f"{_name(new)} for {_name(old)}" for old, new in sorted(self.ions.items()) if old != new)
+        return ", ".join(
+            f"{_name(new)} for {_name(old)}" for old, new in sorted(self.ions.items()) if old != new
+        )
 
     @property
     def result(self) -> Crystal:
@@ -70,17 +83,29 @@ class Exchange:
         from ase.data import atomic_numbers
 
         symbols = {old[0]: new[0] for old, new in self.ions.items()}
-        numbers = np.array([atomic_numbers[symbols[symbol]] for symbol in self.crystal.symbols], dtype=np.uint8)
+        numbers = np.array(
+            [atomic_numbers[symbols[symbol]] for symbol in self.crystal.symbols], dtype=np.uint8
+        )
         plain = self.crystal.with_numbers(numbers)
         return Crystal(plain.lattice * self._stretch(plain), plain.fractional, numbers)
 
     def _stretch(self, new: Crystal) -> float:
-        """Of the edges: the ratio of mean ionic radii; of the elements' own volumes where a radius is not known."""
+        """Of the edges: the ratio of mean ionic radii; of the elements' own volumes where a radius
+        is not known.
+        """
         counts = counts_of(self.crystal.formula)
-        radii = [(counts[old[0]], ionic_radius(old), ionic_radius(replaced)) for old, replaced in self.ions.items()]
+        radii = [
+            (counts[old[0]], ionic_radius(old), ionic_radius(replaced))
+            for old, replaced in self.ions.items()
+        ]
         if all(before and after for _, before, after in radii):
-            return sum(n * after for n, _, after in radii) / sum(n * before for n, before, _ in radii)
-        return float((mean_atomic_volume(formula_of(new)) / mean_atomic_volume(formula_of(self.crystal))) ** (1 / 3))
+            return sum(n * after for n, _, after in radii) / sum(
+                n * before for n, before, _ in radii
+            )
+        return float(
+            (mean_atomic_volume(formula_of(new)) / mean_atomic_volume(formula_of(self.crystal)))
+            ** (1 / 3)
+        )
 
 
 class IonExchange:
@@ -89,10 +114,17 @@ class IonExchange:
     def __init__(self, config: IonExchangeConfig) -> None:
         self.config = config
         if config.source is not None and not config.source.exists():
-            raise InputError(f"source: there is no {config.source}", hint="relative paths start at the config's folder")
+            raise InputError(
+                f"source: there is no {config.source}",
+                hint="relative paths start at the config's folder",
+            )
 
-    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
-        """Drawn by their probabilities, each crystal once and none that is labelled or under way; fewer where no more are known."""
+    def generate(
+        self, n: int, *, rng: np.random.Generator, context: GenerationContext
+    ) -> Iterator[tuple[Crystal, Proposal]]:
+        """Drawn by their probabilities, each crystal once and none that is labelled or under way;
+        fewer where no more are known.
+        """
         found = list(itertools.islice(self._exchanges(rng, context), _CHOICE * n))
         weights = np.array([exchange.probability for exchange in found])
         order: list[int] = np.argsort(-(np.log(weights) + rng.gumbel(size=len(found)))).tolist()
@@ -103,18 +135,37 @@ class IonExchange:
             crystal = exchange.result
             if given < n and distinct.is_new(crystal):
                 given += 1
-                condition = {"known": exchange.name, "parent": exchange.crystal.id, "parent_formula": exchange.crystal.formula}
-                yield crystal, Proposal(condition={**condition, "exchange": exchange.told, "probability": round(exchange.probability, 6)})
+                condition = {
+                    "known": exchange.name,
+                    "parent": exchange.crystal.id,
+                    "parent_formula": exchange.crystal.formula,
+                }
+                yield (
+                    crystal,
+                    Proposal(
+                        condition={
+                            **condition,
+                            "exchange": exchange.told,
+                            "probability": round(exchange.probability, 6),
+                        }
+                    ),
+                )
 
-    def _exchanges(self, rng: np.random.Generator, context: GenerationContext) -> Iterator[Exchange]:
+    def _exchanges(
+        self, rng: np.random.Generator, context: GenerationContext
+    ) -> Iterator[Exchange]:
         """Of known crystals in random order, those whose result lies inside the space."""
         known = self._known()
         low, high = self.config.atoms
         for row in rng.permutation(len(known)).tolist():
             counts = known[row].counts
-            if not low <= sum(counts.values()) <= high or not 1 < len(counts) <= len(context.space.elements):
+            if not low <= sum(counts.values()) <= high or not 1 < len(counts) <= len(
+                context.space.elements
+            ):
                 continue
-            for ions, probability in exchanges(ions_of(reduced_formula(known[row].formula)), context.space.elements):
+            for ions, probability in exchanges(
+                ions_of(reduced_formula(known[row].formula)), context.space.elements
+            ):
                 if probability < self.config.min_probability:
                     break
                 symbols = [new[0] for old, new in ions for _ in range(counts[old[0]])]
@@ -128,14 +179,23 @@ class IonExchange:
     def _known(self) -> Sequence[Known]:
         source = self.config.source
         if source is None:
-            return tuple(Known(name, crystal.formula, lambda crystal=crystal: crystal) for name, crystal in library_as_published())  # type: ignore[misc]
+            return tuple(
+                Known(name, crystal.formula, partial(_same, crystal))
+                for name, crystal in library_as_published()
+            )
         changed = source.stat().st_mtime_ns
-        return _from_table(source, self.config.structure_column, changed) if _is_table(source) else _from_file(source, changed)
+        return (
+            _from_table(source, self.config.structure_column, changed)
+            if _is_table(source)
+            else _from_file(source, changed)
+        )
 
 
 @dataclass(frozen=True)
 class Known:
-    """A known compound: what its source calls it, its formula such as ``Fe4O6``, and how its crystal is read; None where it is none."""
+    """A known compound: what its source calls it, its formula such as ``Fe4O6``, and how its
+    crystal is read; None where it is none.
+    """
 
     name: str
     formula: str
@@ -146,6 +206,10 @@ class Known:
         return counts_of(self.formula)
 
 
+def _same(crystal: Crystal) -> Crystal:
+    return crystal
+
+
 def _is_table(path: Path) -> bool:
     return Path(path.name.lower().removesuffix(".gz")).suffix == ".csv"
 
@@ -154,7 +218,11 @@ def _is_table(path: Path) -> bool:
 def _from_file(path: Path, _changed: int) -> tuple[Known, ...]:
     found = read_structures(path, on_error="skip")
     return tuple(
-        Known(entry.where.removeprefix(str(path.parent)).lstrip("/"), entry.crystal.formula, lambda entry=entry: entry.crystal)  # type: ignore[misc]
+        Known(
+            entry.where.removeprefix(str(path.parent)).lstrip("/"),
+            entry.crystal.formula,
+            partial(_same, entry.crystal),
+        )
         for entry in found
     )
 
@@ -164,34 +232,48 @@ def _from_table(path: Path, column: str, _changed: int) -> tuple[Known, ...]:
     """By the formulas that the CIFs state; the crystals are read when they are asked for."""
     table = read_table(path)
     if column not in table.header:
-        raise InputError(f"{path}: there is no column {column!r}", hint=f"its columns are {', '.join(table.header)}")
+        raise InputError(
+            f"{path}: there is no column {column!r}",
+            hint=f"its columns are {', '.join(table.header)}",
+        )
     tally = Tally("skip", str(path))
 
     def reader(text: str, where: str) -> Callable[[], Crystal | None]:
-        return lambda: next(iter(tally.ask(where, lambda: read_structure_text(text, where)) or ()), None)
+        return lambda: next(
+            iter(tally.ask(where, lambda: read_structure_text(text, where)) or ()), None
+        )
 
     rows = [(f"{path.name}, row {row.number}", row.cells[column]) for row in table]
     return tuple(Known(where, _stated_formula(text), reader(text, where)) for where, text in rows)
 
 
 def _stated_formula(text: str) -> str:
-    """Of a CIF, with each element's number and in alphabetical order; empty where it states none."""
+    """Of a CIF, with each element's number and in alphabetical order; empty where it states
+    none.
+    """
     stated = _FORMULA.search(text)
     parts = re.findall(r"([A-Z][a-z]?)(\d*)", stated[1]) if stated else []
     return "".join(f"{symbol}{count or 1}" for symbol, count in sorted(parts))
 
 
 class _Seen:
-    """Crystals that were proposed, labelled or are under way, told from others as the screens tell them."""
+    """Crystals that were proposed, labelled or are under way, told from others as the screens tell
+    them.
+    """
 
     def __init__(self, context: GenerationContext) -> None:
         self.distinct = Distinct(_SAME)
         self.others: dict[str, list[Crystal]] = {}
-        for crystal in [*(item.candidate.crystal for item in context.labelled), *(candidate.crystal for candidate in context.pending)]:
+        for crystal in [
+            *(item.candidate.crystal for item in context.labelled),
+            *(candidate.crystal for candidate in context.pending),
+        ]:
             self.others.setdefault(reduced_formula(crystal.formula), []).append(crystal)
 
     def is_new(self, crystal: Crystal) -> bool:
-        """Whether it has not been seen; from then on it has. A cell too broken to be told from others is not new."""
+        """Whether it has not been seen; from then on it has. A cell too broken to be told from
+        others is not new.
+        """
         try:
             for other in self.others.pop(reduced_formula(crystal.formula), ()):
                 self.distinct.add(other.id, equivalence_key(other), other)
@@ -220,13 +302,22 @@ def ions_of(formula: str) -> tuple[Ion, ...]:
 
 
 @lru_cache(maxsize=65_536)
-def exchanges(ions: tuple[Ion, ...], elements: tuple[str, ...]) -> tuple[tuple[tuple[tuple[Ion, Ion], ...], float], ...]:
-    """Every way to exchange the ions for others of the elements with the same charges, at least one of them, the likeliest first."""
+def exchanges(
+    ions: tuple[Ion, ...], elements: tuple[str, ...]
+) -> tuple[tuple[tuple[tuple[Ion, Ion], ...], float], ...]:
+    """Every way to exchange the ions for others of the elements with the same charges, at least one
+    of them, the likeliest first.
+    """
     found = []
-    options = [[(symbol, charge) for symbol in elements if (symbol, charge) in _table()[0]] for _, charge in ions]
+    options = [
+        [(symbol, charge) for symbol in elements if (symbol, charge) in _table()[0]]
+        for _, charge in ions
+    ]
     for chosen in itertools.product(*options) if ions else ():
         if len({symbol for symbol, _ in chosen}) == len(ions) and chosen != ions:
-            probability = float(np.prod([_chance(new, old) for new, old in zip(chosen, ions, strict=True)]))
+            probability = float(
+                np.prod([_chance(new, old) for new, old in zip(chosen, ions, strict=True)])
+            )
             found.append((tuple(zip(ions, chosen, strict=True)), probability))
     return tuple(sorted(found, key=lambda pair: (-pair[1], pair[0])))
 
@@ -234,7 +325,9 @@ def exchanges(ions: tuple[Ion, ...], elements: tuple[str, ...]) -> tuple[tuple[t
 @lru_cache(maxsize=1)
 def _table() -> tuple[Mapping[Ion, Any], Any]:
     """The ions that the mined table holds, and the table."""
-    from pymatgen.analysis.structure_prediction.substitution_probability import SubstitutionProbability
+    from pymatgen.analysis.structure_prediction.substitution_probability import (
+        SubstitutionProbability,
+    )
 
     table = SubstitutionProbability()
     return {(species.symbol, round(species.oxi_state)): species for species in table.species}, table

@@ -1,9 +1,11 @@
-"""How good generated crystals are: beside the crystals they should resemble, and beside what is known. Usable on any generator.
+"""How good generated crystals are: beside the crystals they should resemble, and beside what is
+known. Usable on any generator.
 
-Match rate: pymatgen's StructureMatcher with the tolerances of T. Xie et al., ICLR 2022 (stol 0.5, angle_tol 10, ltol 0.3), which take
-some bcc and fcc cells of one ordering for the same; a crystal that cannot be compared counts as no match. What is unique and novel is
-told by ``campaign.crystals.matching``, as the screens of a campaign tell it. Fingerprints: ``generators.fingerprints``. G-distances:
-``campaign.crystals.gvectors``. Phases: common neighbours.
+Match rate: pymatgen's StructureMatcher with the tolerances of T. Xie et al., ICLR 2022 (stol 0.5,
+angle_tol 10, ltol 0.3), which take some bcc and fcc cells of one ordering for the same; a crystal
+that cannot be compared counts as no match. What is unique and novel is told by
+``campaign.crystals.matching``, as the screens of a campaign tell it. Fingerprints:
+``generators.fingerprints``. G-distances: ``campaign.crystals.gvectors``. Phases: common neighbours.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ STOL, ANGLE_TOL, LTOL = 0.5, 10.0, 0.3
 class Reconstruction:
     """Means over pairs. Distances that exist for no pair are not a number.
 
-    ``g_distance`` is over the pairs of one composition; ``composition_error`` is half the summed difference of atomic fractions (1).
+    ``g_distance`` is over the pairs of one composition; ``composition_error`` is half the summed
+    difference of atomic fractions (1).
     """
 
     pairs: int
@@ -43,9 +46,17 @@ class Reconstruction:
 
 
 def is_valid(crystal: Crystal) -> bool:
-    """Atoms at least 0.5 angstrom apart, a volume of at least 0.1 cubic angstrom, and charges that can balance (metals' always do)."""
-    has_shape = len(crystal) > 0 and not is_flat(crystal.lattice, SCALED_CUTOFF * length_scale(crystal.lattice, len(crystal)))
-    has_room = has_shape and crystal.volume >= LEAST_VOLUME and shortest_distance(crystal) >= LEAST_DISTANCE
+    """Atoms at least 0.5 angstrom apart, a volume of at least 0.1 cubic angstrom, and charges that
+    can balance (metals' always do).
+    """
+    has_shape = len(crystal) > 0 and not is_flat(
+        crystal.lattice, SCALED_CUTOFF * length_scale(crystal.lattice, len(crystal))
+    )
+    has_room = (
+        has_shape
+        and crystal.volume >= LEAST_VOLUME
+        and shortest_distance(crystal) >= LEAST_DISTANCE
+    )
     return has_room and _is_balanced(frozenset(crystal.symbols), crystal.formula)
 
 
@@ -75,9 +86,13 @@ def composition_error(one: Crystal, other: Crystal) -> float:
     return float(0.5 * np.abs(share[0] - share[1]).sum())
 
 
-def reconstruction(wanted: Sequence[Crystal], got: Sequence[Crystal], *, with_fingerprints: bool = True) -> Reconstruction:
+def reconstruction(
+    wanted: Sequence[Crystal], got: Sequence[Crystal], *, with_fingerprints: bool = True
+) -> Reconstruction:
     """How near each crystal comes to the one at its place among those wanted."""
-    found: dict[str, list[float]] = {name: [] for name in ("match", "fingerprint", "g", "cp", "composition", "size", "valid")}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("match", "fingerprint", "g", "cp", "composition", "size", "valid")
+    }
     for one, other in zip(wanted, got, strict=True):
         valid = is_valid(other)
         found["valid"].append(valid)
@@ -89,17 +104,31 @@ def reconstruction(wanted: Sequence[Crystal], got: Sequence[Crystal], *, with_fi
         if valid and one.formula == other.formula:
             found["g"].append(g_distance(one, other))
         if valid and with_fingerprints:
-            found["fingerprint"].append(float(np.linalg.norm(fingerprint(one) - fingerprint(other))))
-    mean = {name: float(np.nanmean(values)) if np.isfinite(values).any() else float("nan") for name, values in found.items()}
+            found["fingerprint"].append(
+                float(np.linalg.norm(fingerprint(one) - fingerprint(other)))
+            )
+    mean = {
+        name: float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+        for name, values in found.items()
+    }
     return Reconstruction(
-        len(found["match"]), mean["match"], mean["fingerprint"], mean["g"], mean["cp"], mean["composition"], mean["size"], mean["valid"]
+        len(found["match"]),
+        mean["match"],
+        mean["fingerprint"],
+        mean["g"],
+        mean["cp"],
+        mean["composition"],
+        mean["size"],
+        mean["valid"],
     )
 
 
 def generation(crystals: Sequence[Crystal], known: Sequence[Crystal] = ()) -> Mapping[str, float]:
-    """Shares that are valid, that are no copy of another of the set, and no copy of a known one; the unique and novel are valid too.
+    """Shares that are valid, that are no copy of another of the set, and no copy of a known one;
+    the unique and novel are valid too.
 
-    Copies differ by no more than the tolerances of a campaign's screens, whatever their cells and volumes.
+    Copies differ by no more than the tolerances of a campaign's screens, whatever their cells and
+    volumes.
     """
     valid = [crystal for crystal in crystals if is_valid(crystal)]
     unique, seen = Distinct(Matcher()), Distinct(Matcher())

@@ -1,8 +1,10 @@
-"""The generator ``ordered_alloy``: every ordering of the elements on fcc and bcc with a small cell, in random order.
+"""The generator ``ordered_alloy``: every ordering of the elements on fcc and bcc with a small cell,
+in random order.
 
-Cells are the superlattices of the primitive cell, one for each Hermite normal form of their size (G. L. W. Hart and R. W. Forcade,
-Phys. Rev. B 77, 224115 (2008), section II.A), Minkowski-reduced; on each, all assignments of elements that the search space allows and
-that no smaller cell describes. Orderings that a rotation or reflection makes equal are left to the duplicate screen.
+Cells are the superlattices of the primitive cell, one for each Hermite normal form of their size
+(G. L. W. Hart and R. W. Forcade, Phys. Rev. B 77, 224115 (2008), section II.A), Minkowski-reduced;
+on each, all assignments of elements that the search space allows and that no smaller cell
+describes. Orderings that a rotation or reflection makes equal are left to the duplicate screen.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import numpy as np
 from ase.data import atomic_numbers
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from campaign.crystals.lattice import ParentLattice, atomic_volume
+from campaign.parameters import Parameters
 from campaign.protocols import GenerationContext
 from campaign.types import Crystal, Proposal
 
@@ -26,17 +29,21 @@ _PRIMITIVE = {
 }
 
 
-class OrderedAlloyConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    lattices: tuple[ParentLattice, ...] = Field(("fcc", "bcc"), min_length=1, description="Parent lattices.")
-    atoms: tuple[int, ...] = Field((2, 3, 4), min_length=1, description="Numbers of atoms of the cells.")
+class OrderedAlloyConfig(Parameters):
+    lattices: tuple[ParentLattice, ...] = Field(
+        ("fcc", "bcc"), min_length=1, description="Parent lattices."
+    )
+    atoms: tuple[int, ...] = Field(
+        (2, 3, 4), min_length=1, description="Numbers of atoms of the cells."
+    )
 
 
 def hermite_normal_forms(n: int) -> list[NDArray[np.int64]]:
-    """One basis (rows, integer combinations of the primitive vectors) of each sublattice of index n.
+    """One basis (rows, integer combinations of the primitive vectors) of each sublattice of index
+    n.
 
-    Lower-triangular with a positive diagonal, and each column's entries below the diagonal from 0 to less than it.
+    Lower-triangular with a positive diagonal, and each column's entries below the diagonal from 0
+    to less than it.
     """
     found = []
     for a, b in itertools.product(range(1, n + 1), repeat=2):
@@ -48,8 +55,12 @@ def hermite_normal_forms(n: int) -> list[NDArray[np.int64]]:
     return found
 
 
-def superlattice(parent: ParentLattice, form: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows (3, 3) in units of the cubic edge, reduced and right-handed, and the fractional coordinates (n, 3) of its sites."""
+def superlattice(
+    parent: ParentLattice, form: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows (3, 3) in units of the cubic edge, reduced and right-handed, and the fractional
+    coordinates (n, 3) of its sites.
+    """
     primitive = _PRIMITIVE[parent]
     cell, _ = minkowski_reduce(form @ primitive)
     if np.linalg.det(cell) < 0:
@@ -61,7 +72,9 @@ def superlattice(parent: ParentLattice, form: NDArray[np.int64]) -> tuple[NDArra
 
 
 def is_primitive(sites: NDArray[np.float64], symbols: Sequence[str]) -> bool:
-    """Whether no translation from one site (n, 3) to another leaves the elements (n,) where they are."""
+    """Whether no translation from one site (n, 3) to another leaves the elements (n,) where they
+    are.
+    """
     for shift in sites[1:] - sites[0]:
         offset = (sites + shift)[:, None] - sites
         image = np.abs(offset - np.round(offset)).sum(-1).argmin(1)
@@ -76,7 +89,9 @@ class OrderedAlloy:
     def __init__(self, config: OrderedAlloyConfig) -> None:
         self.config = config
 
-    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
+    def generate(
+        self, n: int, *, rng: np.random.Generator, context: GenerationContext
+    ) -> Iterator[tuple[Crystal, Proposal]]:
         space = context.space
         orderings = [
             (lattice, cell, sites, symbols)
@@ -91,4 +106,7 @@ class OrderedAlloy:
             volume = float(np.mean([atomic_volume(symbol) for symbol in symbols]))
             edge = (volume * len(symbols) / abs(float(np.linalg.det(cell)))) ** (1 / 3)
             numbers = np.array([atomic_numbers[symbol] for symbol in symbols], dtype=np.uint8)
-            yield Crystal(cell * edge, sites, numbers), Proposal(condition={"lattice": lattice, "atoms": len(symbols)})
+            yield (
+                Crystal(cell * edge, sites, numbers),
+                Proposal(condition={"lattice": lattice, "atoms": len(symbols)}),
+            )

@@ -1,7 +1,9 @@
-"""Which Wyckoff positions the atoms of a formula can take in a space group, and random crystals on them.
+"""Which Wyckoff positions the atoms of a formula can take in a space group, and random crystals on
+them.
 
-The tables are PyXtal's (S. Fredericks et al., Comput. Phys. Commun. 261 (2021) 107810). An assignment names, for each element, the
-positions that its atoms take by their index in the group's list, 0 the general one; positions without a free coordinate are taken once.
+The tables are PyXtal's (S. Fredericks et al., Comput. Phys. Commun. 261 (2021) 107810). An
+assignment names, for each element, the positions that its atoms take by their index in the group's
+list, 0 the general one; positions without a free coordinate are taken once.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ _GENERIC_TRIES = 4
 
 @dataclass(frozen=True)
 class Position:
-    """A Wyckoff position of the conventional cell. operations: (multiplicity, 4, 4), each takes a point to one of its atoms."""
+    """A Wyckoff position of the conventional cell. operations: (multiplicity, 4, 4), each takes a
+    point to one of its atoms.
+    """
 
     letter: str
     multiplicity: int
@@ -56,10 +60,17 @@ def group_of(number: int) -> Group:
 
     table = Table(number)
     positions = tuple(
-        Position(item.letter, item.multiplicity, item.get_dof(), np.array([operation.affine_matrix for operation in item.ops]))
+        Position(
+            item.letter,
+            item.multiplicity,
+            item.get_dof(),
+            np.array([operation.affine_matrix for operation in item.ops]),
+        )
         for item in table
     )
-    return Group(number, str(table.symbol), str(table.lattice_type), _CENTRING[table.symbol[0]], positions)
+    return Group(
+        number, str(table.symbol), str(table.lattice_type), _CENTRING[table.symbol[0]], positions
+    )
 
 
 def _known(number: int) -> int:
@@ -72,22 +83,28 @@ SpaceGroup = Annotated[int, AfterValidator(_known)]
 
 @lru_cache(maxsize=20_000)
 def assignments(space_group: int, counts: tuple[int, ...]) -> tuple[Assignment, ...]:
-    """The assignments of ``counts`` atoms of each element in the primitive cell; none where the formula does not fit the group.
+    """The assignments of ``counts`` atoms of each element in the primitive cell; none where the
+    formula does not fit the group.
 
-    Of those that differ by the choice of origin or axes one is given. Where there are more than ``MOST_ASSIGNMENTS``, that many.
+    Of those that differ by the choice of origin or axes one is given. Where there are more than
+    ``MOST_ASSIGNMENTS``, that many.
     """
     group = group_of(space_group)
     order = list(range(len(group.positions)))
     random.Random(space_group).shuffle(order)
     found: dict[str, Assignment] = {}
-    for n_seen, assignment in enumerate(_fill(group, order, [count * group.centring for count in counts], frozenset())):
+    for n_seen, assignment in enumerate(
+        _fill(group, order, [count * group.centring for count in counts], frozenset())
+    ):
         found.setdefault(name_of(space_group, counts, assignment), assignment)
         if n_seen >= MOST_ASSIGNMENTS:
             break
     return tuple(found[name] for name in sorted(found))
 
 
-def _fill(group: Group, order: Sequence[int], counts: Sequence[int], taken: frozenset[int]) -> Iterator[Assignment]:
+def _fill(
+    group: Group, order: Sequence[int], counts: Sequence[int], taken: frozenset[int]
+) -> Iterator[Assignment]:
     if not counts:
         yield ()
         return
@@ -97,7 +114,9 @@ def _fill(group: Group, order: Sequence[int], counts: Sequence[int], taken: froz
             yield (tuple(sorted(sites)), *rest)
 
 
-def _split(group: Group, order: Sequence[int], count: int, taken: frozenset[int], first: int) -> Iterator[tuple[int, ...]]:
+def _split(
+    group: Group, order: Sequence[int], count: int, taken: frozenset[int], first: int
+) -> Iterator[tuple[int, ...]]:
     if count == 0:
         yield ()
         return
@@ -106,12 +125,16 @@ def _split(group: Group, order: Sequence[int], count: int, taken: frozenset[int]
         position = group.positions[site]
         if position.multiplicity <= count and site not in taken:
             is_fixed = not position.degrees_of_freedom
-            for rest in _split(group, order, count - position.multiplicity, taken, place + is_fixed):
+            for rest in _split(
+                group, order, count - position.multiplicity, taken, place + is_fixed
+            ):
                 yield (site, *rest)
 
 
 def name_of(space_group: int, counts: Sequence[int], assignment: Assignment) -> str:
-    """The prototype's name, as ``generators.symmetry`` gives it for a crystal; ``counts`` as in the primitive cell."""
+    """The prototype's name, as ``generators.symmetry`` gives it for a crystal; ``counts`` as in the
+    primitive cell.
+    """
     positions = group_of(space_group).positions
     letters = [Counter(positions[site].letter for site in sites) for sites in assignment]
     return prototype_name(space_group, list(zip(counts, letters, strict=True)))
@@ -124,18 +147,23 @@ def degrees_of_freedom(space_group: int, assignment: Assignment) -> int:
 
 
 def check_fits(space_group: int, symbols: Sequence[str], counts: Sequence[int]) -> None:
-    """Raises InputError where the atoms of the formula fit no set of Wyckoff positions of the group."""
+    """Raises InputError where the atoms of the formula fit no set of Wyckoff positions of the
+    group.
+    """
     if not assignments(space_group, tuple(counts)):
         formula = "".join(f"{symbol}{count}" for symbol, count in zip(symbols, counts, strict=True))
         group = group_of(space_group)
         raise InputError(
-            f"no Wyckoff positions of space group {space_group} ({group.symbol}) hold {formula} in its primitive cell",
+            f"no Wyckoff positions of space group {space_group} ({group.symbol}) hold "
+            f"{formula} in its primitive cell",
             hint="take another space group, or more formula units",
         )
 
 
 def random_lattice(family: str, volume: float, rng: np.random.Generator) -> FloatArray:
-    """Rows (3, 3) of a conventional cell of the crystal family, its axes in the setting of the tables, of a volume in cubic angstrom."""
+    """Rows (3, 3) of a conventional cell of the crystal family, its axes in the setting of the
+    tables, of a volume in cubic angstrom.
+    """
     a, b, c = np.exp(rng.normal(0.0, 0.25, 3))
     alpha, beta, gamma = np.pi / 2 + rng.uniform(-0.45, 0.45, 3)
     if family == "cubic":
@@ -160,7 +188,11 @@ def random_lattice(family: str, volume: float, rng: np.random.Generator) -> Floa
 
 
 def random_crystal(
-    space_group: int, assignment: Assignment, numbers: Sequence[int], atomic_volume: float, rng: np.random.Generator
+    space_group: int,
+    assignment: Assignment,
+    numbers: Sequence[int],
+    atomic_volume: float,
+    rng: np.random.Generator,
 ) -> Crystal:
     """The conventional cell of an assignment with free coordinates and axes drawn at random.
 
@@ -179,21 +211,37 @@ def random_crystal(
 
 
 def random_cell(
-    space_group: int, assignment: Assignment, numbers: Sequence[int], atomic_volume: float, rng: np.random.Generator
+    space_group: int,
+    assignment: Assignment,
+    numbers: Sequence[int],
+    atomic_volume: float,
+    rng: np.random.Generator,
 ) -> SymmetricCell | None:
-    """The same as a primitive cell with its operations; None where the positions, left free, have more symmetry than the group."""
+    """The same as a primitive cell with its operations; None where the positions, left free, have
+    more symmetry than the group.
+    """
     for _ in range(_GENERIC_TRIES):
-        cell = _cell_of(random_crystal(space_group, assignment, numbers, atomic_volume, rng), space_group)
+        cell = _cell_of(
+            random_crystal(space_group, assignment, numbers, atomic_volume, rng), space_group
+        )
         if cell is not None:
             return cell
     return None
 
 
 def _cell_of(crystal: Crystal, space_group: int) -> SymmetricCell | None:
-    """The primitive cell of a conventional one; None where it has another symmetry than the group."""
+    """The primitive cell of a conventional one; None where it has another symmetry than the
+    group.
+    """
     cell = symmetric_cell(crystal, precision=1e-4)
     is_of_group = cell is not None and cell.space_group == space_group
-    return cell if cell is not None and is_of_group and len(cell.crystal) * group_of(space_group).centring == len(crystal) else None
+    return (
+        cell
+        if cell is not None
+        and is_of_group
+        and len(cell.crystal) * group_of(space_group).centring == len(crystal)
+        else None
+    )
 
 
 def spread_cell(
@@ -205,7 +253,8 @@ def spread_cell(
     least: float = 0.75,
     tries: int = 8,
 ) -> SymmetricCell | None:
-    """A random cell whose atoms are at least ``least`` (atomic volume)^(1/3) apart; the most spread one of the tries where none is.
+    """A random cell whose atoms are at least ``least`` (atomic volume)^(1/3) apart; the most spread
+    one of the tries where none is.
 
     Symmetry is sought in the spread ones alone, as that is the dear part.
     """
@@ -218,4 +267,7 @@ def spread_cell(
         elif (cell := _cell_of(crystal, space_group)) is not None:
             return cell
     crowded.sort(key=lambda pair: -pair[0])
-    return next((cell for _, crystal in crowded if (cell := _cell_of(crystal, space_group)) is not None), None)
+    return next(
+        (cell for _, crystal in crowded if (cell := _cell_of(crystal, space_group)) is not None),
+        None,
+    )

@@ -1,10 +1,14 @@
 """The oracle ``ask_tell``: labels made elsewhere, by an experiment or a cluster without Ray.
 
-It writes each question into a folder, as ``<candidate id>.cif`` with a row in ``questions.csv``. Answers are that table with its columns
-filled in, or ``answers.csv`` with columns ``id`` and one for each quantity (or ``failure`` with a reason), plain or with a unit, as in
-``hardness (GPa)``; other units are converted. A row with blanks is no answer yet. What cannot be read leaves its question open, and is
-told at once: in the log and in ``problems.txt`` in the folder. A question is asked once, also after a restart. ``workers`` of the oracle
-says how many questions are open at a time. It waits as long as it takes, or the ``wall_limit`` (s) that the config sets.
+It writes each question into a folder, as ``<candidate id>.cif`` with a row in ``questions.csv``.
+Answers are that table with its columns filled in, or ``answers.csv`` with columns ``id`` and one
+for each quantity (or ``failure`` with a reason), plain or with a unit, as in ``hardness (GPa)``;
+other units are converted. A row with blanks is no answer yet. Tables are read once they stood
+unchanged from one look to the next, so that half a number of one that is being written is no label.
+What cannot be read leaves its question open, and is told at once: in the log and in
+``problems.txt`` in the folder. A question is asked once, also after a restart. ``workers`` of the
+oracle says how many questions are open at a time. It waits as long as it takes, or the
+``wall_limit`` (s) that the config sets.
 """
 
 from __future__ import annotations
@@ -22,10 +26,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from campaign.errors import InputError, SurroundingsError
-from campaign.reading.tables import Column, Measure, Problems, Table, found_in, is_gap, measure, read_table, text_of
+from campaign.parameters import Parameters
+from campaign.reading.tables import (
+    Column,
+    Measure,
+    Problems,
+    Table,
+    found_in,
+    is_gap,
+    measure,
+    read_table,
+    text_of,
+)
 from campaign.types import Crystal, Evaluation, FailureKind, Fidelity, Observation, Quantity
 
 log = logging.getLogger(__name__)
@@ -33,20 +48,30 @@ log = logging.getLogger(__name__)
 QUESTIONS, ANSWERS, PROBLEMS = "questions.csv", "answers.csv", "problems.txt"
 
 
-class AskTellConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class AskTellConfig(Parameters):
     folder: Path | None = Field(
-        None, description="Folder for questions and answers, seen by the workers; without it `oreloop ask` and `tell` are used alone."
+        None,
+        description="Folder for questions and answers, seen by the workers; without it "
+        "`oreloop ask` and `tell` are used alone.",
     )
-    quantities: dict[str, str] = Field(min_length=1, description="Name of each quantity and its unit.")
-    level: str = Field("experiment", description="Name of the level of theory or of the experiment.")
-    poll_seconds: float = Field(1.0, gt=0, description="Time between two looks at the answers (s).")
+    quantities: dict[str, str] = Field(
+        min_length=1, description="Name of each quantity and its unit."
+    )
+    level: str = Field(
+        "experiment", description="Name of the level of theory or of the experiment."
+    )
+    poll_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="Time between two looks at the answers (s); read once they stood unchanged.",
+    )
 
 
 @dataclass
 class Answers:
-    """What the tables say: values by candidate and quantity, reasons why there are none, and what is wrong with the tables."""
+    """What the tables say: values by candidate and quantity, reasons why there are none, and what
+    is wrong with the tables.
+    """
 
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -72,23 +97,32 @@ class AskTell:
         if self.config.folder is None:
             raise SurroundingsError(
                 "ask_tell has no folder to write its questions to",
-                hint="use `oreloop ask` and `oreloop tell` (Campaign.ask and tell) in place of `oreloop run`, or name a folder",
+                hint="use `oreloop ask` and `oreloop tell` (Campaign.ask and tell) in place of "
+                "`oreloop run`, or name a folder",
             )
         return self.config.folder
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         self.folder.mkdir(parents=True, exist_ok=True)
-        seen: object = None
+        before: object = None
+        taken: object = None
         while True:
             now = [_stamp(self.folder / name) for name in (QUESTIONS, ANSWERS)]
-            if seen is None or now != seen:
-                seen = now
+            has_stood, before = now == before, now
+            if has_stood and now != taken:
+                taken = now
                 answers = self.answers(crystal)
                 if crystal.id in answers.failures:
-                    return Evaluation.failed(FailureKind.NOT_CONVERGED, answers.failures[crystal.id], retryable=False)
+                    return Evaluation.failed(
+                        FailureKind.NOT_CONVERGED, answers.failures[crystal.id], retryable=False
+                    )
                 if crystal.id in answers.values:
                     found = answers.values[crystal.id]
-                    return Evaluation(observations=tuple(Observation(q.name, found[q.name], q.unit) for q in self.quantities))
+                    return Evaluation(
+                        observations=tuple(
+                            Observation(q.name, found[q.name], q.unit) for q in self.quantities
+                        )
+                    )
             time.sleep(self.config.poll_seconds)
 
     def answers(self, crystal: Crystal) -> Answers:
@@ -110,10 +144,14 @@ class AskTell:
         return found
 
     def _read(self, table: Table, found: Answers) -> None:
-        """Raises InputError where the table's columns cannot be read; what is wrong with a row becomes one of the problems."""
+        """Raises InputError where the table's columns cannot be read; what is wrong with a row
+        becomes one of the problems.
+        """
         where = str(table.path)
         key = found_in("id", table.header, where)
-        measures = {q.name: measure(q.name, q, Column(q.name), table.header, where) for q in self.quantities}
+        measures = {
+            q.name: measure(q.name, q, Column(q.name), table.header, where) for q in self.quantities
+        }
         asked = {path.stem for path in self.folder.glob("*.cif")}
         for row in table:
             place, identity = f"{where}, row {row.number}", row.cells[key].strip()
@@ -122,7 +160,10 @@ class AskTell:
                 continue
             if identity not in asked:
                 nearest = difflib.get_close_matches(identity, sorted(asked), n=1)
-                found.problems.append(f"{place}: no question has the id {identity!r}{f'; did you mean {nearest[0]}?' if nearest else ''}")
+                found.problems.append(
+                    f"{place}: no question has the id "
+                    f"{identity!r}{f'; did you mean {nearest[0]}?' if nearest else ''}"
+                )
                 continue
             found.values.pop(identity, None)
             found.failures.pop(identity, None)
@@ -161,10 +202,14 @@ class AskTell:
                     return
             cells = {"id": crystal.id, "formula": crystal.formula, "file": cif.name}
             end = "" if before.endswith("\n") else "\n"
-            _write_whole(path, f"{before}{end}{_line([cells.get(name, '') for name in header], separator)}")
+            _write_whole(
+                path, f"{before}{end}{_line([cells.get(name, '') for name in header], separator)}"
+            )
 
 
-def _values(measures: dict[str, Measure], cells: object, place: str) -> tuple[dict[str, float], list[str]]:
+def _values(
+    measures: dict[str, Measure], cells: object, place: str
+) -> tuple[dict[str, float], list[str]]:
     """The values of a row, and what is wrong with it."""
     assert isinstance(cells, dict)
     problems = Problems()
@@ -192,7 +237,9 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", encoding="utf-8", newline="", delete=False) as part:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}-", encoding="utf-8", newline="", delete=False
+    ) as part:
         part.write(text)
     os.chmod(part.name, 0o644)
     os.replace(part.name, path)

@@ -1,8 +1,9 @@
 """Bulk modulus and elastic tensor by finite strains, with their errors, and what follows from them.
 
-C_ij = d sigma_i / d epsilon_j with ions relaxed, Voigt order xx yy zz yz xz xy (engineering shear strains), GPa.
-Averages: Voigt 1928, Reuss 1929, Hill 1952, through pymatgen. A crystal is stable where the tensor's eigenvalues are positive (Born;
-Mouhat and Coudert, Phys. Rev. B 90, 224104 (2014)); they are taken in Kelvin's notation, where they do not depend on the axes.
+C_ij = d sigma_i / d epsilon_j with ions relaxed, Voigt order xx yy zz yz xz xy (engineering shear
+strains), GPa. Averages: Voigt 1928, Reuss 1929, Hill 1952, through pymatgen. A crystal is stable
+where the tensor's eigenvalues are positive (Born; Mouhat and Coudert, Phys. Rev. B 90, 224104
+(2014)); they are taken in Kelvin's notation, where they do not depend on the axes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 @dataclass(frozen=True)
 class Moduli:
-    """Averages in GPa (Hill's where not named otherwise), Pugh's ratio G/B (1) and the smallest eigenvalue of the tensor (GPa)."""
+    """Averages in GPa (Hill's where not named otherwise), Pugh's ratio G/B (1) and the smallest
+    eigenvalue of the tensor (GPa).
+    """
 
     bulk_voigt: float
     bulk_reuss: float
@@ -56,10 +59,14 @@ class Tensor:
     error: FloatArray
 
 
-def bulk_modulus(mechanics: Mechanics, strain: float, largest_error: float = LARGEST_ERROR) -> Modulus:
-    """B = -dP / d ln V of the crystal that the engine holds, with relaxed ions; ``strain`` is that of the edges.
+def bulk_modulus(
+    mechanics: Mechanics, strain: float, largest_error: float = LARGEST_ERROR
+) -> Modulus:
+    """B = -dP / d ln V of the crystal that the engine holds, with relaxed ions; ``strain`` is that
+    of the edges.
 
-    Raises ValueError where the pressure is no smooth function of the volume: the error is more than this share of the modulus.
+    Raises ValueError where the pressure is no smooth function of the volume: the error is more than
+    this share of the modulus.
     """
     found = slope(
         mechanics,
@@ -69,12 +76,21 @@ def bulk_modulus(mechanics: Mechanics, strain: float, largest_error: float = LAR
         reach=3 * reach_of(strain),
     )
     value, error = float(found.value), float(found.error)
-    _assert_known(abs(value), error, largest_error, "the pressure is no smooth function of the volume", "bulk modulus")
+    _assert_known(
+        abs(value),
+        error,
+        largest_error,
+        "the pressure is no smooth function of the volume",
+        "bulk modulus",
+    )
     return Modulus(value, error)
 
 
-def elastic_tensor(mechanics: Mechanics, strain: float, largest_error: float = LARGEST_ERROR) -> Tensor:
-    """The tensor of the crystal that the engine holds, with relaxed ions. The symmetric part is given.
+def elastic_tensor(
+    mechanics: Mechanics, strain: float, largest_error: float = LARGEST_ERROR
+) -> Tensor:
+    """The tensor of the crystal that the engine holds, with relaxed ions. The symmetric part is
+    given.
 
     Raises ValueError where the stress is no smooth function of a strain.
     """
@@ -88,9 +104,14 @@ def elastic_tensor(mechanics: Mechanics, strain: float, largest_error: float = L
         )
         for i, j in VOIGT
     ]
-    tensor, error = np.array([column.value for column in columns]), np.array([column.error for column in columns])
+    tensor, error = (
+        np.array([column.value for column in columns]),
+        np.array([column.error for column in columns]),
+    )
     what = "the stress is no smooth function of the strain"
-    _assert_known(float(np.abs(tensor).max()), float(error.max()), largest_error, what, "elastic tensor")
+    _assert_known(
+        float(np.abs(tensor).max()), float(error.max()), largest_error, what, "elastic tensor"
+    )
     return Tensor((tensor + tensor.T) / 2, (error + error.T) / 2)
 
 
@@ -111,7 +132,8 @@ def _assert_known(size: float, error: float, largest: float, what: str, name: st
     """Raises ValueError for an error that leaves nothing to learn from."""
     if not error <= largest * size:
         raise ValueError(
-            f"{what} here: the {name} of {size:.4g} GPa is known to {error:.3g} GPa only; neighbours stand at the edge of the potential's "
+            f"{what} here: the {name} of {size:.4g} GPa is known to {error:.3g} GPa only; "
+            "neighbours stand at the edge of the potential's "
             "cutoff, or its table is rough; largest_modulus_error accepts more"
         )
 

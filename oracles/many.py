@@ -1,9 +1,12 @@
-"""Relaxation of many crystals at once: L-BFGS over all of them, each with a step length of its own, each leaving when it has converged.
+"""Relaxation of many crystals at once: L-BFGS over all of them, each with a step length of its own,
+each leaving when it has converged.
 
-Ions and cell move together: with rows r of positions and h of the cell, a step takes r to (r + d) exp(U) and h to h exp(U), with U
-symmetric. In these coordinates, begun anew at each step, the gradient is (-F, V sigma). U is scaled by the root of the number of atoms,
-so that atoms and cell are about equally stiff. J. Nocedal, S. J. Wright, Numerical Optimization (2006), algorithm 7.4; a step that
-raises the energy is taken back and made shorter. Angstrom, eV; stress in eV/angstrom^3, in GPa where it leaves.
+Ions and cell move together: with rows r of positions and h of the cell, a step takes r to (r + d)
+exp(U) and h to h exp(U), with U symmetric. In these coordinates, begun anew at each step, the
+gradient is (-F, V sigma). U is scaled by the root of the number of atoms, so that atoms and cell
+are about equally stiff. J. Nocedal, S. J. Wright, Numerical Optimization (2006), algorithm 7.4; a
+step that raises the energy is taken back and made shorter. Angstrom, eV; stress in eV/angstrom^3,
+in GPa where it leaves.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ _LEAST_VOLUME = 1.0
 
 @dataclass(frozen=True)
 class Predictions:
-    """Energies (b, k) of b crystals by each of k models; their mean forces (n, 3) of all atoms and stresses (b, 3, 3)."""
+    """Energies (b, k) of b crystals by each of k models; their mean forces (n, 3) of all atoms and
+    stresses (b, 3, 3).
+    """
 
     energies: torch.Tensor
     forces: torch.Tensor
@@ -40,11 +45,18 @@ class Predictions:
     def joined(cls, parts: Sequence[Predictions]) -> Predictions:
         if len(parts) == 1:
             return parts[0]
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("energies", "forces", "stresses")))
+        return cls(
+            *(
+                torch.cat([getattr(part, name) for part in parts])
+                for name in ("energies", "forces", "stresses")
+            )
+        )
 
 
 class Model(Protocol):
-    """What gives energies and forces of many crystals, in double precision. What it keeps of each of them is its graph."""
+    """What gives energies and forces of many crystals, in double precision. What it keeps of each
+    of them is its graph.
+    """
 
     size: int
     """How many models it is the mean of."""
@@ -53,12 +65,16 @@ class Model(Protocol):
 
     def graph(self, crystal: Crystal) -> Any: ...
 
-    def predict(self, graphs: Sequence[Any], positions: torch.Tensor, cells: torch.Tensor) -> Predictions: ...
+    def predict(
+        self, graphs: Sequence[Any], positions: torch.Tensor, cells: torch.Tensor
+    ) -> Predictions: ...
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """When a relaxation has converged: largest force on an atom, and that component by component, in eV/angstrom; stress in GPa."""
+    """When a relaxation has converged: largest force on an atom, and that component by component,
+    in eV/angstrom; stress in GPa.
+    """
 
     force: float
     force_component: float
@@ -86,18 +102,30 @@ class _Member:
 
 
 class Relaxations:
-    """Those under way. Arrays have a row for each crystal: three lines of its cell, then a line for each atom, then zeros: (b, r, 3)."""
+    """Those under way. Arrays have a row for each crystal: three lines of its cell, then a line for
+    each atom, then zeros: (b, r, 3).
+    """
 
-    def __init__(self, model: Model, criterion: Criterion, max_steps: int, device: str = "cpu") -> None:
-        self._model, self._criterion, self._max_steps, self._device = model, criterion, max_steps, device
+    def __init__(
+        self, model: Model, criterion: Criterion, max_steps: int, device: str = "cpu"
+    ) -> None:
+        self._model, self._criterion, self._max_steps, self._device = (
+            model,
+            criterion,
+            max_steps,
+            device,
+        )
         self._members: list[_Member] = []
         self._table: dict[str, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def add(self, name: Hashable, crystal: Crystal, *, ions: bool, cell: bool, pressure: float = 0.0) -> None:
-        """Begin with a crystal, its cell at ``pressure`` (GPa) where it moves; where nothing moves the model is asked for its forces alone.
+    def add(
+        self, name: Hashable, crystal: Crystal, *, ions: bool, cell: bool, pressure: float = 0.0
+    ) -> None:
+        """Begin with a crystal, its cell at ``pressure`` (GPa) where it moves; where nothing moves
+        the model is asked for its forces alone.
 
         Raises ValueError as the model does.
         """
@@ -115,7 +143,9 @@ class Relaxations:
             "stress": place.new_zeros((1, 3, 3)),
             "energies": place.new_zeros((1, self._model.size)),
             "enthalpy": one * torch.inf,
-            "free": torch.cat([one.expand(3) * cell, one.expand(len(crystal)) * ions])[None, :, None],
+            "free": torch.cat([one.expand(3) * cell, one.expand(len(crystal)) * ions])[
+                None, :, None
+            ],
             "steps": memory,
             "changes": memory,
             "weights": memory[:, :, 0, 0],
@@ -124,26 +154,42 @@ class Relaxations:
             "atoms": one * len(crystal),
             "pressure": one * (pressure * GPa),
         }
-        self._table = {key: _joined(self._table[key], value) for key, value in row.items()} if self._members else row
+        self._table = (
+            {key: _joined(self._table[key], value) for key, value in row.items()}
+            if self._members
+            else row
+        )
         self._members.append(member)
 
     def step(self) -> list[tuple[Hashable, Relaxed]]:
         """Ask the model once of all of them; those that are done, which are under way no more."""
-        counts = torch.tensor([len(member.crystal) for member in self._members], device=self._device)
+        counts = torch.tensor(
+            [len(member.crystal) for member in self._members], device=self._device
+        )
         owner = torch.repeat_interleave(torch.arange(len(counts), device=self._device), counts)
-        lines = torch.arange(len(owner), device=self._device) - (counts.cumsum(0) - counts)[owner] + 3
+        lines = (
+            torch.arange(len(owner), device=self._device) - (counts.cumsum(0) - counts)[owner] + 3
+        )
         trial = self._table["trial"]
-        found = self._model.predict([member.graph for member in self._members], trial[owner, lines], trial[:, :3])
+        found = self._model.predict(
+            [member.graph for member in self._members], trial[owner, lines], trial[:, :3]
+        )
         forces = torch.zeros_like(trial)
         forces[owner, lines] = found.forces
         self._take(found, forces)
         converged = self._converged()
         given_up = self._given_up()
         is_done = []
-        for member, has_converged, is_stuck in zip(self._members, converged.tolist(), given_up.tolist(), strict=True):
+        for member, has_converged, is_stuck in zip(
+            self._members, converged.tolist(), given_up.tolist(), strict=True
+        ):
             member.asked += 1
             is_done.append(has_converged or is_stuck or member.asked > self._max_steps)
-        finished = [(self._members[i].name, self._relaxed(i, bool(converged[i]))) for i, done in enumerate(is_done) if done]
+        finished = [
+            (self._members[i].name, self._relaxed(i, bool(converged[i])))
+            for i, done in enumerate(is_done)
+            if done
+        ]
         self._keep([i for i, done in enumerate(is_done) if not done])
         if self._members:
             self._choose_steps()
@@ -162,12 +208,18 @@ class Relaxations:
         is_sound = torch.isfinite(after) & torch.isfinite(gradient).all(dim=2).all(dim=1)
         change = torch.where(_lines(is_sound), gradient - table["gradient"], 0.0)
         curvature, stiffness = _dot(table["step"], change), _dot(change, change)
-        is_curved = ~is_first & is_sound & (curvature > _CURVATURE * (stiffness * _dot(table["step"], table["step"])).sqrt())
+        is_curved = (
+            ~is_first
+            & is_sound
+            & (curvature > _CURVATURE * (stiffness * _dot(table["step"], table["step"])).sqrt())
+        )
         weights = torch.where(is_curved, 1 / torch.where(is_curved, curvature, 1.0), 0.0)
         table["steps"] = torch.cat([table["steps"][:, 1:], table["step"][:, None]], dim=1)
         table["changes"] = torch.cat([table["changes"][:, 1:], change[:, None]], dim=1)
         table["weights"] = torch.cat([table["weights"][:, 1:], weights[:, None]], dim=1)
-        table["softness"] = torch.where(is_curved, curvature / stiffness.clamp(min=1e-30), table["softness"])
+        table["softness"] = torch.where(
+            is_curved, curvature / stiffness.clamp(min=1e-30), table["softness"]
+        )
 
         noise = _NOISE * self._model.precision * after.abs()
         is_taken = is_first | (is_sound & (after <= before + noise))
@@ -183,14 +235,20 @@ class Relaxations:
             "enthalpy": after,
         }
         for name, value in new.items():
-            table[name] = torch.where(is_taken.view(-1, *[1] * (value.dim() - 1)), value, table[name])
+            table[name] = torch.where(
+                is_taken.view(-1, *[1] * (value.dim() - 1)), value, table[name]
+            )
 
     def _unbalanced(self, stresses: torch.Tensor) -> torch.Tensor:
         """(b, 3, 3) what of the stresses the pressure does not balance."""
-        return stresses + _lines(self._table["pressure"]) * torch.eye(3, dtype=stresses.dtype, device=stresses.device)
+        return stresses + _lines(self._table["pressure"]) * torch.eye(
+            3, dtype=stresses.dtype, device=stresses.device
+        )
 
     def _converged(self) -> torch.Tensor:
-        """(b,) what moves has little force on it. That on the cell is V sigma / n, of n atoms, beside the stress itself."""
+        """(b,) what moves has little force on it. That on the cell is V sigma / n, of n atoms,
+        beside the stress itself.
+        """
         table, criterion = self._table, self._criterion
         free = table["free"]
         on_atoms = (table["forces"] * free)[:, 3:]
@@ -206,9 +264,13 @@ class Relaxations:
         return found
 
     def _given_up(self) -> torch.Tensor:
-        """(b,) nowhere to go: no step lowers the energy, or there is none, or the cell has fallen in."""
+        """(b,) nowhere to go: no step lowers the energy, or there is none, or the cell has fallen
+        in.
+        """
         table = self._table
-        has_no_energy = ~torch.isfinite(table["enthalpy"]) | ~torch.isfinite(table["gradient"]).all(dim=2).all(dim=1)
+        has_no_energy = ~torch.isfinite(table["enthalpy"]) | ~torch.isfinite(table["gradient"]).all(
+            dim=2
+        ).all(dim=1)
         has_fallen_in = torch.linalg.det(table["place"][:, :3]) / table["atoms"] < _LEAST_VOLUME
         found: torch.Tensor = (table["trust"] < _SMALLEST_STEP) | has_no_energy | has_fallen_in
         return found
@@ -224,7 +286,10 @@ class Relaxations:
             direction = direction - _lines(parts[k]) * changes[:, k]
         direction = _lines(table["softness"]) * direction
         for k in used:
-            direction = direction + _lines(parts[k] - weights[:, k] * _dot(changes[:, k], direction)) * steps[:, k]
+            direction = (
+                direction
+                + _lines(parts[k] - weights[:, k] * _dot(changes[:, k], direction)) * steps[:, k]
+            )
         is_downhill = _dot(direction, table["gradient"]) > 0
         direction = torch.where(_lines(is_downhill), direction, table["gradient"] / _STIFFNESS)
         longest = direction.norm(dim=2).amax(1)
@@ -237,13 +302,24 @@ class Relaxations:
 
     def _relaxed(self, i: int, is_converged: bool) -> Relaxed:
         table, member = self._table, self._members[i]
-        cell, positions = table["place"][i, :3].cpu().numpy(), table["place"][i, 3 : 3 + len(member.crystal)].cpu().numpy()
+        cell, positions = (
+            table["place"][i, :3].cpu().numpy(),
+            table["place"][i, 3 : 3 + len(member.crystal)].cpu().numpy(),
+        )
         crystal = member.crystal
         if member.asked > 1:
             crystal = Crystal(cell, np.linalg.solve(cell.T, positions.T).T % 1.0, crystal.numbers)
         energies = table["energies"][i].cpu().numpy()
-        forces, stress = table["forces"][i, 3 : 3 + len(crystal)].cpu().numpy(), table["stress"][i].cpu().numpy()
-        return Relaxed(State(crystal, float(energies.mean()), forces, stress / GPa), energies, is_converged, member.asked - 1)
+        forces, stress = (
+            table["forces"][i, 3 : 3 + len(crystal)].cpu().numpy(),
+            table["stress"][i].cpu().numpy(),
+        )
+        return Relaxed(
+            State(crystal, float(energies.mean()), forces, stress / GPa),
+            energies,
+            is_converged,
+            member.asked - 1,
+        )
 
     def _keep(self, rows: list[int]) -> None:
         if len(rows) < len(self._members):
@@ -265,5 +341,8 @@ def _joined(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Both, one below the other; lines that one has more than the other are zero there."""
     if one.dim() > 2:
         lines = max(one.shape[-2], other.shape[-2])
-        one, other = (torch.nn.functional.pad(part, (0, 0, 0, lines - part.shape[-2])) for part in (one, other))
+        one, other = (
+            torch.nn.functional.pad(part, (0, 0, 0, lines - part.shape[-2]))
+            for part in (one, other)
+        )
     return torch.cat([one, other])

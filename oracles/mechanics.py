@@ -41,9 +41,11 @@ class Mechanics(Protocol):
         ...
 
     def relax(self, *, cell: bool, pressure: float = 0.0) -> float:
-        """Relax the ions, and the cell at ``pressure`` (GPa) where asked, as far as the engine gets.
+        """Relax the ions, and the cell at ``pressure`` (GPa) where asked, as far as the engine
+        gets.
 
-        Returns by how much (GPa) the stress components that it relaxed miss that pressure at most; 0 where the cell stays fixed.
+        Returns by how much (GPa) the stress components that it relaxed miss that pressure at most;
+        0 where the cell stays fixed.
         """
         ...
 

@@ -1,6 +1,8 @@
-"""The screen ``phonons``: refuses crystals that are dynamically unstable, by the oracle of the same name and with its settings.
+"""The screen ``phonons``: refuses crystals that are dynamically unstable, by the oracle of the same
+name and with its settings.
 
-Every candidate costs a relaxation and its phonons in the process that screens: put cheaper screens before it.
+Every candidate costs a relaxation and its phonons in the process that screens: put cheaper screens
+before it.
 """
 
 from __future__ import annotations
@@ -29,4 +31,8 @@ class PhononsScreen:
         if evaluation.value(DYNAMICALLY_STABLE.name):
             return Verdict(True, "")
         lowest = evaluation.value(LOWEST_FREQUENCY.name)
-        return Verdict(False, _NAME, f"lowest frequency {lowest:.3f} THz, allowed down to -{self.config.tolerance:g}")
+        return Verdict(
+            False,
+            _NAME,
+            f"lowest frequency {lowest:.3f} THz, allowed down to -{self.config.tolerance:g}",
+        )

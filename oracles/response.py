@@ -1,13 +1,17 @@
-"""How a crystal's stress answers a strain: the slope at the crystal as it is, with relaxed ions, and how well it is known.
+"""How a crystal's stress answers a strain: the slope at the crystal as it is, with relaxed ions,
+and how well it is known.
 
     d sigma / dx = (sigma(+x) - sigma(-x)) / 2x
 
-Two things spoil such a slope. Ions that give way do so in straight proportion at small strains only; and tabulated potentials have a rough
-second derivative, so that small strains see the table's own steps. Therefore it is taken twice: with relaxed ions at a small strain and at
-twice as much; and with ions that are carried along, from a cubic through the stresses of a line of wider strains beside it. Where the line
-and the small strain agree, the small strain's slope is given; where not, the line's, to which the ions' share is added. The error is the
-largest of what lies between the two, between the small strains, between the slope and plain differences over wide strains, and what the
-cubic leaves; crystals that are only anharmonic have 0.02 % of it at a reach of 0.3 %. Strains in 1, stresses and slopes in GPa.
+Two things spoil such a slope. Ions that give way do so in straight proportion at small strains
+only; and tabulated potentials have a rough second derivative, so that small strains see the table's
+own steps. Therefore it is taken twice: with relaxed ions at a small strain and at twice as much;
+and with ions that are carried along, from a cubic through the stresses of a line of wider strains
+beside it. Where the line and the small strain agree, the small strain's slope is given; where not,
+the line's, to which the ions' share is added. The error is the largest of what lies between the
+two, between the small strains, between the slope and plain differences over wide strains, and what
+the cubic leaves; crystals that are only anharmonic have 0.02 % of it at a reach of 0.3 %. Strains
+in 1, stresses and slopes in GPa.
 """
 
 from __future__ import annotations
@@ -37,8 +41,18 @@ class Slope:
 class _Path:
     """Moves the crystal that an engine holds along a line of gradients of deformation."""
 
-    def __init__(self, mechanics: Mechanics, gradient: Callable[[float], FloatArray], measure: Callable[[State], FloatArray]) -> None:
-        self._mechanics, self._gradient, self._measure, self._here = mechanics, gradient, measure, np.eye(3)
+    def __init__(
+        self,
+        mechanics: Mechanics,
+        gradient: Callable[[float], FloatArray],
+        measure: Callable[[State], FloatArray],
+    ) -> None:
+        self._mechanics, self._gradient, self._measure, self._here = (
+            mechanics,
+            gradient,
+            measure,
+            np.eye(3),
+        )
 
     def go(self, x: float) -> None:
         there = self._gradient(x)
@@ -56,11 +70,17 @@ class _Path:
 
 
 def slope(
-    mechanics: Mechanics, gradient: Callable[[float], FloatArray], measure: Callable[[State], FloatArray], strain: float, reach: float
+    mechanics: Mechanics,
+    gradient: Callable[[float], FloatArray],
+    measure: Callable[[State], FloatArray],
+    strain: float,
+    reach: float,
 ) -> Slope:
-    """The slope of ``measure`` along ``gradient`` (x to (3, 3), the unit matrix at 0), of the crystal that the engine holds.
+    """The slope of ``measure`` along ``gradient`` (x to (3, 3), the unit matrix at 0), of the
+    crystal that the engine holds.
 
-    ``strain`` and ``reach``: the small x and the largest. The engine's ions are left relaxed in the cell that it had.
+    ``strain`` and ``reach``: the small x and the largest. The engine's ions are left relaxed in the
+    cell that it had.
     """
     mechanics.relax(cell=False)
     path = _Path(mechanics, gradient, measure)
@@ -83,7 +103,9 @@ def slope(
 
 
 def cubic_slope(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Slope at 0 of cubics through y (n, ...) at x (n,), and its standard error from what the cubics leave."""
+    """Slope at 0 of cubics through y (n, ...) at x (n,), and its standard error from what the
+    cubics leave.
+    """
     scale = np.abs(x).max()
     powers = np.vander(x / scale, 4, increasing=True)
     rows = y.reshape(len(x), -1)

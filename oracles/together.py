@@ -1,7 +1,9 @@
-"""Protocols of many crystals side by side, each written for one: what they ask of their engines is computed together.
+"""Protocols of many crystals side by side, each written for one: what they ask of their engines is
+computed together.
 
-Each protocol runs in a thread of its own, but only one at a time and only until it asks for a relaxation or for forces. Then the next
-one runs; once all wait, all that they wait for takes a step. Whoever has an answer goes on while the others still wait.
+Each protocol runs in a thread of its own, but only one at a time and only until it asks for a
+relaxation or for forces. Then the next one runs; once all wait, all that they wait for takes a
+step. Whoever has an answer goes on while the others still wait.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Request:
-    """A crystal to be relaxed, at a pressure (GPa) where the cell moves; where nothing moves its forces are wanted."""
+    """A crystal to be relaxed, at a pressure (GPa) where the cell moves; where nothing moves its
+    forces are wanted.
+    """
 
     crystal: Crystal
     ions: bool = False
@@ -43,7 +47,9 @@ class Ask(Protocol):
 
 
 class AskingMechanics:
-    """An engine for the static protocols that asks another for what is computed. Angstrom, eV, GPa."""
+    """An engine for the static protocols that asks another for what is computed. Angstrom, eV,
+    GPa.
+    """
 
     def __init__(self, ask: Ask, check: Callable[[Crystal], None] = lambda crystal: None) -> None:
         self._ask, self._check = ask, check
@@ -62,12 +68,17 @@ class AskingMechanics:
         self._crystal, self._state = crystal, None
 
     def relax(self, *, cell: bool, pressure: float = 0.0) -> float:
-        self._state = self._ask(Request(self.crystal, ions=True, cell=cell, pressure=pressure)).state
+        self._state = self._ask(
+            Request(self.crystal, ions=True, cell=cell, pressure=pressure)
+        ).state
         self._crystal = self._state.crystal
         return float(np.abs(self._state.stress + pressure * np.eye(3)).max()) if cell else 0.0
 
     def deform(self, gradient: FloatArray) -> None:
-        self._crystal, self._state = Crystal(self.crystal.lattice @ gradient, self.crystal.fractional, self.crystal.numbers), None
+        self._crystal, self._state = (
+            Crystal(self.crystal.lattice @ gradient, self.crystal.fractional, self.crystal.numbers),
+            None,
+        )
 
     def state(self) -> State:
         if self._state is None:
@@ -133,12 +144,18 @@ class _Protocol(Generic[Result]):
             self._thread.join(1.0)
 
 
-def side_by_side(relaxations: Relaxations, works: Sequence[Callable[[Ask], Result]]) -> Iterator[tuple[int, Result]]:
-    """Each one's index and result, as they are ready. Raises what a protocol raised, once the others have their results."""
+def side_by_side(
+    relaxations: Relaxations, works: Sequence[Callable[[Ask], Result]]
+) -> Iterator[tuple[int, Result]]:
+    """Each one's index and result, as they are ready. Raises what a protocol raised, once the
+    others have their results.
+    """
     waiting: dict[Hashable, tuple[int, _Protocol[Result]]] = {}
     errors: list[BaseException] = []
 
-    def settle(index: int, protocol: _Protocol[Result], post: Request | _Done[Result] | _Raised) -> Iterator[tuple[int, Result]]:
+    def settle(
+        index: int, protocol: _Protocol[Result], post: Request | _Done[Result] | _Raised
+    ) -> Iterator[tuple[int, Result]]:
         """Begin what it asks for; its result where it has one."""
         while isinstance(post, Request):
             try:

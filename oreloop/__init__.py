@@ -1,8 +1,10 @@
-"""oreloop: active-learning campaigns for materials discovery. All that users and authors of plug-ins need, by one import.
+"""oreloop: active-learning campaigns for materials discovery. All that users and authors of
+plug-ins need, by one import.
 
-Campaigns: ``Campaign``, ``Control``. Oracles: ``Crystal``, ``Quantity``, ``Observation``, ``Evaluation``, ``Failure``, ``FailureKind``.
-Generators: ``Proposal``, ``GenerationContext``, ``Checkpoint``. Screens: ``Candidate``, ``SearchSpace``, ``Verdict``.
-Kits of checks: ``check_oracle``, ``check_generator``, ``check_surrogate``, ``check_embedder``, ``check_screen``.
+Campaigns: ``Campaign``, ``Control``. Oracles: ``Crystal``, ``Quantity``, ``Observation``,
+``Evaluation``, ``Failure``, ``FailureKind``. Generators: ``Proposal``, ``GenerationContext``,
+``Checkpoint``. Screens: ``Candidate``, ``SearchSpace``, ``Verdict``. Kits of checks:
+``check_oracle``, ``check_generator``, ``check_surrogate``, ``check_embedder``, ``check_screen``.
 """
 
 from importlib import import_module
@@ -11,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from campaign import __version__
     from campaign.api import Campaign
-    from campaign.asking import OpenQuestion
-    from campaign.controlling import Control
     from campaign.errors import InputError, OreloopError
     from campaign.parameters import ConfigPath
     from campaign.protocols import (
@@ -28,7 +28,15 @@ if TYPE_CHECKING:
         Surrogate,
         Trainable,
     )
-    from campaign.testing import check_embedder, check_generator, check_oracle, check_screen, check_surrogate
+    from campaign.rounds.asking import OpenQuestion
+    from campaign.rounds.controlling import Control
+    from campaign.testing import (
+        check_embedder,
+        check_generator,
+        check_oracle,
+        check_screen,
+        check_surrogate,
+    )
     from campaign.types import (
         Candidate,
         Checkpoint,
@@ -50,8 +58,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "campaign": ("__version__",),
     "campaign.api": ("Campaign",),
-    "campaign.asking": ("OpenQuestion",),
-    "campaign.controlling": ("Control",),
+    "campaign.rounds.asking": ("OpenQuestion",),
+    "campaign.rounds.controlling": ("Control",),
     "campaign.errors": ("InputError", "OreloopError"),
     "campaign.parameters": ("ConfigPath",),
     "campaign.protocols": (
@@ -67,7 +75,13 @@ _HOMES = {
         "Surrogate",
         "Trainable",
     ),
-    "campaign.testing": ("check_embedder", "check_generator", "check_oracle", "check_screen", "check_surrogate"),
+    "campaign.testing": (
+        "check_embedder",
+        "check_generator",
+        "check_oracle",
+        "check_screen",
+        "check_surrogate",
+    ),
     "campaign.types": (
         "Candidate",
         "Checkpoint",
@@ -132,7 +146,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Names are imported when they are first asked for, so that ``import oreloop`` takes no time."""
+    """Names are imported when they are first asked for, so that ``import oreloop`` takes no
+    time.
+    """
     if name not in _HOME_OF:
         raise AttributeError(f"module 'oreloop' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

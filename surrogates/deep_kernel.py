@@ -1,7 +1,9 @@
-"""The surrogate ``deep_kernel_gp``: a Gaussian process on what a small network makes of the descriptors.
+"""The surrogate ``deep_kernel_gp``: a Gaussian process on what a small network makes of the
+descriptors.
 
-A. G. Wilson et al., AISTATS 2016. Network and kernel are fitted together by Adam on the marginal likelihood; for many labels on many
-columns. It is fitted anew each time, from the same random weights.
+A. G. Wilson et al., AISTATS 2016. Network and kernel are fitted together by Adam on the marginal
+likelihood; for many labels on many columns. It is fitted anew each time, from the same random
+weights.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from gpytorch.mlls import ExactMarginalLogLikelihood
 from pydantic import Field
 from torch import Tensor, nn
 
-from surrogates.described import DescribedConfig, DescribedSurrogate
+from surrogates.described import DescribedConfig, NoiseAwareSurrogate
 from surrogates.standard import standard_units
+from surrogates.stated_noise import likelihood_of
 
 
 class DeepKernelConfig(DescribedConfig):
@@ -49,22 +52,30 @@ def _keep_within_bounds(model: SingleTaskGP) -> None:
             parameter.data.clamp_(constraint.lower_bound, constraint.upper_bound)
 
 
-class DeepKernelGaussianProcess(DescribedSurrogate):
+class DeepKernelGaussianProcess(NoiseAwareSurrogate):
     Config = DeepKernelConfig
     config: DeepKernelConfig
 
-    def train(self, x: Tensor, y: Tensor, previous: Mapping[str, Any] | None) -> tuple[Model, Mapping[str, Any]]:
+    def train(
+        self,
+        x: Tensor,
+        y: Tensor,
+        previous: Mapping[str, Any] | None,
+        noise: Tensor | None = None,
+    ) -> tuple[Model, Mapping[str, Any]]:
         widths = [x.shape[1], *self.config.hidden]
         layers: list[nn.Module] = []
         for wide, narrow in itertools.pairwise(widths):
             layers += [nn.Linear(wide, narrow, dtype=torch.float64), nn.Tanh()]
         layers.append(nn.Linear(widths[-1], self.config.latent, dtype=torch.float64))
         base = get_covar_module_with_dim_scaled_prior(ard_num_dims=self.config.latent)
+        units = standard_units([y[:, 0]], [noise])
         model = SingleTaskGP(
             x,
             y,
+            likelihood=likelihood_of(noise, units),
             covar_module=DeepKernel(nn.Sequential(*layers), base),
-            outcome_transform=standard_units([y[:, 0]]),
+            outcome_transform=units,
             input_transform=Normalize(d=x.shape[1]),
         )
         likelihood = ExactMarginalLogLikelihood(model.likelihood, model).train()
@@ -72,11 +83,14 @@ class DeepKernelGaussianProcess(DescribedSurrogate):
         best, kept = float("inf"), likelihood.state_dict()
         for _ in range(self.config.steps):
             optimiser.zero_grad()
-            loss = -likelihood(model(*model.train_inputs), model.train_targets)
+            loss = -likelihood(model(*model.train_inputs), model.train_targets, *model.train_inputs)
             if not torch.isfinite(loss):
                 break
             if loss.item() < best:
-                best, kept = loss.item(), {name: value.clone() for name, value in likelihood.state_dict().items()}
+                best, kept = (
+                    loss.item(),
+                    {name: value.clone() for name, value in likelihood.state_dict().items()},
+                )
             loss.backward()
             optimiser.step()
             _keep_within_bounds(model)

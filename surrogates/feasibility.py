@@ -1,7 +1,7 @@
 """The classifier ``feasibility_gp``: the chance that an oracle succeeds on a crystal.
 
-A variational Gaussian process with a Bernoulli likelihood on descriptor columns, by default those of the surrogate ``gp``. Far from all
-attempts its answer is the overall rate of success.
+A variational Gaussian process with a Bernoulli likelihood on descriptor columns, by default those
+of the surrogate ``gp``. Far from all attempts its answer is the overall rate of success.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class FeasibilityConfig(DescribedConfig):
 
 
 class FittedFeasibility:
-    def __init__(self, model: SingleTaskVariationalGP, described: Described, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: SingleTaskVariationalGP, described: Described, facts: Mapping[str, Any]
+    ) -> None:
         self._model, self._described, self._facts = model, described, facts
 
     def probability(self, candidates: Sequence[Candidate]) -> FloatArray:
@@ -66,7 +68,9 @@ class Feasibility:
         self.config = config
         Describer(config.descriptors, ())
 
-    def fit_outcomes(self, succeeded: Sequence[Candidate], failed: Sequence[Candidate]) -> FittedFeasibility:
+    def fit_outcomes(
+        self, succeeded: Sequence[Candidate], failed: Sequence[Candidate]
+    ) -> FittedFeasibility:
         """Raises InputError where there are neither."""
         candidates = [*succeeded, *failed]
         described = Described(self.config, candidates)
@@ -88,4 +92,6 @@ class Feasibility:
         bound = VariationalELBO(model.likelihood, model.model, num_data=len(y))
         notes = maximise(bound, iterations=self.config.max_iterations)
         model.eval()
-        return FittedFeasibility(model, described, {"succeeded": len(succeeded), "failed": len(failed), "notes": notes})
+        return FittedFeasibility(
+            model, described, {"succeeded": len(succeeded), "failed": len(failed), "notes": notes}
+        )

@@ -1,4 +1,6 @@
-"""Hyperparameters by maximum likelihood with ways out: where an optimiser fails, the next is tried and the model says so."""
+"""Hyperparameters by maximum likelihood with ways out: where an optimiser fails, the next is tried
+and the model says so.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Any
 import torch
 from botorch.exceptions.errors import ModelFittingError
 from botorch.fit import fit_gpytorch_mll
-from botorch.optim.fit import fit_gpytorch_mll_torch
+from botorch.optim.fit import fit_gpytorch_mll_scipy, fit_gpytorch_mll_torch
 from gpytorch.mlls import MarginalLogLikelihood
 from linear_operator.utils.errors import NanError, NotPSDError
 
@@ -36,13 +38,20 @@ def load_parameters(model: torch.nn.Module, known: Mapping[str, Any]) -> bool:
 
 
 def maximise(mll: MarginalLogLikelihood, *, iterations: int) -> str:
-    """Maximise a likelihood: L-BFGS, else Adam, else the parameters that it came with. Returns what went wrong, empty where nothing did."""
+    """Maximise a likelihood: L-BFGS, else Adam, else the parameters that it came with. Returns what
+    went wrong, empty where nothing did.
+    """
     before = {name: value.clone() for name, value in mll.state_dict().items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             options = {"maxiter": iterations, "ftol": _TOLERANCE}
-            fit_gpytorch_mll(mll, optimizer_kwargs={"options": options}, max_attempts=2)
+            fit_gpytorch_mll(
+                mll,
+                optimizer=fit_gpytorch_mll_scipy,
+                optimizer_kwargs={"options": options},
+                max_attempts=2,
+            )
             return ""
         except _ERRORS as error:
             mll.load_state_dict(before)

@@ -1,8 +1,9 @@
 """Values in standard units for the models, and their posteriors in the quantity's own unit again.
 
-BoTorch's own standardisation leaves values alone that spread by less than 1e-8, and GPyTorch rounds variances up to 1e-10: both are
-numbers without a unit. Here everything that has a floor, such as variances and Cholesky factors, is computed in standard units, and what
-comes out is scaled afterwards, so values times 1e-12 give the same model as the values.
+BoTorch's own standardisation leaves values alone that spread by less than 1e-8, and GPyTorch rounds
+variances up to 1e-10: both are numbers without a unit. Here everything that has a floor, such as
+variances and Cholesky factors, is computed in standard units, and what comes out is scaled
+afterwards, so values times 1e-12 give the same model as the values.
 """
 
 from __future__ import annotations
@@ -19,16 +20,24 @@ from torch import Tensor
 from campaign.units import Standard
 
 _DIGITS = 9
-"""Digits of values in standard units. Finer ones are the rounding of the unit, which a fit would let grow into another optimum."""
+"""Digits of values in standard units. Finer ones are the rounding of the unit, which a fit would
+let grow into another optimum.
+"""
 
 
 class UnitPosterior(GPyTorchPosterior):  # type: ignore[misc]
-    """A normal posterior in standard units, told in the quantity's unit: ``center`` and ``spread`` (..., q, 1), or (1,) for all points."""
+    """A normal posterior in standard units, told in the quantity's unit: ``center`` and ``spread``
+    (..., q, 1), or (1,) for all points.
+    """
 
     def __init__(self, standard: GPyTorchPosterior, center: Tensor, spread: Tensor) -> None:
         self._standard, self._center, self._spread = standard, center, spread
         normal = standard.distribution
-        super().__init__(MultivariateNormal(center[..., 0] + spread[..., 0] * normal.mean, self._covariance(normal)))
+        super().__init__(
+            MultivariateNormal(
+                center[..., 0] + spread[..., 0] * normal.mean, self._covariance(normal)
+            )
+        )
 
     def _covariance(self, normal: MultivariateNormal) -> LinearOperator:
         if self._spread.ndim == 1:
@@ -46,17 +55,25 @@ class UnitPosterior(GPyTorchPosterior):  # type: ignore[misc]
         return found
 
     def rsample_from_base_samples(self, sample_shape: torch.Size, base_samples: Tensor) -> Tensor:
-        found: Tensor = self._center + self._spread * self._standard.rsample_from_base_samples(sample_shape, base_samples)
+        found: Tensor = self._center + self._spread * self._standard.rsample_from_base_samples(
+            sample_shape, base_samples
+        )
         return found
 
 
 class StandardUnits(OutcomeTransform):  # type: ignore[misc]
-    """Standard units of one quantity, or of each task where the last column of X is the task's number."""
+    """Standard units of one quantity, or of each task where the last column of X is the task's
+    number.
+    """
 
     def __init__(self, *by_task: Standard) -> None:
         super().__init__()
-        self.register_buffer("centers", torch.tensor([task.center for task in by_task], dtype=torch.float64))
-        self.register_buffer("spreads", torch.tensor([task.spread for task in by_task], dtype=torch.float64))
+        self.register_buffer(
+            "centers", torch.tensor([task.center for task in by_task], dtype=torch.float64)
+        )
+        self.register_buffer(
+            "spreads", torch.tensor([task.spread for task in by_task], dtype=torch.float64)
+        )
 
     @property
     def _is_linear(self) -> bool:
@@ -72,11 +89,17 @@ class StandardUnits(OutcomeTransform):  # type: ignore[misc]
         task = X[..., -1:].long()
         return self.centers[task], self.spreads[task]
 
-    def forward(self, Y: Tensor, Yvar: Tensor | None = None, X: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, Y: Tensor, Yvar: Tensor | None = None, X: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         center, spread = self._at(X)
-        return ((Y - center) / spread).round(decimals=_DIGITS), None if Yvar is None else Yvar / spread.square()
+        return ((Y - center) / spread).round(
+            decimals=_DIGITS
+        ), None if Yvar is None else Yvar / spread.square()
 
-    def untransform(self, Y: Tensor, Yvar: Tensor | None = None, X: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def untransform(
+        self, Y: Tensor, Yvar: Tensor | None = None, X: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         center, spread = self._at(X)
         return center + spread * Y, None if Yvar is None else Yvar * spread.square()
 
@@ -84,6 +107,13 @@ class StandardUnits(OutcomeTransform):  # type: ignore[misc]
         return UnitPosterior(posterior, *self._at(X))
 
 
-def standard_units(values: Sequence[Tensor]) -> StandardUnits:
-    """Of the values (n,) of each task, or of one quantity."""
-    return StandardUnits(*(Standard.of(known.detach().numpy()) for known in values))
+def standard_units(
+    values: Sequence[Tensor], noise: Sequence[Tensor | None] | None = None
+) -> StandardUnits:
+    """Of the values (n,) of each task, or of one quantity, and their stated noise (n,)."""
+    return StandardUnits(
+        *(
+            Standard.of(known.detach().numpy(), None if stated is None else stated.numpy())
+            for known, stated in zip(values, noise or [None] * len(values), strict=True)
+        )
+    )

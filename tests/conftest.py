@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ import linear_operator.utils.warnings  # noqa: F401  # before threads that recei
 from support import HELPERS, load
 
 from campaign.api import Campaign
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_told() -> Iterator[None]:
+    """What one test silences is heard again in the next."""
+    ours = logging.getLogger("campaign")
+    disabled, level = logging.root.manager.disable, ours.level
+    yield
+    logging.disable(disabled)
+    ours.setLevel(level)
 
 
 @pytest.fixture

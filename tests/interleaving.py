@@ -1,4 +1,6 @@
-"""An executor of every order in which results can arrive: what Ray may do, without Ray, from a seed."""
+"""An executor of every order in which results can arrive: what Ray may do, without Ray, from a
+seed.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from campaign.config.schema import VirtualConfig
 from campaign.executors.serial import Done
 from campaign.executors.virtual import VirtualExecutor
 from campaign.protocols import FinishedJob, Handle
-from campaign.schema import VirtualConfig
 
 _IDLE_WAITS = 20
 
-ALLOYS = [{"use": "random_alloy", "count": 30, "params": {"repeats": [2, 2, 1], "lattices": ["bcc"]}}]
+ALLOYS = [
+    {"use": "random_alloy", "count": 30, "params": {"repeats": [2, 2, 1], "lattices": ["bcc"]}}
+]
 TWO_LEVELS = [
     {"use": "lennard_jones", "name": "cheap", "workers": 3},
-    {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.2, "cutoff": 8.0}, "workers": 2},
+    {
+        "use": "lennard_jones",
+        "name": "dear",
+        "params": {"epsilon": 0.2, "cutoff": 8.0},
+        "workers": 2,
+    },
 ]
-ALIKE = [{"use": "lennard_jones", "name": "one", "workers": 2}, {"use": "lennard_jones", "name": "other", "workers": 3}]
+ALIKE = [
+    {"use": "lennard_jones", "name": "one", "workers": 2},
+    {"use": "lennard_jones", "name": "other", "workers": 3},
+]
 SCENARIOS: dict[str, dict[str, Any]] = {
-    "plain": {"generators": ALLOYS, "oracles": [{"use": "lennard_jones", "workers": 4}], "surrogate": {"params": {"max_iterations": 5}}},
+    "plain": {
+        "generators": ALLOYS,
+        "oracles": [{"use": "lennard_jones", "workers": 4}],
+        "surrogate": {"params": {"max_iterations": 5}},
+    },
     "gates": {
         "generators": ALLOYS,
         "surrogate": {"params": {"max_iterations": 5}},
@@ -53,9 +69,20 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "batches": {
         "generators": ALLOYS,
         "surrogate": {"params": {"max_iterations": 5}},
-        "oracles": [{"use": "user_oracles:Together", "workers": 2, "batch": 3, "params": {"log": os.devnull}}],
+        "oracles": [
+            {
+                "use": "user_oracles:Together",
+                "workers": 2,
+                "batch": 3,
+                "params": {"log": os.devnull},
+            }
+        ],
     },
-    "two oracles": {"generators": ALLOYS, "oracles": ALIKE, "surrogate": {"params": {"max_iterations": 5}}},
+    "two oracles": {
+        "generators": ALLOYS,
+        "oracles": ALIKE,
+        "surrogate": {"params": {"max_iterations": 5}},
+    },
 }
 
 
@@ -71,9 +98,11 @@ class Later(Done):
 
 
 class InterleavingExecutor(VirtualExecutor):
-    """The virtual executor, whose computations end after a seeded number of waits while labels arrive.
+    """The virtual executor, whose computations end after a seeded number of waits while labels
+    arrive.
 
-    Raises AssertionError where nothing is under way for many waits in a row: elsewhere the campaign would hang.
+    Raises AssertionError where nothing is under way for many waits in a row: elsewhere the campaign
+    would hang.
     """
 
     def __init__(self, seed: int, config: VirtualConfig | None = None) -> None:
@@ -89,6 +118,12 @@ class InterleavingExecutor(VirtualExecutor):
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
         self.waits += 1
         finished = super().wait(timeout) if self._random.random() < 0.7 else []
-        self._idle = 0 if finished or self._under_way or (handle is not None and not handle.is_done()) else self._idle + 1
-        assert self._idle < _IDLE_WAITS, "nothing is under way and nothing will be: the campaign waits for ever"
+        self._idle = (
+            0
+            if finished or self._under_way or (handle is not None and not handle.is_done())
+            else self._idle + 1
+        )
+        assert self._idle < _IDLE_WAITS, (
+            "nothing is under way and nothing will be: the campaign waits for ever"
+        )
         return finished

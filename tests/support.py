@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from campaign import config as configs
 from campaign.api import Campaign
+from campaign.config import loaded as configs
 
 HELPERS = Path(__file__).parent / "engines" / "plugins"
 
@@ -18,11 +18,20 @@ SMALL: dict[str, Any] = {
     "mode": "rounds",
     "budget": {"labels": 24},
     "generators": [
-        {"use": "cross_entropy_alloy", "count": 12, "params": {"repeats": [2, 2, 1], "min_elites": 8}},
+        {
+            "use": "cross_entropy_alloy",
+            "count": 12,
+            "params": {"repeats": [2, 2, 1], "min_elites": 8},
+        },
         {"use": "local_search", "count": 8},
     ],
     "surrogate": {"use": "gp"},
-    "acquisition": {"use": "log_noisy_expected_improvement", "initial_labels": 9, "batch_size": 5, "samples": 32},
+    "acquisition": {
+        "use": "log_noisy_expected_improvement",
+        "initial_labels": 9,
+        "batch_size": 5,
+        "samples": 32,
+    },
     "oracles": [{"use": "lennard_jones"}],
     "executor": {"use": "serial"},
     "tracking": {"use": "none"},
@@ -32,7 +41,10 @@ SMALL: dict[str, Any] = {
 def merged(base: Any, changes: Any) -> Any:
     """A mapping with another's keys laid over it, level by level."""
     if isinstance(base, dict) and isinstance(changes, dict):
-        return {key: merged(base.get(key), changes[key]) if key in changes else base[key] for key in base | changes}
+        return {
+            key: merged(base.get(key), changes[key]) if key in changes else base[key]
+            for key in base | changes
+        }
     return changes
 
 

@@ -1,4 +1,6 @@
-"""The notebooks run from the first cell to the last, each in a process of its own, and are kept without outputs."""
+"""The notebooks run from the first cell to the last, each in a process of its own, and are kept
+without outputs.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,15 @@ exec(compile(tree, "cell", "exec"), space)
 if last is not None:
     value = eval(compile(ast.Expression(last.value), "cell", "eval"), space)
     assert value is None or any(hasattr(value, name) for name in ("_repr_html_", "_repr_mimebundle_")) or isinstance(value, (list, str))
-"""
-    done = subprocess.run([sys.executable, "-c", shown], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+"""  # noqa: E501
+    done = subprocess.run(
+        [sys.executable, "-c", shown],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -39,5 +48,7 @@ def test_a_notebook_is_whole_and_holds_no_outputs(path: Path) -> None:
     document = json.loads(path.read_text())
     assert (document["nbformat"], document["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in document["cells"]}) == len(document["cells"])
-    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells(path, "code"))
+    assert all(
+        not cell["outputs"] and cell["execution_count"] is None for cell in cells(path, "code")
+    )
     assert len(cells(path, "markdown")) >= 4

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from campaign import config as configs
 from campaign.cli import app
+from campaign.config import loaded as configs
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
@@ -35,7 +35,9 @@ def test_commands_exist_and_take_these_arguments() -> None:
             assert shown.exit_code == 0, line
 
 
-def test_the_oracle_of_ones_own_runs_from_the_command_line_and_the_notebook_snippet_reads_it(tmp_path: Path) -> None:
+def test_the_oracle_of_ones_own_runs_from_the_command_line_and_the_notebook_snippet_reads_it(
+    tmp_path: Path,
+) -> None:
     oracle, _, notebook = blocks("python")
     assert len(oracle.strip().splitlines()) <= 20
     (tmp_path / "density_oracle.py").write_text(oracle)
@@ -47,12 +49,16 @@ def test_the_oracle_of_ones_own_runs_from_the_command_line_and_the_notebook_snip
     assert "budget spent: 30 labels" in result.stdout
     script = notebook.replace("campaigns/my-alloy", "campaigns/densest")
     script += "print(len(campaign.labels), len(campaign.rounds), len(campaign.candidates) > 30)\n"
-    shown = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert shown.stdout.split() == ["30", "5", "True"]
 
 
 def test_the_conformance_kit_snippet_runs(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", blocks("python")[1]], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", blocks("python")[1]], cwd=tmp_path, check=True, capture_output=True
+    )
 
 
 def test_quoted_figures_are_the_committed_ones() -> None:
@@ -60,3 +66,13 @@ def test_quoted_figures_are_the_committed_ones() -> None:
     from benchmarks.readme import rewritten
 
     assert rewritten(README) == README
+
+
+def test_the_page_of_the_papers_follows_from_the_results() -> None:
+    """`python -m benchmarks.papers` writes it."""
+    from benchmarks.papers import PAGE, PAPERS, page
+
+    assert PAGE.read_text() == page()
+    for entries in PAPERS.values():
+        for line in entries():
+            assert all(cell.strip() for cell in line.cells), line.where

@@ -1,4 +1,5 @@
-"""A model of the energy above the hull: one of the formation energy, less the hull of what is labelled, which models see as a last column.
+"""A model of the energy above the hull: one of the formation energy, less the hull of what is
+labelled, which models see as a last column.
 
 Below the hull it is negative: so far would the crystal bring the hull down at its composition.
 """
@@ -15,8 +16,8 @@ from gpytorch.distributions import MultivariateNormal
 from torch import Tensor
 
 from campaign.acquisition.hull import Points
+from campaign.ledger.stability import Diagram
 from campaign.protocols import FittedSurrogate
-from campaign.stability import Diagram
 from campaign.types import Candidate
 
 
@@ -37,7 +38,9 @@ class LessLastColumn(Model):  # type: ignore[misc]
 
     def posterior(self, X: Tensor, *args: Any, **kwargs: Any) -> Posterior:
         joint = self.model.posterior(X[..., :-1], *args, **kwargs).distribution
-        return GPyTorchPosterior(MultivariateNormal(joint.mean - X[..., -1], joint.lazy_covariance_matrix))
+        return GPyTorchPosterior(
+            MultivariateNormal(joint.mean - X[..., -1], joint.lazy_covariance_matrix)
+        )
 
 
 class FittedAboveHull:
@@ -56,7 +59,9 @@ class FittedAboveHull:
         return self.with_hull(self.formation.features_at(candidates, level), candidates)  # type: ignore[attr-defined]
 
     def with_hull(self, columns: Tensor, candidates: Sequence[Candidate]) -> Tensor:
-        return torch.cat([columns, torch.from_numpy(self.diagram.formation_at(candidates))[:, None]], dim=1)
+        return torch.cat(
+            [columns, torch.from_numpy(self.diagram.formation_at(candidates))[:, None]], dim=1
+        )
 
     def points(self, candidates: Sequence[Candidate]) -> Points:
         """For the choice by the hull: as the model of formation energies sees them."""

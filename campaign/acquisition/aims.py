@@ -1,6 +1,8 @@
-"""What is wanted of a model's outputs, as tensors: gains and bounds in standard units of the labels.
+"""What is wanted of a model's outputs, as tensors: gains and bounds in standard units of the
+labels.
 
-Models answer in the quantities' own units; ``Aims.standards`` lead from there to standard units, in which all acquisition computes.
+Models answer in the quantities' own units; ``Aims.standards`` lead from there to standard units, in
+which all acquisition computes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ _LEAST_DEVIATION = 1e-9
 
 @dataclass(frozen=True)
 class Bound:
-    """A quantity has to be at least (sign +1) or at most (sign -1) a value, in its own unit; in the aims in standard units."""
+    """A quantity has to be at least (sign +1) or at most (sign -1) a value, in its own unit; in the
+    aims in standard units.
+    """
 
     output: int
     sign: int
@@ -29,7 +33,9 @@ class Bound:
 
 @dataclass(frozen=True)
 class Aims:
-    """Objectives are the first outputs; bounds may be on any; all in standard units. ``standards`` (m,) by output."""
+    """Objectives are the first outputs; bounds may be on any; all in standard units. ``standards``
+    (m,) by output.
+    """
 
     objectives: tuple[Objective, ...]
     standards: tuple[Standard, ...]
@@ -37,20 +43,42 @@ class Aims:
     weights: tuple[float, ...] = (1.0,)
 
     @classmethod
-    def of(cls, objectives: Sequence[Objective], values: Sequence[Tensor], bounds: Sequence[Bound], weights: Sequence[float]) -> Aims:
-        """Of objectives and bounds in the quantities' own units; ``values`` are the labels (n,) of each output."""
-        standards = tuple(Standard.of(known.numpy()) for known in values)
+    def of(
+        cls,
+        objectives: Sequence[Objective],
+        values: Sequence[Tensor],
+        bounds: Sequence[Bound],
+        weights: Sequence[float],
+        noise: Sequence[Tensor | None] = (),
+    ) -> Aims:
+        """Of objectives and bounds in the quantities' own units; ``values`` are the labels (n,) of
+        each output, ``noise`` their standard deviations (n,) where stated.
+        """
+        standards = tuple(
+            Standard.of(known.numpy(), None if stated is None else stated.numpy())
+            for known, stated in zip(values, noise or [None] * len(values), strict=True)
+        )
         wanted = tuple(
-            objective if objective.value is None else replace(objective, value=standards[i].of_value(objective.value))
+            objective
+            if objective.value is None
+            else replace(objective, value=standards[i].of_value(objective.value))
             for i, objective in enumerate(objectives)
         )
-        within = tuple(replace(bound, value=standards[bound.output].of_value(bound.value)) for bound in bounds)
+        within = tuple(
+            replace(bound, value=standards[bound.output].of_value(bound.value)) for bound in bounds
+        )
         return cls(wanted, standards, within, tuple(weights) or (1.0,) * len(objectives))
 
     @property
     def is_linear(self) -> bool:
-        """Whether the gain is the first output times a number, without bounds: what closed forms are for."""
-        return len(self.objectives) == 1 and not self.bounds and self.objectives[0].direction != "match"
+        """Whether the gain is the first output times a number, without bounds: what closed forms
+        are for.
+        """
+        return (
+            len(self.objectives) == 1
+            and not self.bounds
+            and self.objectives[0].direction != "match"
+        )
 
     @property
     def factor(self) -> Tensor:
@@ -75,7 +103,9 @@ class Aims:
         return (gains * torch.tensor(self.weights, dtype=gains.dtype)).sum(-1)
 
     def constraints(self) -> list[Callable[[Tensor], Tensor]] | None:
-        """Functions of values (..., m) that are at most zero where a bound holds, as BoTorch takes them."""
+        """Functions of values (..., m) that are at most zero where a bound holds, as BoTorch takes
+        them.
+        """
 
         def violation(bound: Bound) -> Callable[[Tensor], Tensor]:
             return lambda values: bound.sign * (bound.value - values[..., bound.output])
@@ -93,6 +123,10 @@ class Aims:
         """(n,) the logarithm of the chance that independent outputs (n, m) hold all bounds."""
         found = torch.zeros(len(mean), dtype=mean.dtype)
         for bound in self.bounds:
-            z = bound.sign * (mean[:, bound.output] - bound.value) / variance[:, bound.output].sqrt().clamp_min(_LEAST_DEVIATION)
+            z = (
+                bound.sign
+                * (mean[:, bound.output] - bound.value)
+                / variance[:, bound.output].sqrt().clamp_min(_LEAST_DEVIATION)
+            )
             found += torch.special.log_ndtr(z)
         return found

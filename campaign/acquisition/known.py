@@ -1,4 +1,6 @@
-"""A quantity that the composition alone decides, in the place of a fitted surrogate: nothing is learned, and next to nothing uncertain."""
+"""A quantity that the composition alone decides, in the place of a fitted surrogate: nothing is
+learned, and next to nothing uncertain.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _RELATIVE_DEVIATION = 1e-4
 
 
 class _Exact(Model):  # type: ignore[misc]
-    """The value is the only column of a point; its standard deviation is small beside the labels' spread."""
+    """The value is the only column of a point; its standard deviation is small beside the labels'
+    spread.
+    """
 
     num_outputs = 1
     batch_shape = torch.Size()
@@ -30,7 +34,9 @@ class _Exact(Model):  # type: ignore[misc]
 
     def posterior(self, X: Tensor, **_: Any) -> Posterior:
         mean = X[..., 0]
-        return GPyTorchPosterior(MultivariateNormal(mean, DiagLinearOperator(torch.full_like(mean, self.deviation**2))))
+        return GPyTorchPosterior(
+            MultivariateNormal(mean, DiagLinearOperator(torch.full_like(mean, self.deviation**2)))
+        )
 
 
 class KnownQuantity:
@@ -45,7 +51,10 @@ class KnownQuantity:
 
     def features(self, candidates: Sequence[Candidate]) -> Tensor:
         """(n, 1) the values themselves."""
-        values = [[abundance.value(self.quantity, counts_of(candidate.crystal.formula))] for candidate in candidates]
+        values = [
+            [abundance.value(self.quantity, counts_of(candidate.crystal.formula))]
+            for candidate in candidates
+        ]
         return torch.tensor(values, dtype=torch.float64).reshape(-1, 1)
 
     def posterior(self, candidates: Sequence[Candidate]) -> Posterior:

@@ -1,7 +1,9 @@
-"""Candidate and level of theory together: what is learned about the best value at the highest level, per unit of cost.
+"""Candidate and level of theory together: what is learned about the best value at the highest
+level, per unit of cost.
 
-Multi-fidelity max-value entropy (S. Takeno et al., ICML 2020; H. B. Moss et al., J. Mach. Learn. Res. 22 (2021) 235) on the finite pool,
-divided by the expected cost of a label at that level. What is under way, or was chosen before, counts as observed at its mean.
+Multi-fidelity max-value entropy (S. Takeno et al., ICML 2020; H. B. Moss et al., J. Mach. Learn.
+Res. 22 (2021) 235) on the finite pool, divided by the expected cost of a label at that level. What
+is under way, or was chosen before, counts as observed at its mean.
 """
 
 from __future__ import annotations
@@ -26,12 +28,16 @@ _MAX_VALUES = 32
 
 
 _EXPLOIT = 1e-6
-"""Weight of the chance to improve at the highest level: it decides where nothing more is to be learned about the best value."""
+"""Weight of the chance to improve at the highest level: it decides where nothing more is to be
+learned about the best value.
+"""
 
 
 @dataclass(frozen=True)
 class LevelScores:
-    """(levels, n) value per cost, posterior mean and standard deviation; the chosen (level, row) in order."""
+    """(levels, n) value per cost, posterior mean and standard deviation; the chosen (level, row) in
+    order.
+    """
 
     score: FloatArray
     mean: FloatArray
@@ -49,8 +55,10 @@ def select_levels(
     allowed: NDArray[np.bool_],
     room: Sequence[int | None],
 ) -> LevelScores:
-    """Select pairs of level and row. ``at_level`` are the rows' features (n, d + 1) at each level, the cheapest first; ``pending`` the
-    features of what is under way; ``allowed`` (levels, n) pairs that may be chosen, of each level at most ``room`` of them."""
+    """Select pairs of level and row. ``at_level`` are the rows' features (n, d + 1) at each level,
+    the cheapest first; ``pending`` the features of what is under way; ``allowed`` (levels, n) pairs
+    that may be chosen, of each level at most ``room`` of them.
+    """
     n_levels, n = len(at_level), len(at_level[0])
     parts = [*at_level, *([pending] if pending is not None else [])]
     unit = aims.standards[0]
@@ -80,9 +88,16 @@ def select_levels(
             if not bool(free.any()):
                 break
             information = qMultiFidelityLowerBoundMaxValueEntropy(
-                finite, candidate_set=pairs[top:], num_mv_samples=_MAX_VALUES, project=project, cost_aware_utility=per_cost
+                finite,
+                candidate_set=pairs[top:],
+                num_mv_samples=_MAX_VALUES,
+                project=project,
+                cost_aware_utility=per_cost,
             )
-            value = information(pairs[:, None]).clamp_min(0) + _EXPLOIT * _chance_to_improve(finite, top, n) / price
+            value = (
+                information(pairs[:, None]).clamp_min(0)
+                + _EXPLOIT * _chance_to_improve(finite, top, n) / price
+            )
             first = value if first is None else first
             row = int(torch.where(free, value, -torch.inf).argmax())
             chosen.append(row)
@@ -94,12 +109,17 @@ def select_levels(
     deviation = unit.spread * whole.covariance[0].diagonal()[: n_levels * n].sqrt()
     shape = (n_levels, n)
     return LevelScores(
-        score.reshape(shape).numpy(), mean.reshape(shape).numpy(), deviation.reshape(shape).numpy(), tuple(divmod(row, n) for row in chosen)
+        score.reshape(shape).numpy(),
+        mean.reshape(shape).numpy(),
+        deviation.reshape(shape).numpy(),
+        tuple(divmod(row, n) for row in chosen),
     )
 
 
 def _chance_to_improve(finite: FinitePoolModel, top: int, n: int) -> Tensor:
-    """(levels n,) the chance that a row is better at the highest level than the best mean there; 0 at the others."""
+    """(levels n,) the chance that a row is better at the highest level than the best mean there; 0
+    at the others.
+    """
     mean, deviation = finite.mean[:, 0], finite.covariance[0].diagonal().clamp_min(1e-18).sqrt()
     at_top = slice(top, top + n)
     found = torch.zeros(top + n, dtype=torch.float64)

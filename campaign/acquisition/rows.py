@@ -1,7 +1,8 @@
-"""Posteriors over finitely many points as BoTorch models whose inputs are row numbers: X (..., q, 1).
+"""Posteriors over finitely many points as BoTorch models whose inputs are row numbers: X (..., q,
+1).
 
-A model with several outputs treats them as independent of each other. ``standards`` by output: the rows are in standard units, the models
-behind them in the quantities' own.
+A model with several outputs treats them as independent of each other. ``standards`` by output: the
+rows are in standard units, the models behind them in the quantities' own.
 """
 
 from __future__ import annotations
@@ -43,12 +44,18 @@ class RowModel(GPyTorchModel):  # type: ignore[misc]
         raise TypeError("a model of rows says how they vary together")
 
     def noisy(self, joint: MultivariateNormal, rows: Tensor) -> MultivariateNormal:
-        """The distribution of labels of rows; as that of their values where labels have no noise."""
+        """The distribution of labels of rows; as that of their values where labels have no
+        noise.
+        """
         return joint
 
     def forward(self, X: Tensor) -> MultivariateNormal:
         parts = [self.joint(X[..., 0].long(), output) for output in range(self.num_outputs)]
-        return parts[0] if len(parts) == 1 else MultitaskMultivariateNormal.from_independent_mvns(parts)
+        return (
+            parts[0]
+            if len(parts) == 1
+            else MultitaskMultivariateNormal.from_independent_mvns(parts)
+        )
 
     def posterior(
         self,
@@ -75,7 +82,9 @@ def marginal_of(model: Model, points: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(means), torch.cat(variances).clamp_min(0)
 
 
-def _by_model(n: int, scales: Sequence[float], standards: Sequence[Standard]) -> tuple[Sequence[float], Sequence[Standard]]:
+def _by_model(
+    n: int, scales: Sequence[float], standards: Sequence[Standard]
+) -> tuple[Sequence[float], Sequence[Standard]]:
     return list(scales) or [1.0] * n, list(standards) or [Standard()] * n
 
 
@@ -88,22 +97,34 @@ class MarginalModel(RowModel):
 
     @classmethod
     def of(
-        cls, models: Sequence[Model], points: Sequence[Tensor], scales: Sequence[float] = (), standards: Sequence[Standard] = ()
+        cls,
+        models: Sequence[Model],
+        points: Sequence[Tensor],
+        scales: Sequence[float] = (),
+        standards: Sequence[Standard] = (),
     ) -> MarginalModel:
-        """The marginal posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations."""
+        """The marginal posteriors of the same points, described (n, d) as each model wants;
+        ``scales`` of the standard deviations.
+        """
         means, variances = [], []
-        for model, rows, scale, unit in zip(models, points, *_by_model(len(models), scales, standards), strict=True):
+        for model, rows, scale, unit in zip(
+            models, points, *_by_model(len(models), scales, standards), strict=True
+        ):
             mean, variance = marginal_of(model, rows)
             means.append((mean - unit.center) / unit.spread)
             variances.append(variance / unit.spread**2 * scale**2)
         return cls(torch.stack(means, 1), torch.stack(variances, 1))
 
     def joint(self, rows: Tensor, output: int) -> MultivariateNormal:
-        return MultivariateNormal(self.mean[rows, output], to_linear_operator(self.variance[rows, output][..., None]))
+        return MultivariateNormal(
+            self.mean[rows, output], to_linear_operator(self.variance[rows, output][..., None])
+        )
 
 
 class FinitePoolModel(RowModel):
-    """The points together: means (n, m) and covariances (m, n, n) of m outputs; ``noise`` (n,) variances of labels of the first."""
+    """The points together: means (n, m) and covariances (m, n, n) of m outputs; ``noise`` (n,)
+    variances of labels of the first.
+    """
 
     def __init__(self, mean: Tensor, covariance: Tensor, noise: Tensor | None = None) -> None:
         super().__init__(mean.shape[1])
@@ -120,10 +141,12 @@ class FinitePoolModel(RowModel):
         *,
         has_noise: bool = False,
     ) -> FinitePoolModel:
-        """The joint posteriors of the same points, described (n, d) as each model wants; ``scales`` of the standard deviations.
+        """The joint posteriors of the same points, described (n, d) as each model wants; ``scales``
+        of the standard deviations.
 
-        ``has_noise``: labels have the noise that the first model inferred. Means are rounded to nine digits, so that what the model
-        cannot tell apart stays equal when labels come in another unit.
+        ``has_noise``: labels have the noise that the first model inferred. Means are rounded to
+        nine digits, so that what the model cannot tell apart stays equal when labels come in
+        another unit.
         """
         means, covariances = [], []
         scales, standards = _by_model(len(models), scales, standards)
@@ -138,7 +161,9 @@ class FinitePoolModel(RowModel):
         noise = None
         if has_noise:
             with torch.no_grad():
-                with_noise = models[0].posterior(points[0], observation_noise=True).variance.reshape(-1)
+                with_noise = (
+                    models[0].posterior(points[0], observation_noise=True).variance.reshape(-1)
+                )
                 without = models[0].posterior(points[0]).variance.reshape(-1)
             noise = (with_noise - without).clamp_min(0) / standards[0].spread ** 2
         return cls(torch.stack(means, 1), torch.stack(covariances), noise)
@@ -148,15 +173,22 @@ class FinitePoolModel(RowModel):
         return MultivariateNormal(self.mean[rows, output], to_linear_operator(covariance))
 
     def noisy(self, joint: MultivariateNormal, rows: Tensor) -> MultivariateNormal:
-        return MultivariateNormal(joint.mean, to_linear_operator(joint.covariance_matrix + torch.diag_embed(self.noise[rows])))
+        return MultivariateNormal(
+            joint.mean,
+            to_linear_operator(joint.covariance_matrix + torch.diag_embed(self.noise[rows])),
+        )
 
     def scaled(self, factor: Tensor) -> FinitePoolModel:
         """The first output times a factor."""
-        return FinitePoolModel(self.mean[:, :1] * factor, self.covariance[:1] * factor**2, self.noise * factor**2)
+        return FinitePoolModel(
+            self.mean[:, :1] * factor, self.covariance[:1] * factor**2, self.noise * factor**2
+        )
 
     def observing(self, row: int) -> FinitePoolModel:
         """As if a row had been labelled with its own mean: means stay, covariances shrink."""
         column = self.covariance[:, :, row]
         variance = (column[:, row] + self.noise[row]).clamp_min(1e-18)
-        covariance = self.covariance - column[:, :, None] * column[:, None, :] / variance[:, None, None]
+        covariance = (
+            self.covariance - column[:, :, None] * column[:, None, :] / variance[:, None, None]
+        )
         return FinitePoolModel(self.mean, covariance, self.noise)

@@ -1,8 +1,10 @@
-"""What a campaign's components are made of: the files and folders that their settings name, and the user's own modules.
+"""What a campaign's components are made of: the files and folders that their settings name, and the
+user's own modules.
 
-A setting names a file where one of that name lies there, and the name has a slash or an ending, or its key is that of a path. Programs
-stay where they are, as do pseudopotentials that their owners license to each group (POTCAR), and what is larger than the limit: their
-hashes stand in the bundle in their place.
+A setting names a file where one of that name lies there, and the name has a slash or an ending, or
+its key is that of a path. Programs stay where they are, as do pseudopotentials that their owners
+license to each group (POTCAR), and what is larger than the limit: their hashes stand in the bundle
+in their place.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from campaign.code import modules
-from campaign.config import LoadedConfig
+from campaign.config.loaded import LoadedConfig
 from campaign.text import file_name
 
 INPUTS = "inputs"
@@ -26,16 +28,22 @@ LARGEST = 200_000_000
 
 @dataclass
 class Inputs:
-    """By place in the bundle the files to copy; by name the SHA-256 of those that are only named, with the reason."""
+    """By place in the bundle the files to copy; by name the SHA-256 of those that are only named,
+    with the reason.
+    """
 
     copied: dict[str, Path] = field(default_factory=dict)
     named: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def portable(loaded: LoadedConfig) -> tuple[dict[str, Any], Inputs]:
-    """The resolved config with its files' places in the bundle, and the files; what lies below the config keeps its place."""
+    """The resolved config with its files' places in the bundle, and the files; what lies below the
+    config keeps its place.
+    """
     found = Inputs()
-    kept = {key: value for key, value in loaded.resolved().items() if key not in ("tracking", "ledger")}
+    kept = {
+        key: value for key, value in loaded.resolved().items() if key not in ("tracking", "ledger")
+    }
     document: dict[str, Any] = _moved("", kept, loaded.folder, found)
     for spec in loaded.user_components():
         for name, path in modules(spec).items():
@@ -56,7 +64,9 @@ def _moved(key: str, value: Any, folder: Path, found: Inputs) -> Any:
 
 
 def _file(key: str, text: str, folder: Path) -> Path | None:
-    """What a text names below a folder or by its whole path; None where that is nothing, or the text is a word."""
+    """What a text names below a folder or by its whole path; None where that is nothing, or the
+    text is a word.
+    """
     if not text.strip("./ ") or not (key in _KEYS_OF_PATHS or "/" in text or "." in text):
         return None
     try:
@@ -70,23 +80,35 @@ def _taken(text: str, path: Path, folder: Path, found: Inputs) -> str:
     for file in files_of(path):
         reason = _kept_back(file)
         if reason:
-            found.named[text if path.is_file() else f"{text}/{file.relative_to(path).as_posix()}"] = digest(file), reason
+            found.named[
+                text if path.is_file() else f"{text}/{file.relative_to(path).as_posix()}"
+            ] = digest(file), reason
     if path.is_file() and _kept_back(path):
         return text
-    is_inside = not Path(text).expanduser().is_absolute() and path.resolve().is_relative_to(folder.resolve())
+    is_inside = not Path(text).expanduser().is_absolute() and path.resolve().is_relative_to(
+        folder.resolve()
+    )
     place = (
-        PurePosixPath(text).as_posix() if is_inside else f"{INPUTS}/{hashlib.sha256(text.encode()).hexdigest()[:8]}-{file_name(path.name)}"
+        PurePosixPath(text).as_posix()
+        if is_inside
+        else f"{INPUTS}/{hashlib.sha256(text.encode()).hexdigest()[:8]}-{file_name(path.name)}"
     )
     for file in files_of(path):
         if not _kept_back(file):
-            inside = PurePosixPath(place) / file.relative_to(path) if path.is_dir() else PurePosixPath(place)
+            inside = (
+                PurePosixPath(place) / file.relative_to(path)
+                if path.is_dir()
+                else PurePosixPath(place)
+            )
             found.copied[str(inside)] = file
     return place
 
 
 def files_of(path: Path) -> Iterator[Path]:
     """A file itself, or all files below a folder, in order."""
-    yield from [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+    yield from (
+        [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())
+    )
 
 
 def _kept_back(file: Path) -> str:

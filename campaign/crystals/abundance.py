@@ -1,8 +1,10 @@
-"""What a composition costs and how few countries it depends on: functions of the formula, known without a label.
+"""What a composition costs and how few countries it depends on: functions of the formula, known
+without a label.
 
-Prices of the elements (USD/kg) are those that pymatgen ships, gathered in 2013 and later, of pure elements. Supply risk is the
-Herfindahl-Hirschman index of the elements' production and reserves by country, 0 to 10,000; from 2,500 on it counts as high (M. W. Gaultois
-et al., Chem. Mater. 25 (2013) 2911). All are means by mass.
+Prices of the elements (USD/kg) are those that pymatgen ships, gathered in 2013 and later, of pure
+elements. Supply risk is the Herfindahl-Hirschman index of the elements' production and reserves by
+country, 0 to 10,000; from 2,500 on it counts as high (M. W. Gaultois et al., Chem. Mater. 25 (2013)
+2911). All are means by mass.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def of_elements(quantity: str) -> Mapping[str, float]:
     folder = files("pymatgen.analysis")
     if quantity == PRICE.name:
         text = folder.joinpath("costdb_elements.csv").read_text(encoding="utf-8")
-        return {row[0]: float(row[1]) for row in csv.reader(text.splitlines(), quotechar="|") if row}
+        return {
+            row[0]: float(row[1]) for row in csv.reader(text.splitlines(), quotechar="|") if row
+        }
     column = 1 if quantity == PRODUCTION_RISK.name else 2
     rows = csv.reader(folder.joinpath("hhi_data.csv").read_text(encoding="utf-8").splitlines())
     return {row[0]: float(row[column]) for row in rows if row and not row[0].startswith("#")}

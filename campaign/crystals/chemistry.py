@@ -1,8 +1,11 @@
-"""Rules of chemistry that a composition holds or breaks: charges that cancel, ratios that are fixed, bounds of prices and supply risks.
+"""Rules of chemistry that a composition holds or breaks: charges that cancel, ratios that are
+fixed, bounds of prices and supply risks.
 
-Charges: each element takes one oxidation state, and an element of mixed valence two neighbouring ones of one sign, in any shares (Fe3O4 has
-one Fe2+ and two Fe3+). States are those that smact counts in the ICSD (D. W. Davies et al., J. Open Source Softw. 4 (2019) 1361), or given.
-Electronegativity order: every cation's Pauling electronegativity lies below every anion's. An element alone is neutral.
+Charges: each element takes one oxidation state, and an element of mixed valence two neighbouring
+ones of one sign, in any shares (Fe3O4 has one Fe2+ and two Fe3+). States are those that smact
+counts in the ICSD (D. W. Davies et al., J. Open Source Softw. 4 (2019) 1361), or given.
+Electronegativity order: every cation's Pauling electronegativity lies below every anion's. An
+element alone is neutral.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ def oxidation_states(symbol: str) -> tuple[int, ...]:
     """Of an element, by the ICSD; empty where it has none."""
     from smact.data_loader import lookup_element_oxidation_states_icsd24
 
-    return tuple(sorted(state for state in lookup_element_oxidation_states_icsd24(symbol) or () if state))
+    return tuple(
+        sorted(state for state in lookup_element_oxidation_states_icsd24(symbol) or () if state)
+    )
 
 
 @cache
@@ -48,7 +53,9 @@ def _has_mixed_valence(symbol: str) -> bool:
 
 @dataclass(frozen=True)
 class ChargeNeutral:
-    """Oxidation states, one of each element, that add up to nothing. ``states``: those of some elements, in place of the ICSD's."""
+    """Oxidation states, one of each element, that add up to nothing. ``states``: those of some
+    elements, in place of the ICSD's.
+    """
 
     states: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
     electronegativity_order: bool = False
@@ -58,7 +65,12 @@ class ChargeNeutral:
 
     def holds(self, elements: Sequence[str], counts: Counts) -> NDArray[np.bool_]:
         """(m,) which compositions are neutral."""
-        found = [self._is_neutral({symbol: count for symbol, count in zip(elements, row, strict=True) if count}) for row in counts.tolist()]
+        found = [
+            self._is_neutral(
+                {symbol: count for symbol, count in zip(elements, row, strict=True) if count}
+            )
+            for row in counts.tolist()
+        ]
         return np.array(found, dtype=bool)
 
     def _is_neutral(self, counts: Mapping[str, int]) -> bool:
@@ -69,7 +81,13 @@ class ChargeNeutral:
             return _can_cancel(counts, states)
         pull = {symbol: electronegativity(symbol) for symbol in counts}
         return any(
-            _can_cancel(counts, {symbol: _of_sign(states[symbol], 1 if pull[symbol] < border else -1) for symbol in counts})
+            _can_cancel(
+                counts,
+                {
+                    symbol: _of_sign(states[symbol], 1 if pull[symbol] < border else -1)
+                    for symbol in counts
+                },
+            )
             for border in set(pull.values())
         )
 
@@ -89,7 +107,9 @@ def _of_sign(states: tuple[int, ...], sign: int) -> tuple[int, ...]:
 
 
 def _can_cancel(counts: Mapping[str, int], states: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the charges of all atoms of each element can add up to 0. Sets of sums are bits of whole numbers."""
+    """Whether the charges of all atoms of each element can add up to 0. Sets of sums are bits of
+    whole numbers.
+    """
     sums, lowest = 1, 0
     for symbol, count in counts.items():
         if not states[symbol]:
@@ -125,20 +145,34 @@ class FixedRatio:
 
     def holds(self, elements: Sequence[str], counts: Counts) -> NDArray[np.bool_]:
         """(m,) which compositions have the ratio."""
-        units = np.stack([counts[:, list(elements).index(symbol)] / share for symbol, share in self.ratios.items()], axis=1)
+        units = np.stack(
+            [
+                counts[:, list(elements).index(symbol)] / share
+                for symbol, share in self.ratios.items()
+            ],
+            axis=1,
+        )
         return np.asarray((units > 0).all(1) & (np.ptp(units, axis=1) < 1e-9))
 
     def violation(self, counts: Mapping[str, int]) -> str:
         units = {counts.get(symbol, 0) / share for symbol, share in self.ratios.items()}
         if len(units) == 1 and 0 not in units:
             return ""
-        told = " : ".join(self.ratios), " : ".join(str(counts.get(symbol, 0)) for symbol in self.ratios)
-        return f"{told[0]} is {told[1]}, wanted {' : '.join(str(share) for share in self.ratios.values())}"
+        told = (
+            " : ".join(self.ratios),
+            " : ".join(str(counts.get(symbol, 0)) for symbol in self.ratios),
+        )
+        return (
+            f"{told[0]} is {told[1]}, wanted "
+            f"{' : '.join(str(share) for share in self.ratios.values())}"
+        )
 
 
 @dataclass(frozen=True)
 class ValueBound:
-    """A quantity that the composition alone decides is at least (sign +1) or at most (sign -1) a value, in its unit."""
+    """A quantity that the composition alone decides is at least (sign +1) or at most (sign -1) a
+    value, in its unit.
+    """
 
     quantity: str
     sign: int
@@ -156,4 +190,7 @@ class ValueBound:
             return ""
         value: FloatArray = of_composition(self.quantity, symbols, row)
         found = f"{value[0]:.4g}" if np.isfinite(value[0]) else "not known"
-        return f"{self.quantity} is {found}, allowed at {'least' if self.sign > 0 else 'most'} {self.value:g} {KNOWN[self.quantity].unit}"
+        return (
+            f"{self.quantity} is {found}, allowed at {'least' if self.sign > 0 else 'most'} "
+            f"{self.value:g} {KNOWN[self.quantity].unit}"
+        )

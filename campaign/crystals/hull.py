@@ -1,9 +1,11 @@
-"""The lower convex hull of energies against composition, for any number of elements; energies above it for many crystals at once.
+"""The lower convex hull of energies against composition, for any number of elements; energies above
+it for many crystals at once.
 
-Compositions are rows of atomic fractions (n, elements), energies eV per atom. The hull's energy at a composition x is the least energy of
-a mixture of phases with that composition, min_w w.e with w.X = x, w >= 0: the largest of the planes through the lower facets (C. B. Barber,
-D. P. Dobkin, H. Huhdanpaa, ACM Trans. Math. Softw. 22 (1996) 469); beyond five elements, where facets are many, a linear program for each
-composition.
+Compositions are rows of atomic fractions (n, elements), energies eV per atom. The hull's energy at
+a composition x is the least energy of a mixture of phases with that composition, min_w w.e with w.X
+= x, w >= 0: the largest of the planes through the lower facets (C. B. Barber, D. P. Dobkin, H.
+Huhdanpaa, ACM Trans. Math. Softw. 22 (1996) 469); beyond five elements, where facets are many, a
+linear program for each composition.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class LowerHull:
-    """``ends`` (k,) the lowest energy of each element alone; ``vertices``: rows of the phases on the hull, among those it was made of.
+    """``ends`` (k,) the lowest energy of each element alone; ``vertices``: rows of the phases on
+    the hull, among those it was made of.
 
-    ``planes`` (f, k): formation energies on the lower facets are planes.x; of a hull by linear programs None.
+    ``planes`` (f, k): formation energies on the lower facets are planes.x; of a hull by linear
+    programs None.
     """
 
     ends: FloatArray
@@ -43,7 +47,10 @@ class LowerHull:
     def formation_at(self, fractions: FloatArray) -> FloatArray:
         """(m,) the hull's formation energy (eV/atom) at compositions (m, k); at most zero."""
         distinct, place = np.unique(np.round(fractions, 12), axis=0, return_inverse=True)
-        parts = [self._formation(distinct[start : start + _CHUNK]) for start in range(0, len(distinct), _CHUNK)]
+        parts = [
+            self._formation(distinct[start : start + _CHUNK])
+            for start in range(0, len(distinct), _CHUNK)
+        ]
         return np.minimum(np.concatenate(parts or [np.empty(0)]), 0.0)[place.reshape(-1)]
 
     def _formation(self, fractions: FloatArray) -> FloatArray:
@@ -52,13 +59,17 @@ class LowerHull:
         return np.array([_mixed(row, self.fractions, self.formation) for row in fractions])
 
     def above(self, fractions: FloatArray, energies: FloatArray) -> FloatArray:
-        """(m,) how far energies (m,) at compositions (m, k) lie above the hull, eV/atom; below it negative, on it exactly 0."""
+        """(m,) how far energies (m,) at compositions (m, k) lie above the hull, eV/atom; below it
+        negative, on it exactly 0.
+        """
         found = energies - self.at(fractions)
         return np.where(np.abs(found) < _RESOLUTION, 0.0, found)
 
 
 def lower_hull(fractions: FloatArray, energies: FloatArray) -> LowerHull:
-    """Of phases (n, k) with energies (n,), among them one of each element alone, without which there is no hull (ValueError)."""
+    """Of phases (n, k) with energies (n,), among them one of each element alone, without which
+    there is no hull (ValueError).
+    """
     n_elements = fractions.shape[1]
     is_pure = fractions > 1 - 1e-9
     if not is_pure.any(0).all():
@@ -71,14 +82,23 @@ def lower_hull(fractions: FloatArray, energies: FloatArray) -> LowerHull:
     if len(rows) == n_elements:
         return LowerHull(ends, rows, fractions[rows], formation[rows], np.zeros((1, n_elements)))
     if n_elements > _MOST_ELEMENTS_OF_FACETS:
-        on_hull = np.array([i < n_elements or _is_vertex(i, fractions[rows], formation[rows]) for i in range(len(rows))])
-        return LowerHull(ends, rows[on_hull], fractions[rows[on_hull]], formation[rows[on_hull]], None)
+        on_hull = np.array(
+            [
+                i < n_elements or _is_vertex(i, fractions[rows], formation[rows])
+                for i in range(len(rows))
+            ]
+        )
+        return LowerHull(
+            ends, rows[on_hull], fractions[rows[on_hull]], formation[rows[on_hull]], None
+        )
     planes, corners = _facets(fractions[rows], formation[rows])
     vertices = rows[np.union1d(corners, np.arange(n_elements))]
     return LowerHull(ends, vertices, fractions[vertices], formation[vertices], planes)
 
 
-def _lowest(fractions: FloatArray, formation: FloatArray, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _lowest(
+    fractions: FloatArray, formation: FloatArray, rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Of each composition among the rows the one of lowest energy, the first of equals."""
     order = rows[np.argsort(formation[rows], kind="stable")]
     _, first = np.unique(np.round(fractions[order], 12), axis=0, return_index=True)
@@ -86,7 +106,9 @@ def _lowest(fractions: FloatArray, formation: FloatArray, rows: NDArray[np.int64
 
 
 def _facets(fractions: FloatArray, formation: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Planes (f, k) of the lower facets, and the points that are their corners. A point far above closes the body."""
+    """Planes (f, k) of the lower facets, and the points that are their corners. A point far above
+    closes the body.
+    """
     from scipy.spatial import ConvexHull
 
     scale = float(np.abs(formation).max())
@@ -107,10 +129,14 @@ def _mixed(wanted: FloatArray, fractions: FloatArray, formation: FloatArray) -> 
 
     is_there = wanted > 1e-12
     fits = ~(fractions[:, ~is_there] > 1e-12).any(1)
-    answer = linprog(formation[fits], A_eq=fractions[fits][:, is_there].T, b_eq=wanted[is_there], method="highs")
+    answer = linprog(
+        formation[fits], A_eq=fractions[fits][:, is_there].T, b_eq=wanted[is_there], method="highs"
+    )
     return float(answer.fun)
 
 
 def _is_vertex(row: int, fractions: FloatArray, formation: FloatArray) -> bool:
     others = np.arange(len(fractions)) != row
-    return bool(formation[row] < _mixed(fractions[row], fractions[others], formation[others]) - _RESOLUTION)
+    return bool(
+        formation[row] < _mixed(fractions[row], fractions[others], formation[others]) - _RESOLUTION
+    )

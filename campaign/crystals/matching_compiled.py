@@ -1,7 +1,9 @@
-"""Compiled loops of ``campaign.crystals.primitive`` and ``campaign.crystals.matching``: translations and matches of periodic sites.
+"""Compiled loops of ``campaign.crystals.primitive`` and ``campaign.crystals.matching``:
+translations and matches of periodic sites.
 
-Lengths in units of (V/n)^(1/3). ``metric`` (3, 3): scalar products of the rows of a reduced lattice. ``fractional`` (n, 3): atoms in
-blocks of one element each, the rarest first; ``starts`` (s + 1,): where the blocks begin, and n.
+Lengths in units of (V/n)^(1/3). ``metric`` (3, 3): scalar products of the rows of a reduced
+lattice. ``fractional`` (n, 3): atoms in blocks of one element each, the rarest first; ``starts`` (s
++ 1,): where the blocks begin, and n.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from numba import njit
 _compiled: Any = njit(cache=True, error_model="numpy")
 
 FARTHEST = 3.0
-"""No atom may move more than this times the tolerance, which bounds the root mean square over all atoms."""
+"""No atom may move more than this times the tolerance, which bounds the root mean square over all
+atoms.
+"""
 
 _RANGE = 2
 _CHOICES = (2 * _RANGE + 1) ** 3
@@ -43,14 +47,20 @@ def squared(metric, x, y, z):
 
 @_compiled
 def find_partners(metric, mine, theirs, starts, blocks, one, other, site, is_free, partners, moves):
-    """Whether ``theirs`` of the first blocks lie on ``mine``, but for a common drift, once the atom ``other`` is shifted onto ``one``.
+    """Whether ``theirs`` of the first blocks lie on ``mine``, but for a common drift, once the atom
+    ``other`` is shifted onto ``one``.
 
-    Fills partners (n,) and moves (n, 3), the drift still in them. ``is_free`` (n,) is room for a note of who is taken.
+    Fills partners (n,) and moves (n, 3), the drift still in them. ``is_free`` (n,) is room for a
+    note of who is taken.
     """
     n = starts[blocks]
     limit = len(mine) * site * site
     farthest = FARTHEST * site
-    shift_x, shift_y, shift_z = mine[one, 0] - theirs[other, 0], mine[one, 1] - theirs[other, 1], mine[one, 2] - theirs[other, 2]
+    shift_x, shift_y, shift_z = (
+        mine[one, 0] - theirs[other, 0],
+        mine[one, 1] - theirs[other, 1],
+        mine[one, 2] - theirs[other, 2],
+    )
     drift_x = drift_y = drift_z = spread = 0.0
     is_free[:n] = True
     for block in range(blocks):
@@ -83,16 +93,21 @@ def find_partners(metric, mine, theirs, starts, blocks, one, other, site, is_fre
             if spread > limit:
                 return False
     for k in range(n):
-        if squared(metric, moves[k, 0] - drift_x, moves[k, 1] - drift_y, moves[k, 2] - drift_z) > farthest * farthest:
+        if (
+            squared(metric, moves[k, 0] - drift_x, moves[k, 1] - drift_y, moves[k, 2] - drift_z)
+            > farthest * farthest
+        ):
             return False
     return True
 
 
 @_compiled
 def find_translations(metric, fractional, starts, site, partners, moves):
-    """The order of the group of translations that move all atoms onto atoms; 1 where there is none but the one by nothing.
+    """The order of the group of translations that move all atoms onto atoms; 1 where there is none
+    but the one by nothing.
 
-    Fills partners (m, n) and moves (m, n, 3), m the number of the rarest element's atoms: whom each atom moves onto, and by how much.
+    Fills partners (m, n) and moves (m, n, 3), m the number of the rarest element's atoms: whom each
+    atom moves onto, and by how much.
     """
     n = len(fractional)
     is_reached = np.zeros(starts[1], np.bool_)
@@ -102,7 +117,19 @@ def find_translations(metric, fractional, starts, site, partners, moves):
     order = 1
     is_free, partner, move = np.empty(n, np.bool_), np.empty(n, np.int64), np.empty((n, 3))
     for j in range(1, starts[1]):
-        if is_reached[j] or not find_partners(metric, fractional, fractional, starts, len(starts) - 1, j, 0, site, is_free, partner, move):
+        if is_reached[j] or not find_partners(
+            metric,
+            fractional,
+            fractional,
+            starts,
+            len(starts) - 1,
+            j,
+            0,
+            site,
+            is_free,
+            partner,
+            move,
+        ):
             continue
         move += fractional[j] - fractional[0]
         known = order
@@ -131,7 +158,9 @@ def angle(metric, a, b):
 
 @_compiled
 def find_edges(metric, other_metric, length, edges):
-    """How many vectors of the other lattice are as long as each of mine; fills edges (3, 125, 3)."""
+    """How many vectors of the other lattice are as long as each of mine; fills edges (3, 125,
+    3).
+    """
     counts = np.zeros(3, np.int64)
     for a in range(-_RANGE, _RANGE + 1):
         for b in range(-_RANGE, _RANGE + 1):
@@ -140,14 +169,20 @@ def find_edges(metric, other_metric, length, edges):
                 for k in range(3):
                     ratio = math.sqrt(long / metric[k, k])
                     if 1 / (1 + length) <= ratio <= 1 + length:
-                        edges[k, counts[k], 0], edges[k, counts[k], 1], edges[k, counts[k], 2] = a, b, c
+                        edges[k, counts[k], 0], edges[k, counts[k], 1], edges[k, counts[k], 2] = (
+                            a,
+                            b,
+                            c,
+                        )
                         counts[k] += 1
     return counts
 
 
 @_compiled
 def invert(rows, inverse):
-    """Fills the inverse (3, 3) of whole rows; whether their determinant is 1 or -1, as it is where both lattices have one volume."""
+    """Fills the inverse (3, 3) of whole rows; whether their determinant is 1 or -1, as it is where
+    both lattices have one volume.
+    """
     determinant = 0.0
     for i in range(3):
         a, b = (i + 1) % 3, (i + 2) % 3
@@ -164,7 +199,9 @@ def invert(rows, inverse):
 
 @_compiled
 def turn(inverse, fractional, first, last, turned):
-    """Fills the coordinates of the atoms from first to last in another choice of the lattice's rows."""
+    """Fills the coordinates of the atoms from first to last in another choice of the lattice's
+    rows.
+    """
     for k in range(first, last):
         x, y, z = fractional[k]
         for j in range(3):
@@ -173,16 +210,26 @@ def turn(inverse, fractional, first, last, turned):
 
 @_compiled
 def find_match(metric, other_metric, mine, theirs, starts, length, site, largest_angle):
-    """Whether some choice of the other lattice's edges, and some translation, brings the other atoms onto mine.
+    """Whether some choice of the other lattice's edges, and some translation, brings the other
+    atoms onto mine.
 
     The rarest element's atoms are tried alone before the others.
     """
     n, blocks = len(mine), len(starts) - 1
-    is_free, partners, moves, turned = np.empty(n, np.bool_), np.empty(n, np.int64), np.empty((n, 3)), np.empty((n, 3))
+    is_free, partners, moves, turned = (
+        np.empty(n, np.bool_),
+        np.empty(n, np.int64),
+        np.empty((n, 3)),
+        np.empty((n, 3)),
+    )
     edges = np.empty((3, _CHOICES, 3))
     counts = find_edges(metric, other_metric, length, edges)
     unit = np.eye(3)
-    wanted = angle(metric, unit[1], unit[2]), angle(metric, unit[0], unit[2]), angle(metric, unit[0], unit[1])
+    wanted = (
+        angle(metric, unit[1], unit[2]),
+        angle(metric, unit[0], unit[2]),
+        angle(metric, unit[0], unit[1]),
+    )
     rows, inverse, mean = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     for i in range(counts[0]):
         rows[0] = edges[0, i]
@@ -204,11 +251,15 @@ def find_match(metric, other_metric, mine, theirs, starts, length, site, largest
                     for b in range(3):
                         mean[a, b] = (metric[a, b] + product(other_metric, rows[a], rows[b])) / 2
                 for atom in range(starts[1]):
-                    if not find_partners(mean, mine, turned, starts, 1, 0, atom, site, is_free, partners, moves):
+                    if not find_partners(
+                        mean, mine, turned, starts, 1, 0, atom, site, is_free, partners, moves
+                    ):
                         continue
                     if not is_turned:
                         turn(inverse, theirs, starts[1], n, turned)
                         is_turned = True
-                    if find_partners(mean, mine, turned, starts, blocks, 0, atom, site, is_free, partners, moves):
+                    if find_partners(
+                        mean, mine, turned, starts, blocks, 0, atom, site, is_free, partners, moves
+                    ):
                         return True
     return False

@@ -1,4 +1,5 @@
-"""Compiled loops of ``campaign.crystals.topology``: bonds, components, distances in bonds, and rings of periodic nets.
+"""Compiled loops of ``campaign.crystals.topology``: bonds, components, distances in bonds, and
+rings of periodic nets.
 
 They run as plain Python, slower, in an interpreter without numba: an oracle's own need not have it.
 """
@@ -35,13 +36,33 @@ def find_bonds(lattice, fractional, kinds, longest, cutoff, found):
             for a in range(math.ceil(-r[0] - d0), math.floor(r[0] - d0) + 1):
                 for b in range(math.ceil(-r[1] - d1), math.floor(r[1] - d1) + 1):
                     for c in range(math.ceil(-r[2] - d2), math.floor(r[2] - d2) + 1):
-                        x = (d0 + a) * lattice[0, 0] + (d1 + b) * lattice[1, 0] + (d2 + c) * lattice[2, 0]
-                        y = (d0 + a) * lattice[0, 1] + (d1 + b) * lattice[1, 1] + (d2 + c) * lattice[2, 1]
-                        z = (d0 + a) * lattice[0, 2] + (d1 + b) * lattice[1, 2] + (d2 + c) * lattice[2, 2]
-                        if x * x + y * y + z * z >= limit or (i == j and a == 0 and b == 0 and c == 0):
+                        x = (
+                            (d0 + a) * lattice[0, 0]
+                            + (d1 + b) * lattice[1, 0]
+                            + (d2 + c) * lattice[2, 0]
+                        )
+                        y = (
+                            (d0 + a) * lattice[0, 1]
+                            + (d1 + b) * lattice[1, 1]
+                            + (d2 + c) * lattice[2, 1]
+                        )
+                        z = (
+                            (d0 + a) * lattice[0, 2]
+                            + (d1 + b) * lattice[1, 2]
+                            + (d2 + c) * lattice[2, 2]
+                        )
+                        if x * x + y * y + z * z >= limit or (
+                            i == j and a == 0 and b == 0 and c == 0
+                        ):
                             continue
                         if m < len(found):
-                            found[m, 0], found[m, 1], found[m, 2], found[m, 3], found[m, 4] = i, j, a, b, c
+                            found[m, 0], found[m, 1], found[m, 2], found[m, 3], found[m, 4] = (
+                                i,
+                                j,
+                                a,
+                                b,
+                                c,
+                            )
                         m += 1
     return m
 
@@ -108,7 +129,9 @@ def find_reach(n, bonds, depth):
         for k in range(len(bonds)):
             for a in range(3):
                 # bonds are listed each way, so one sign is enough
-                after[bonds[k, 0], a] = max(after[bonds[k, 0], a], best[bonds[k, 1], a] + bonds[k, 2 + a])
+                after[bonds[k, 0], a] = max(
+                    after[bonds[k, 0], a], best[bonds[k, 1], a] + bonds[k, 2 + a]
+                )
         best = after
     reach = np.zeros(3, np.int64)
     for i in range(n):
@@ -119,7 +142,8 @@ def find_reach(n, bonds, depth):
 
 @_compiled
 def find_distances(n, bonds, start, kinds, root, depth, reach, distance, queue, sequence):
-    """Bonds from the root's vertex in the first cell, by vertex and cell, into ``distance`` (-1 beyond depth).
+    """Bonds from the root's vertex in the first cell, by vertex and cell, into ``distance`` (-1
+    beyond depth).
 
     ``sequence`` (depth, kinds): how many vertices of each kind are so many bonds away.
     """
@@ -147,7 +171,11 @@ def find_distances(n, bonds, start, kinds, root, depth, reach, distance, queue, 
 def is_apart(table, reach, one, other, expected):
     """Whether two vertices with cells are as many bonds apart as ``expected``."""
     i, j = one[0], other[0]
-    u, v, w = other[1] - one[1] + reach[0], other[2] - one[2] + reach[1], other[3] - one[3] + reach[2]
+    u, v, w = (
+        other[1] - one[1] + reach[0],
+        other[2] - one[2] + reach[1],
+        other[3] - one[3] + reach[2],
+    )
     if u < 0 or v < 0 or w < 0 or u > 2 * reach[0] or v > 2 * reach[1] or w > 2 * reach[2]:
         return False
     return table[i, j, u, v, w] == expected
@@ -155,7 +183,9 @@ def is_apart(table, reach, one, other, expected):
 
 @_compiled
 def fits(size, level, mine, others, table, reach, root, n_others):
-    """Whether the newest vertex of a branch, ``level + 1`` bonds from the root, is as far from all others as a ring of the size asks."""
+    """Whether the newest vertex of a branch, ``level + 1`` bonds from the root, is as far from all
+    others as a ring of the size asks.
+    """
     if not is_apart(table, reach, root, mine[level], level + 1):
         return False
     for row in range(level):
@@ -177,7 +207,9 @@ def extend(branch, level, bond):
 
 @_compiled
 def count_rings(size, one, other, bonds, start, table, reach, root, place):
-    """How many rings of a size go through two branches from the root, which are grown bond by bond; row 0 of each is its first vertex."""
+    """How many rings of a size go through two branches from the root, which are grown bond by bond;
+    row 0 of each is its first vertex.
+    """
     half = size // 2
     is_odd = size % 2 == 1
     total = 0
@@ -230,7 +262,9 @@ def sequences_and_symbols(n, bonds, kinds, roots, depth, largest):
     distance = np.empty((n, 2 * reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1), np.int8)
     queue = np.empty((box, 4), np.int64)
     for r in range(len(roots)):
-        find_distances(n, bonds, start, kinds, roots[r], depth, reach, distance, queue, sequences[r])
+        find_distances(
+            n, bonds, start, kinds, roots[r], depth, reach, distance, queue, sequences[r]
+        )
     if largest < 3:
         return sequences, symbols
     half = largest // 2

@@ -1,7 +1,9 @@
-"""The primitive cell of a crystal whose atoms lie a little off their sites, its lattice reduced, in units of (V/n)^(1/3).
+"""The primitive cell of a crystal whose atoms lie a little off their sites, its lattice reduced, in
+units of (V/n)^(1/3).
 
-Only pure translations are looked for, as a rattled crystal has no other symmetry left. The translations of one cell form a group; in
-units of one over its order they are whole numbers and the primitive lattice is exact.
+Only pure translations are looked for, as a rattled crystal has no other symmetry left. The
+translations of one cell form a group; in units of one over its order they are whole numbers and the
+primitive lattice is exact.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from campaign.types import Crystal, FloatArray
 class PrimitiveCell:
     """Atoms in blocks of one element each, the rarest first.
 
-    metric: (3, 3) scalar products of the reduced lattice's rows. fractional: (n, 3). numbers: (s,), the element of each block.
-    starts: (s + 1,), where the blocks begin, and n. volume: of one atom, in cubic angstrom.
+    metric: (3, 3) scalar products of the reduced lattice's rows. fractional: (n, 3). numbers: (s,),
+    the element of each block. starts: (s + 1,), where the blocks begin, and n. volume: of one atom,
+    in cubic angstrom.
     """
 
     metric: FloatArray
@@ -38,14 +41,18 @@ def reduced(lattice: FloatArray) -> FloatArray:
 
 
 def primitive_cell(crystal: Crystal, site: float) -> PrimitiveCell:
-    """``site``: how far off a translation atoms may lie, root mean square, in units of (V/n)^(1/3)."""
+    """``site``: how far off a translation atoms may lie, root mean square, in units of
+    (V/n)^(1/3).
+    """
     from campaign.crystals.matching_compiled import find_translations
 
     n = len(crystal)
     scale = length_scale(crystal.lattice, n)
     lattice = reduced(crystal.lattice / scale)
     positions = crystal.fractional @ (crystal.lattice / scale)
-    numbers, kind, count = np.unique(crystal.numbers.astype(np.int64), return_inverse=True, return_counts=True)
+    numbers, kind, count = np.unique(
+        crystal.numbers.astype(np.int64), return_inverse=True, return_counts=True
+    )
     blocks = np.argsort(count, kind="stable")
     rank = np.argsort(blocks)[kind]
     positions = positions[np.argsort(rank, kind="stable")]
@@ -62,12 +69,18 @@ def primitive_cell(crystal: Crystal, site: float) -> PrimitiveCell:
             positions = (fractional + (moves[:order] - shifts[:, None]).mean(0))[kept] @ lattice
             lattice = reduced(basis @ lattice)
             starts = np.concatenate([[0], np.cumsum(count // order)])
-    return PrimitiveCell(lattice @ lattice.T, positions @ np.linalg.inv(lattice), numbers[blocks], starts, scale**3)
+    return PrimitiveCell(
+        lattice @ lattice.T, positions @ np.linalg.inv(lattice), numbers[blocks], starts, scale**3
+    )
 
 
 def _basis(shifts: FloatArray, order: int) -> FloatArray | None:
-    """(3, 3) rows that generate the unit vectors and the translations of a group, fractional; None where they generate another group."""
-    rows = np.concatenate([order * np.eye(3, dtype=np.int64), np.round(order * shifts).astype(np.int64) % order])
+    """(3, 3) rows that generate the unit vectors and the translations of a group, fractional; None
+    where they generate another group.
+    """
+    rows = np.concatenate(
+        [order * np.eye(3, dtype=np.int64), np.round(order * shifts).astype(np.int64) % order]
+    )
     basis = np.zeros((3, 3), dtype=np.int64)
     for column in range(3):
         while True:

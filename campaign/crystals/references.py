@@ -1,4 +1,6 @@
-"""Crystals of the elements and simple ordered binaries: what formation energies refer to, and what sentinels and checks score."""
+"""Crystals of the elements and simple ordered binaries: what formation energies refer to, and what
+sentinels and checks score.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ COHESIVE_ENERGIES = {
     "Au": 3.81,
     "Pb": 2.03,
 }
-"""Energy (eV/atom) that takes the element's crystal apart into free atoms; Kittel, Introduction to Solid State Physics, 8th ed., ch. 3."""
+"""Energy (eV/atom) that takes the element's crystal apart into free atoms; Kittel, Introduction to
+Solid State Physics, 8th ed., ch. 3.
+"""
 
 SIMPLE_STRUCTURES = ("fcc", "bcc", "hcp", "diamond", "sc")
 
@@ -67,9 +71,11 @@ def has_reference(symbol: str) -> bool:
 
 
 def elemental(symbol: str, structure: str | None = None) -> Crystal:
-    """The element's ground state, or its primitive cell in a simple structure at the volume of the ground state.
+    """The element's ground state, or its primitive cell in a simple structure at the volume of the
+    ground state.
 
-    Raises InputError for an element whose ground state is not known here, where no structure is named.
+    Raises InputError for an element whose ground state is not known here, where no structure is
+    named.
     """
     if structure is None:
         if not has_reference(symbol):
@@ -89,28 +95,38 @@ def _simple(symbol: str, structure: str) -> Crystal:
     volume = atomic_volume(symbol)
     if structure == "hcp":
         edge = (volume * 4 / np.sqrt(3) / np.sqrt(8 / 3)) ** (1 / 3)
-        return Crystal.from_atoms(bulk(symbol, "hcp", a=float(edge), c=float(edge * np.sqrt(8 / 3))))
-    return Crystal.from_atoms(bulk(symbol, structure, a=float((volume * atoms_per_cube[structure]) ** (1 / 3))))
+        return Crystal.from_atoms(
+            bulk(symbol, "hcp", a=float(edge), c=float(edge * np.sqrt(8 / 3)))
+        )
+    return Crystal.from_atoms(
+        bulk(symbol, structure, a=float((volume * atoms_per_cube[structure]) ** (1 / 3)))
+    )
 
 
 def ordered_binary(one: str, other: str) -> Crystal:
     """B2 (CsCl) order of two elements, at the mean of their atomic volumes."""
     edge = float((atomic_volume(one) + atomic_volume(other)) ** (1 / 3))
     return Crystal(
-        np.eye(3) * edge, np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([atomic_numbers[one], atomic_numbers[other]], np.uint8)
+        np.eye(3) * edge,
+        np.array([[0, 0, 0], [0.5, 0.5, 0.5]]),
+        np.array([atomic_numbers[one], atomic_numbers[other]], np.uint8),
     )
 
 
 @dataclass(frozen=True)
 class ElementFigures:
-    """Volumes (angstrom^3 per atom) and bulk moduli (GPa) of an element's crystal: measured, and by all-electron PBE."""
+    """Volumes (angstrom^3 per atom) and bulk moduli (GPa) of an element's crystal: measured, and by
+    all-electron PBE.
+    """
 
     volumes: tuple[float, float]
     bulk_moduli: tuple[float, float]
 
 
 def known_figures(symbol: str) -> ElementFigures | None:
-    """From the collection of Lejaeghere et al. (Science 351, aad3000 (2016)) that ASE carries; None where it has another structure."""
+    """From the collection of Lejaeghere et al. (Science 351, aad3000 (2016)) that ASE carries; None
+    where it has another structure.
+    """
     from ase.collections import dcdft
 
     if symbol not in dcdft.names:
@@ -118,18 +134,35 @@ def known_figures(symbol: str) -> ElementFigures | None:
     row = dcdft.data[symbol]
     if abs(np.log(row["wien2k_volume"] / atomic_volume(symbol))) > 0.1:
         return None
-    return ElementFigures((row["exp_volume"], row["wien2k_volume"]), (row["exp_B"], row["wien2k_B"]))
+    return ElementFigures(
+        (row["exp_volume"], row["wien2k_volume"]), (row["exp_B"], row["wien2k_B"])
+    )
 
 
-def elementals(symbols: Sequence[str], structures: Mapping[str, str | Crystal]) -> dict[str, Crystal]:
-    """The crystal of each element: the one given, one in the simple structure that is named, or the ground state.
+def elementals(
+    symbols: Sequence[str], structures: Mapping[str, str | Crystal]
+) -> dict[str, Crystal]:
+    """The crystal of each element: the one given, one in the simple structure that is named, or the
+    ground state.
 
     Raises InputError for an element of which none is known.
     """
-    return {symbol: given if isinstance(given := structures.get(symbol), Crystal) else elemental(symbol, given) for symbol in symbols}
+    return {
+        symbol: given
+        if isinstance(given := structures.get(symbol), Crystal)
+        else elemental(symbol, given)
+        for symbol in symbols
+    }
 
 
-def sentinels(symbols: Sequence[str], structures: Mapping[str, str | Crystal]) -> dict[str, Crystal]:
-    """The elements' crystals and B2 order of each pair, by name; few and cheap, and no two species can be swapped unseen in them."""
-    pairs = {f"{one}{other} B2": ordered_binary(one, other) for one, other in itertools.combinations(symbols, 2)}
+def sentinels(
+    symbols: Sequence[str], structures: Mapping[str, str | Crystal]
+) -> dict[str, Crystal]:
+    """The elements' crystals and B2 order of each pair, by name; few and cheap, and no two species
+    can be swapped unseen in them.
+    """
+    pairs = {
+        f"{one}{other} B2": ordered_binary(one, other)
+        for one, other in itertools.combinations(symbols, 2)
+    }
     return elementals(symbols, structures) | pairs

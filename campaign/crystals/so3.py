@@ -3,11 +3,13 @@
 Around an atom, with w_j the weight of neighbour j:
 
     c_nlm = sum_j w_j R_nl(r_j) Y_lm(r_j),   R_nl(r) = 4 pi exp(-alpha r^2) f(r) I_nl(r),
-    I_nl(r) = int_0^cutoff s^2 g_n(s) exp(-alpha s^2) i_l(2 alpha r s) ds,   p_nn'l = sum_m c_nlm c*_n'lm,
+    I_nl(r) = int_0^cutoff s^2 g_n(s) exp(-alpha s^2) i_l(2 alpha r s) ds,
+    p_nn'l = sum_m c_nlm c*_n'lm,
 
-f(r) = (1 + cos(pi r / cutoff)) / 2, i_l the modified spherical Bessel function, g_n the orthonormal combinations of
-(cutoff - r)^(n + 2). A. P. Bartok, R. Kondor, G. Csanyi, Phys. Rev. B 87 (2013) 184115. Angstrom; alpha in 1/angstrom^2.
-R_nl is tabulated once for each setting. Cost: O(n neighbours (l + 1)^2 n_radial), about 0.1 ms an atom.
+f(r) = (1 + cos(pi r / cutoff)) / 2, i_l the modified spherical Bessel function, g_n the orthonormal
+combinations of (cutoff - r)^(n + 2). A. P. Bartok, R. Kondor, G. Csanyi, Phys. Rev. B 87 (2013)
+184115. Angstrom; alpha in 1/angstrom^2. R_nl is tabulated once for each setting. Cost: O(n
+neighbours (l + 1)^2 n_radial), about 0.1 ms an atom.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _TABLE_POINTS, _NODES = 400, 200
 
 @dataclass(frozen=True)
 class PowerSpectrum:
-    """Settings of a power spectrum: neighbourhood radius (angstrom), radial functions, largest l, width alpha (1/angstrom^2)."""
+    """Settings of a power spectrum: neighbourhood radius (angstrom), radial functions, largest l,
+    width alpha (1/angstrom^2).
+    """
 
     cutoff: float = 5.0
     n_max: int = 3
@@ -54,7 +58,9 @@ class PowerSpectrum:
         upper = np.triu_indices(self.n_max)
         parts = []
         for order in range(self.l_max + 1):
-            harmonics = np.stack([sph_harm_y(order, m, polar, azimuth) for m in range(-order, order + 1)], axis=1)
+            harmonics = np.stack(
+                [sph_harm_y(order, m, polar, azimuth) for m in range(-order, order + 1)], axis=1
+            )
             terms = radial[:, :, order, None] * harmonics[:, None, :]
             c = np.zeros((len(crystal), self.n_max, 2 * order + 1), dtype=complex)
             np.add.at(c, first, terms)
@@ -81,25 +87,33 @@ def radial_functions(settings: PowerSpectrum) -> CubicSpline:
     """R_nl as a spline: of distances (m,) it gives (m, n_max, l_max + 1)."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     s = 0.5 * settings.cutoff * (nodes + 1)
-    basis = radial_basis(s, settings.n_max, settings.cutoff) * (0.5 * settings.cutoff * weights * s**2)
+    basis = radial_basis(s, settings.n_max, settings.cutoff) * (
+        0.5 * settings.cutoff * weights * s**2
+    )
     r = np.linspace(0.0, settings.cutoff, _TABLE_POINTS)
     orders = np.arange(settings.l_max + 1)
     x = 2 * settings.alpha * r[:, None] * s
     # exp(-alpha (r^2 + s^2)) i_l(x) taken together, as i_l alone overflows
-    damped = np.stack([spherical_in(order, x) for order in orders]) * np.exp(-settings.alpha * (r[:, None] ** 2 + s**2))
+    damped = np.stack([spherical_in(order, x) for order in orders]) * np.exp(
+        -settings.alpha * (r[:, None] ** 2 + s**2)
+    )
     smooth = 0.5 * (1 + np.cos(np.pi * r / settings.cutoff))
     table = 4 * np.pi * np.einsum("lrs,ns,r->rnl", damped, basis, smooth)
     return CubicSpline(r, table)
 
 
 def solid_pieces(settings: PowerSpectrum, intervals: int = 512) -> FloatArray:
-    """(intervals, n_max, l_max + 1, 4): R_nl(r) / r^l on equal intervals of r^2 up to cutoff^2 as p0 + p1 t + p2 t^2 + p3 t^3, 0 <= t <= 1.
+    """(intervals, n_max, l_max + 1, 4): R_nl(r) / r^l on equal intervals of r^2 up to cutoff^2 as
+    p0 + p1 t + p2 t^2 + p3 t^3, 0 <= t <= 1.
 
-    For c_nlm with solid harmonics r^l Y_lm. Each l is scaled by sqrt(2 sqrt(2) pi / sqrt(2 l + 1)), so that orders weigh alike in p.
+    For c_nlm with solid harmonics r^l Y_lm. Each l is scaled by sqrt(2 sqrt(2) pi / sqrt(2 l + 1)),
+    so that orders weigh alike in p.
     """
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     s = 0.5 * settings.cutoff * (nodes + 1)
-    basis = radial_basis(s, settings.n_max, settings.cutoff) * (0.5 * settings.cutoff * weights * s**2)
+    basis = radial_basis(s, settings.n_max, settings.cutoff) * (
+        0.5 * settings.cutoff * weights * s**2
+    )
     square = np.linspace(0.0, settings.cutoff**2, intervals + 1)
     r = np.sqrt(square)
     damping = np.exp(-settings.alpha * (square[:, None] + s**2))
@@ -111,14 +125,20 @@ def solid_pieces(settings: PowerSpectrum, intervals: int = 512) -> FloatArray:
         small = x < 1e-2
         series = (1 + x**2 / (2 * (2 * order + 3))) / factorial2(2 * order + 1)
         bessel = np.where(small, series, spherical_in(order, x) / np.where(small, 1.0, x) ** order)
-        table[:, :, order] = scale * smooth[:, None] * np.einsum("rs,ns,s->rn", bessel * damping, basis, (2 * settings.alpha * s) ** order)
+        table[:, :, order] = (
+            scale
+            * smooth[:, None]
+            * np.einsum("rs,ns,s->rn", bessel * damping, basis, (2 * settings.alpha * s) ** order)
+        )
     spline = CubicSpline(np.arange(intervals + 1), table)
     found: FloatArray = np.ascontiguousarray(np.moveaxis(spline.c[::-1], 0, -1))
     return found
 
 
 def harmonic_norms(l_max: int) -> FloatArray:
-    """(l_max + 1, l_max + 1) of l and m: what makes real harmonics of Q_lm = r^(l - m) d^m P_l / du^m orthonormal on the sphere."""
+    """(l_max + 1, l_max + 1) of l and m: what makes real harmonics of Q_lm = r^(l - m) d^m P_l /
+    du^m orthonormal on the sphere.
+    """
     found = np.zeros((l_max + 1, l_max + 1))
     for order in range(l_max + 1):
         for m in range(order + 1):

@@ -31,11 +31,19 @@ def die_with_parent() -> None:
 
 
 def _of_the_surroundings(error: Exception, spec: OracleSpec) -> OreloopError:
-    """The driver could build the oracle: what only fails in a worker, code of the user's own included, is the surroundings' failing."""
+    """The driver could build the oracle: what only fails in a worker, code of the user's own
+    included, is the surroundings' failing.
+    """
     if isinstance(error, OreloopError) and not isinstance(error, OwnCodeError):
         return error
-    what, hint = (error.message, error.hint) if isinstance(error, OwnCodeError) else (f"{type(error).__name__}: {error}", "")
-    return SurroundingsError(f"oracle {spec.name} starts in the driver, but not in its worker: {what}", hint=hint)
+    what, hint = (
+        (error.message, error.hint)
+        if isinstance(error, OwnCodeError)
+        else (f"{type(error).__name__}: {error}", "")
+    )
+    return SurroundingsError(
+        f"oracle {spec.name} starts in the driver, but not in its worker: {what}", hint=hint
+    )
 
 
 def serve(reader: int, writer: int) -> None:
@@ -61,12 +69,16 @@ def _packed(key: str, evaluation: Evaluation) -> bytes:
     try:
         return wire.pack((key, evaluation))
     except TypeError as error:
-        failed = Evaluation.failed(FailureKind.CRASH, f"the oracle's answer cannot be sent: {error}", retryable=False)
+        failed = Evaluation.failed(
+            FailureKind.CRASH, f"the oracle's answer cannot be sent: {error}", retryable=False
+        )
         return wire.pack((key, failed))
 
 
 def _asked(connection: Connection) -> SimpleQueue[Any]:
-    """What comes in. When nobody can ask any more this process ends, whatever it is at: also behind a container's wall."""
+    """What comes in. When nobody can ask any more this process ends, whatever it is at: also behind
+    a container's wall.
+    """
     found: SimpleQueue[Any] = SimpleQueue()
 
     def read() -> None:

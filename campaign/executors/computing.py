@@ -1,10 +1,12 @@
 """Computations on a Ray actor beside the loop: fits, generation, selection, training.
 
-They are functions of their arguments alone. Where the worker dies, is stopped or takes too long, a fresh one does what was under way again,
-a bounded number of times; what it needs of earlier computations is made again, as it died with the worker.
+They are functions of their arguments alone. Where the worker dies, is stopped or takes too long, a
+fresh one does what was under way again, a bounded number of times; what it needs of earlier
+computations is made again, as it died with the worker.
 
-A call of Ray takes about 1 ms of the driver, so that what is to be done at once goes in one call: computations that took little time when
-they were last done. Values stay with the worker, and so do crystals, each sent once.
+A call of Ray takes about 1 ms of the driver, so that what is to be done at once goes in one call:
+computations that took little time when they were last done. Values stay with the worker, and so do
+crystals, each sent once.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import os
 import pickle
 import signal
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +58,9 @@ def place() -> tuple[str, int]:
 
 
 def is_stopped(watch: StoppedWatch, where: tuple[str, int]) -> bool:
-    """Whether a worker on this machine is stopped and does not go on; those elsewhere cannot be seen."""
+    """Whether a worker on this machine is stopped and does not go on; those elsewhere cannot be
+    seen.
+    """
     node, pid = where
     return watch.is_stopped(pid) and node == ray.get_runtime_context().get_node_id()
 
@@ -85,7 +89,8 @@ class ComputeWorker(worker.ComputeWorker):
 
 @dataclass(eq=False)
 class RayHandle:
-    """A computation on the compute worker; passed on to another computation its value does not leave the worker.
+    """A computation on the compute worker; passed on to another computation its value does not
+    leave the worker.
 
     ``worker``: which of the compute workers, one after another, was given it.
     """
@@ -106,7 +111,9 @@ class RayHandle:
 
     @property
     def reference(self) -> Any:
-        """What Ray knows the call by that it is in or waits for; None where nothing is under way."""
+        """What Ray knows the call by that it is in or waits for; None where nothing is under
+        way.
+        """
         return self.pool.call.reference if self.pool.call is not None else None
 
     def end(self, value: Any, error: Exception | None) -> None:
@@ -138,13 +145,19 @@ class _Call:
 
 
 class _Packer(pickle.Pickler):
-    """Arguments as bytes, without what the worker keeps: the values of earlier computations, and crystals, noted as they are met."""
+    """Arguments as bytes, without what the worker keeps: the values of earlier computations, and
+    crystals, noted as they are met.
+    """
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self.crystals: dict[str, Crystal] = {}
         self.stored: list[Stored] = []
-        self.dispatch_table = {RayHandle: self._handle, Crystal: self._crystal, Stored: self._stored}
+        self.dispatch_table = {
+            RayHandle: self._handle,
+            Crystal: self._crystal,
+            Stored: self._stored,
+        }
 
     def _handle(self, handle: RayHandle) -> tuple[Any, ...]:
         return worker.Value, (handle.number,)
@@ -159,16 +172,26 @@ class _Packer(pickle.Pickler):
 
 
 class _SentCrystals:
-    """Which crystals a worker has; of those that no argument named for a while it is told to forget some."""
+    """Which crystals a worker has; of those that no argument named for a while it is told to forget
+    some.
+    """
 
     def __init__(self) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def missing(self, packer: _Packer) -> dict[str, bytes]:
         """Bytes of what the arguments name and the worker has not; from now on it has them."""
-        found = {identity: crystal.to_bytes(compress=False) for identity, crystal in packer.crystals.items() if identity not in self._ids}
+        found = {
+            identity: crystal.to_bytes(compress=False)
+            for identity, crystal in packer.crystals.items()
+            if identity not in self._ids
+        }
         for stored in packer.stored:
-            new = [identity for identity in dict.fromkeys(stored.ids) if identity not in self._ids and identity not in found]
+            new = [
+                identity
+                for identity in dict.fromkeys(stored.ids)
+                if identity not in self._ids and identity not in found
+            ]
             found.update(stored.reader.blobs(new) if new else {})
         for identity in itertools.chain(packer.crystals, *(stored.ids for stored in packer.stored)):
             self._ids[identity] = None
@@ -176,16 +199,23 @@ class _SentCrystals:
         return found
 
     def forgotten(self, named: int) -> list[str]:
-        """The ids beyond the bound that were named longest ago, never those of the last ``named``."""
+        """The ids beyond the bound that were named longest ago, never those of the last
+        ``named``.
+        """
         n = min(len(self._ids) - _KEPT_CRYSTALS, len(self._ids) - named)
         return [self._ids.popitem(last=False)[0] for _ in range(n)]
 
 
 class Computations:
-    """The compute worker and what it has to do, first come, first served. ``limit`` in seconds a computation."""
+    """The compute worker and what it has to do, first come, first served. ``limit`` in seconds a
+    computation; ``place``: resources of Ray that only the nodes have where it may be.
+    """
 
-    def __init__(self, *, threads: int, gpus: float, limit: float) -> None:
-        self._threads, self._gpus, self._limit = threads, gpus, limit
+    def __init__(
+        self, *, threads: int, gpus: float, limit: float, place: Mapping[str, float]
+    ) -> None:
+        self._threads, self._limit = threads, limit
+        self._resources = {"num_gpus": gpus, "resources": dict(place)}
         self._numbers = itertools.count()
         self._queue: deque[RayHandle] = deque()
         self._seconds: dict[Callable[..., Any], float] = {}
@@ -195,8 +225,10 @@ class Computations:
         self._start()
 
     def _start(self) -> None:
-        options = {"num_cpus": 0, "num_gpus": self._gpus, "max_restarts": 0, "max_task_retries": 0}
-        self._actor = ray.remote(ComputeWorker).options(**options).remote(self._threads)
+        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0}
+        self._actor = (
+            ray.remote(ComputeWorker).options(**options, **self._resources).remote(self._threads)
+        )
         self._place_reference = self._actor.place.remote()
         self._place: tuple[str, int] | None = None
         self._worker += 1
@@ -215,7 +247,8 @@ class Computations:
         return handle
 
     def _send_waiting(self) -> None:
-        """Where the worker idles, give it what comes next, with what that builds on where an earlier worker did it.
+        """Where the worker idles, give it what comes next, with what that builds on where an
+        earlier worker did it.
 
         One call after another, so that it is known which of them a worker was lost in.
         """
@@ -238,17 +271,25 @@ class Computations:
             self._send(together)
 
     def _is_quick(self, handle: RayHandle) -> bool:
-        return not handle.losses and self._seconds.get(handle.function, _QUICK_SECONDS) < _QUICK_SECONDS
+        return (
+            not handle.losses
+            and self._seconds.get(handle.function, _QUICK_SECONDS) < _QUICK_SECONDS
+        )
 
     def _send(self, handles: list[RayHandle]) -> None:
         file = io.BytesIO()
         packer = _Packer(file)
-        packer.dump([Task(handle.number, handle.function, tuple(handle.arguments)) for handle in handles])
+        packer.dump(
+            [Task(handle.number, handle.function, tuple(handle.arguments)) for handle in handles]
+        )
         dropped, self.dropped = self.dropped, []
         crystals = self._crystals.missing(packer)
         n_named = len(packer.crystals) + sum(len(stored.ids) for stored in packer.stored)
         message = Message(file.getvalue(), crystals, self._crystals.forgotten(n_named), dropped)
-        self.call = _Call(handles, self._actor.perform_all.remote(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)))
+        self.call = _Call(
+            handles,
+            self._actor.perform_all.remote(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)),
+        )
         self._begin()
 
     def tend(self) -> None:
@@ -292,11 +333,16 @@ class Computations:
             kill_stopped(self._place)
             self._lost(f"is stopped, its process is {self._place[1]}", call.handles)
         elif taken >= self._limit:
-            self._lost(f"gave no result within {self._limit:g} s (executor.compute_limit)", call.handles)
+            self._lost(
+                f"gave no result within {self._limit:g} s (executor.compute_limit)", call.handles
+            )
         elif taken >= self._notice:
             self._notice *= 2
             log.warning(
-                "%s has been computing for %.0f s; its limit is %g s (executor.compute_limit)", _names(call.handles), taken, self._limit
+                "%s has been computing for %.0f s; its limit is %g s (executor.compute_limit)",
+                _names(call.handles),
+                taken,
+                self._limit,
             )
 
     def _look_for_start(self, call: _Call) -> None:
@@ -311,7 +357,9 @@ class Computations:
             self._lost(f"did not start within {_START_SECONDS:g} s", call.handles[:1])
 
     def _lost(self, how: str, during: Sequence[RayHandle]) -> None:
-        """Let a fresh worker do what is under way, and each of what was done together by itself. After some losses one is given up."""
+        """Let a fresh worker do what is under way, and each of what was done together by itself.
+        After some losses one is given up.
+        """
         names = _names(during)
         for handle in during:
             handle.losses += 1
@@ -323,7 +371,8 @@ class Computations:
                 self._queue.remove(first)
             first.error = SurroundingsError(
                 f"the compute worker {how} during {names}, {_ATTEMPTS} times",
-                hint="give it more memory, or more time with executor.compute_limit, then run the same command again",
+                hint="give it more memory, or more time with executor.compute_limit, then run "
+                "the same command again",
             )
             first.is_over = True
         ray.kill(self._actor, no_restart=True)
@@ -342,5 +391,10 @@ def _names(handles: Sequence[RayHandle]) -> str:
 
 def _inputs(handle: RayHandle) -> list[RayHandle]:
     """All computations that one builds on, before it, and itself."""
-    earlier = [one for argument in handle.arguments if isinstance(argument, RayHandle) for one in _inputs(argument)]
+    earlier = [
+        one
+        for argument in handle.arguments
+        if isinstance(argument, RayHandle)
+        for one in _inputs(argument)
+    ]
     return list(dict.fromkeys([*earlier, handle]))

@@ -1,4 +1,6 @@
-"""What an oracle says of itself, told from inside its interpreter (the other side of ``campaign.interpreters``)."""
+"""What an oracle says of itself, told from inside its interpreter (the other side of
+``campaign.interpreters``).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from campaign import plugins
 from campaign.errors import InputError, OreloopError
 from campaign.executors import wire
 from campaign.parameters import without_downloads
-from campaign.protocols import HasTrial, Oracle, PluginSpec
+from campaign.protocols import EvaluatesMany, HasTrial, Oracle, PluginSpec
 
 _STATED = ("elements", "relaxes_volume", "asks_committee", "energy_zero")
 
@@ -33,7 +35,9 @@ def describe(reader: int, writer: int) -> None:
         except OreloopError as error:
             answer = error
         except Exception as error:
-            answer = InputError(f"{request['plugin'].use} cannot be made: {type(error).__name__}: {error}")
+            answer = InputError(
+                f"{request['plugin'].use} cannot be made: {type(error).__name__}: {error}"
+            )
     with os.fdopen(writer, "wb") as answers:
         answers.write(wire.pack(answer))
 
@@ -52,9 +56,15 @@ def _description(spec: PluginSpec) -> dict[str, Any]:
     return {
         "quantities": tuple(oracle.quantities),
         "fidelity": plugins.fidelity_of(oracle, spec),
-        "stated": {name: _plain(getattr(oracle, name)) for name in _STATED if hasattr(oracle, name)},
+        "stated": {
+            name: _plain(getattr(oracle, name)) for name in _STATED if hasattr(oracle, name)
+        },
+        "evaluates_many": isinstance(oracle, EvaluatesMany),
         "settings": tuple(config.model_fields) if has_settings and config is not None else None,
-        "versions": {"python": platform.python_version(), **{item.name: item.version for item in distributions()}},
+        "versions": {
+            "python": platform.python_version(),
+            **{item.name: item.version for item in distributions()},
+        },
     }
 
 

@@ -1,8 +1,9 @@
 """Folders and processes that nothing may leave behind, whatever killed their owner.
 
-An owned folder holds a file that its owner keeps locked; the system drops the lock when the owner dies, however it dies, and whoever makes
-such a folder next removes those without one. What is started on a folder's behalf carries the folder's path in its surroundings and hands
-it on to all that it starts, so that it is found even where its parents are gone.
+An owned folder holds a file that its owner keeps locked; the system drops the lock when the owner
+dies, however it dies, and whoever makes such a folder next removes those without one. What is
+started on a folder's behalf carries the folder's path in its surroundings and hands it on to all
+that it starts, so that it is found even where its parents are gone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _KILL_SECONDS, _LOOK_SECONDS = 5.0, 0.005
 
 
 class OwnedFolder:
-    """A temporary folder ``oreloop-<purpose>-*`` that goes with its owner, at the latest when the next one is made."""
+    """A temporary folder ``oreloop-<purpose>-*`` that goes with its owner, at the latest when the
+    next one is made.
+    """
 
     def __init__(self, purpose: str) -> None:
         sweep()
@@ -35,7 +38,9 @@ class OwnedFolder:
         return {MARK: str(self.path)}
 
     def remove_also(self, pattern: Path) -> None:
-        """Let what matches a pattern (shell wildcards) go with the folder, unless a living process is at work in it."""
+        """Let what matches a pattern (shell wildcards) go with the folder, unless a living process
+        is at work in it.
+        """
         (self.path / _ALSO).write_text(str(pattern))
 
     def end_processes(self) -> None:
@@ -48,7 +53,9 @@ class OwnedFolder:
 
 
 def _made(purpose: str) -> tuple[Path, int]:
-    """A new folder with the descriptor of its locked file; a sweep may take it before the lock is there, then another one is made."""
+    """A new folder with the descriptor of its locked file; a sweep may take it before the lock is
+    there, then another one is made.
+    """
     while True:
         path = Path(tempfile.mkdtemp(prefix=f"oreloop-{purpose}-"))
         with contextlib.suppress(FileNotFoundError):
@@ -60,7 +67,9 @@ def _made(purpose: str) -> tuple[Path, int]:
 
 
 def sweep() -> None:
-    """Remove the folders of this user whose owners are dead, with the processes that were theirs."""
+    """Remove the folders of this user whose owners are dead, with the processes that were
+    theirs.
+    """
     for owner in Path(tempfile.gettempdir()).glob(f"oreloop-*/{_OWNER}"):
         with contextlib.suppress(OSError):
             if owner.stat().st_uid == os.getuid():
@@ -86,7 +95,9 @@ def _remove(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
     for item in folder.iterdir():
         if item.name != _OWNER:
-            shutil.rmtree(item, ignore_errors=True) if item.is_dir() and not item.is_symlink() else item.unlink(missing_ok=True)
+            shutil.rmtree(
+                item, ignore_errors=True
+            ) if item.is_dir() and not item.is_symlink() else item.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -97,11 +108,15 @@ def _is_in_use(path: Path) -> bool:
 
 
 def _helpers_of_ray(session: Path) -> list[psutil.Process]:
-    """Ray's helpers that write to a session's files: they overwrite their surroundings, and live on for a while without their server."""
+    """Ray's helpers that write to a session's files: they overwrite their surroundings, and live on
+    for a while without their server.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, IndexError):
-            if process.cmdline()[0].startswith("ray::") and any(file.path.startswith(f"{session}/") for file in process.open_files()):
+            if process.cmdline()[0].startswith("ray::") and any(
+                file.path.startswith(f"{session}/") for file in process.open_files()
+            ):
                 found.append(process)
     return found
 
@@ -117,7 +132,11 @@ def _marked(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder) and is_alive(process):
+            if (
+                process.pid != os.getpid()
+                and process.environ().get(MARK) == str(folder)
+                and is_alive(process)
+            ):
                 found.append(process)
     return found
 

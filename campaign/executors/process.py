@@ -1,6 +1,8 @@
-"""A worker in a process of its own, which a limit, a signal or a crash ends without harm to whoever asks it.
+"""A worker in a process of its own, which a limit, a signal or a crash ends without harm to whoever
+asks it.
 
-It runs in a session of its own, so that Ctrl-C and a closed terminal reach the driver alone, and takes all that it started with it.
+It runs in a session of its own, so that Ctrl-C and a closed terminal reach the driver alone, and
+takes all that it started with it.
 """
 
 from __future__ import annotations
@@ -31,7 +33,16 @@ _EXIT_SECONDS = 5.0
 _STOPPED_SECONDS, _LOOK_SECONDS = 10.0, 1.0
 STOPPED = "the worker died, stopped from outside and killed"
 _OWN_FAULTS = frozenset(
-    {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP, signal.SIGPIPE}
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGABRT,
+        signal.SIGSYS,
+        signal.SIGTRAP,
+        signal.SIGPIPE,
+    }
 )
 """Signals that a program brings upon itself; the others come from outside."""
 
@@ -40,14 +51,20 @@ def death(returncode: int) -> tuple[FailureKind, str]:
     """Whose fault a process's end is, and how it is told."""
     if returncode >= 0:
         return FailureKind.CRASH, f"the worker died (exit code {returncode})"
-    name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else f"signal {-returncode}"
+    name = (
+        signal.Signals(-returncode).name
+        if -returncode in set(signal.Signals)
+        else f"signal {-returncode}"
+    )
     if -returncode in _OWN_FAULTS:
         return FailureKind.CRASH, f"the worker died ({name})"
     return FailureKind.INFRASTRUCTURE, f"the worker died, killed from outside ({name})"
 
 
 def of_a_dead_worker(job: EvaluationJob, kind: FailureKind, message: str, cost: Cost) -> Evaluation:
-    """What became of a job whose worker died under it; where the worker was fresh and its own, it is the candidate's doing."""
+    """What became of a job whose worker died under it; where the worker was fresh and its own, it
+    is the candidate's doing.
+    """
     if job.alone and kind is FailureKind.INFRASTRUCTURE:
         kind, message = FailureKind.CRASH, f"{message}, alone on a fresh worker"
     return replace(Evaluation.failed(kind, message), cost=cost)
@@ -84,7 +101,9 @@ class _DiedError(Exception):
 
 
 class _Process:
-    """The process with its pipes, and the folder for its temporary files: what is killed cannot tidy up."""
+    """The process with its pipes, and the folder for its temporary files: what is killed cannot
+    tidy up.
+    """
 
     def __init__(self, python: tuple[str, ...]) -> None:
         self.since, self.is_starting = awake_seconds(), True
@@ -94,7 +113,9 @@ class _Process:
                 interpreters.command(python, "work"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=interpreters.surroundings(python) | {"TMPDIR": str(self._folder.path)} | self._folder.surroundings,
+                env=interpreters.surroundings(python)
+                | {"TMPDIR": str(self._folder.path)}
+                | self._folder.surroundings,
                 start_new_session=True,
             )
         except OSError:
@@ -126,7 +147,9 @@ class _Process:
             raise _DiedError(self._returncode()) from error
 
     def receive(self, timeout: float) -> tuple[Any] | None:
-        """What it says within ``timeout`` seconds. Raises _DiedError; children that it leaves do not keep its end from being seen."""
+        """What it says within ``timeout`` seconds. Raises _DiedError; children that it leaves do
+        not keep its end from being seen.
+        """
         connection.wait([self._answers, self._end], timeout)
         try:
             if self._is_greeted() and self._answers.poll():
@@ -138,7 +161,9 @@ class _Process:
         return None
 
     def _is_greeted(self) -> bool:
-        """Whether all that its command prints before our own program begins was passed over. Raises EOFError."""
+        """Whether all that its command prints before our own program begins was passed over. Raises
+        EOFError.
+        """
         while self._heard is not None and self._answers.poll():
             byte = os.read(self._answers.fileno(), 1)
             if not byte:
@@ -155,7 +180,9 @@ class _Process:
         return 0
 
     def stop(self) -> None:
-        """End it with all that it started: its descendants, and those whose parents are gone already."""
+        """End it with all that it started: its descendants, and those whose parents are gone
+        already.
+        """
         family = []
         with contextlib.suppress(psutil.Error):
             root = psutil.Process(self.pid)
@@ -169,7 +196,9 @@ class _Process:
 
 
 class WorkerProcess:
-    """One oracle worker: takes one job or several at a time, starts again after a death. Who submits does not wait for its start."""
+    """One oracle worker: takes one job or several at a time, starts again after a death. Who
+    submits does not wait for its start.
+    """
 
     def __init__(self, spec: OracleSpec, name: str, threads: int) -> None:
         self._spec, self._name, self._threads = spec, name, threads
@@ -197,7 +226,9 @@ class WorkerProcess:
         self._living()
 
     def wait(self, timeout: float) -> list[FinishedJob]:
-        """What is answered after at most ``timeout`` seconds; what it says counts before any limit. Raises SurroundingsError."""
+        """What is answered after at most ``timeout`` seconds; what it says counts before any limit.
+        Raises SurroundingsError.
+        """
         if not self._is_sent and not self.is_ready(timeout):
             return []
         process = self._living()
@@ -220,16 +251,26 @@ class WorkerProcess:
         was_stopped = self._watch.is_stopped(process.pid) or (is_late and is_stopped(process.pid))
         if was_stopped:
             return self._broke(FailureKind.INFRASTRUCTURE, STOPPED)
-        return self._broke(FailureKind.TIMEOUT, f"no answer within {self._limit:g} s; the worker was killed") if is_late else []
+        return (
+            self._broke(
+                FailureKind.TIMEOUT, f"no answer within {self._limit:g} s; the worker was killed"
+            )
+            if is_late
+            else []
+        )
 
     def _broke(self, kind: FailureKind, message: str) -> list[FinishedJob]:
-        """End the process, and what the job that it had has come to; several are begun again, one by one."""
+        """End the process, and what the job that it had has come to; several are begun again, one
+        by one.
+        """
         cost, self._is_sent = self._cost(), False
         self.close()
         return self._group.broke(cost, lambda job, own: of_a_dead_worker(job, kind, message, own))
 
     def is_ready(self, timeout: float) -> bool:
-        """Whether it is started, after at most ``timeout`` seconds. Raises SurroundingsError where it does not start."""
+        """Whether it is started, after at most ``timeout`` seconds. Raises SurroundingsError where
+        it does not start.
+        """
         process, limit = self._living(), self._spec.start_limit
         if not process.is_starting:
             return True
@@ -260,7 +301,9 @@ class WorkerProcess:
                 self._process = _Process(python)
                 spec = replace(self._spec, plugin=replace(self._spec.plugin, python=()))
                 names = plugins.names_to_tell() if python else {}
-                self._process.send((spec, self._name, self._threads, interpreters.search_path(python), names))
+                self._process.send(
+                    (spec, self._name, self._threads, interpreters.search_path(python), names)
+                )
             except OSError as error:
                 raise SurroundingsError(
                     f"the worker of oracle {self._spec.name} cannot be started: {error}",
@@ -277,11 +320,14 @@ class WorkerProcess:
         if self._failed_starts >= _START_ATTEMPTS:
             raise SurroundingsError(
                 f"oracle {self._spec.name}: {how}, {_START_ATTEMPTS} times",
-                hint="`oreloop validate` and `oreloop doctor` say what is missing; raise start_limit where other jobs hold the machine",
+                hint="`oreloop validate` and `oreloop doctor` say what is missing; raise "
+                "start_limit where other jobs hold the machine",
             )
 
     def _cost(self) -> Cost:
-        return Cost(wall_seconds=awake_seconds() - self._since, started=self._started, worker=self._name)
+        return Cost(
+            wall_seconds=awake_seconds() - self._since, started=self._started, worker=self._name
+        )
 
     def close(self) -> None:
         """End the process and all that it started."""

@@ -1,4 +1,6 @@
-"""The serial executor: the reference semantics. One evaluation at a time, in a process that can be killed."""
+"""The serial executor: the reference semantics. One evaluation at a time, in a process that can be
+killed.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +63,18 @@ class SerialExecutor:
         self._compute = ComputeWorker(threads)
 
     def start(self, oracles: Sequence[OracleSpec]) -> None:
-        self._workers = {spec.name: WorkerProcess(spec, f"{spec.name}-0", self._threads) for spec in oracles}
+        self._workers = {
+            spec.name: WorkerProcess(spec, f"{spec.name}-0", self._threads) for spec in oracles
+        }
 
-    def run_all(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, cpus: float, gpus: float) -> list[Any]:
+    def run_all(
+        self,
+        function: Callable[..., Any],
+        calls: Sequence[tuple[Any, ...]],
+        *,
+        cpus: float,
+        gpus: float,
+    ) -> list[Any]:
         """What each call of a function returns, in their order; the exception where one raised."""
         found: list[Any] = []
         for arguments in calls:
@@ -87,7 +98,9 @@ class SerialExecutor:
         self._busy = worker
 
     def wait(self, timeout: float, handle: Handle | None = None) -> list[FinishedJob]:
-        """What finished, if anything; its worker starts meanwhile where there was none. Raises SurroundingsError where it cannot."""
+        """What finished, if anything; its worker starts meanwhile where there was none. Raises
+        SurroundingsError where it cannot.
+        """
         worker = self._busy
         if worker is None:
             if handle is None:

@@ -1,7 +1,9 @@
-"""The virtual executor: evaluations in the driver, their durations on a clock of their own, for replays.
+"""The virtual executor: evaluations in the driver, their durations on a clock of their own, for
+replays.
 
-As many jobs as there are workers are under way at once; ``wait`` moves the clock to the end of the first of them. Durations are those of
-the config's ``virtual`` section, with a log-normal spread that the candidate decides; failures are drawn the same way.
+As many jobs as there are workers are under way at once; ``wait`` moves the clock to the end of the
+first of them. Durations are those of the config's ``virtual`` section, with a log-normal spread
+that the candidate decides; failures are drawn the same way.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from campaign.config.schema import VirtualConfig
 from campaign.executors.serial import computed
 from campaign.executors.worker import ComputeWorker, OracleWorker
 from campaign.protocols import EvaluationJob, FinishedJob, Handle, OracleSpec
-from campaign.schema import VirtualConfig
 from campaign.seeds import generator
 from campaign.types import Cost, Evaluation, FailureKind
 
@@ -34,17 +36,24 @@ class VirtualExecutor:
         """Seconds of virtual time."""
 
     def start(self, oracles: Sequence[OracleSpec]) -> None:
-        self._workers = {spec.name: OracleWorker(spec, spec.name, self._threads) for spec in oracles}
+        self._workers = {
+            spec.name: OracleWorker(spec, spec.name, self._threads) for spec in oracles
+        }
         self._free = {spec.name: spec.workers for spec in oracles}
 
     def free_workers(self, oracle: str) -> int:
         return self._free[oracle]
 
     def submit(self, *jobs: EvaluationJob) -> None:
-        """Jobs that go together begin at once, each with a duration of its own; their worker is free when the last has ended."""
+        """Jobs that go together begin at once, each with a duration of its own; their worker is
+        free when the last has ended.
+        """
         self._free[jobs[0].oracle] -= 1
         together = {job.key: job for job in jobs}
-        ends = [self._begin(together[key], evaluation) for key, evaluation in self._workers[jobs[0].oracle].evaluate_many(jobs)]
+        ends = [
+            self._begin(together[key], evaluation)
+            for key, evaluation in self._workers[jobs[0].oracle].evaluate_many(jobs)
+        ]
         self._last.add(max(ends))
 
     def _begin(self, job: EvaluationJob, evaluation: Evaluation) -> tuple[float, int]:
@@ -52,8 +61,12 @@ class VirtualExecutor:
         rng = generator(f"virtual/{job.key}")
         if rng.random() < self._config.failures.get(job.oracle, 0.0):
             evaluation = Evaluation.failed(FailureKind.CRASH, "drawn to fail", retryable=False)
-        seconds = self._config.seconds.get(job.oracle, 1.0) * math.exp(self._config.spread * rng.standard_normal())
-        cost = Cost(wall_seconds=seconds, cpu_seconds=seconds, started=self.clock, worker=job.oracle)
+        seconds = self._config.seconds.get(job.oracle, 1.0) * math.exp(
+            self._config.spread * rng.standard_normal()
+        )
+        cost = Cost(
+            wall_seconds=seconds, cpu_seconds=seconds, started=self.clock, worker=job.oracle
+        )
         self._count += 1
         end = self.clock + seconds, self._count
         heapq.heappush(self._under_way, (*end, FinishedJob(job, replace(evaluation, cost=cost))))

@@ -1,7 +1,9 @@
-"""What is said between a driver and a worker in another process, maybe of another interpreter: plain data, nothing that is run.
+"""What is said between a driver and a worker in another process, maybe of another interpreter:
+plain data, nothing that is run.
 
-A message is a JSON text, then the bytes of its arrays, each with its length before it. The words of the house, their arrays and our errors
-come out as they went in. An error whose class is not known where it is read becomes the nearest known one above it.
+A message is a JSON text, then the bytes of its arrays, each with its length before it. The words of
+the house, their arrays and our errors come out as they went in. An error whose class is not known
+where it is read becomes the nearest known one above it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,32 @@ import numpy as np
 
 from campaign.errors import OreloopError
 from campaign.protocols import EvaluationJob, OracleSpec, PluginSpec
-from campaign.types import Candidate, Cost, Crystal, Evaluation, Failure, FailureKind, Fidelity, Observation, Quantity
+from campaign.types import (
+    Candidate,
+    Cost,
+    Crystal,
+    Evaluation,
+    Failure,
+    FailureKind,
+    Fidelity,
+    Observation,
+    Quantity,
+)
 
 _WORDS = {
     kind.__name__: kind
-    for kind in (Candidate, Cost, Evaluation, EvaluationJob, Failure, Fidelity, Observation, OracleSpec, PluginSpec, Quantity)
+    for kind in (
+        Candidate,
+        Cost,
+        Evaluation,
+        EvaluationJob,
+        Failure,
+        Fidelity,
+        Observation,
+        OracleSpec,
+        PluginSpec,
+        Quantity,
+    )
 }
 _LENGTH = struct.Struct(">Q")
 
@@ -60,7 +83,13 @@ def _plain(value: Any, chunks: list[bytes]) -> Any:
     def array(found: Any) -> Any:
         if found.dtype.kind not in "biufc":
             raise TypeError(f"an array of {found.dtype} is no plain data")
-        return {"array": [kept(np.ascontiguousarray(found).tobytes()), found.dtype.str, list(found.shape)]}
+        return {
+            "array": [
+                kept(np.ascontiguousarray(found).tobytes()),
+                found.dtype.str,
+                list(found.shape),
+            ]
+        }
 
     match value:
         case FailureKind():
@@ -76,7 +105,9 @@ def _plain(value: Any, chunks: list[bytes]) -> Any:
         case tuple():
             return {"tuple": [_plain(item, chunks) for item in value]}
         case Mapping():
-            return {"map": [[_plain(key, chunks), _plain(item, chunks)] for key, item in value.items()]}
+            return {
+                "map": [[_plain(key, chunks), _plain(item, chunks)] for key, item in value.items()]
+            }
         case bytes() | bytearray() | memoryview():
             return {"bytes": kept(bytes(value))}
         case PurePath():
@@ -84,12 +115,20 @@ def _plain(value: Any, chunks: list[bytes]) -> Any:
         case Crystal():
             return {"crystal": kept(value.to_bytes(compress=False))}
         case OreloopError():
-            kinds = [kind.__name__ for kind in type(value).__mro__ if issubclass(kind, OreloopError)]
-            told = [[name, _plain(item, chunks)] for name, item in vars(value).items() if not name.startswith("__")]
+            kinds = [
+                kind.__name__ for kind in type(value).__mro__ if issubclass(kind, OreloopError)
+            ]
+            told = [
+                [name, _plain(item, chunks)]
+                for name, item in vars(value).items()
+                if not name.startswith("__")
+            ]
             return {"error": [kinds, _plain(value.args, chunks), told]}
     for kind in type(value).__mro__:
         if kind in _WORDS.values():
-            held = {field.name: _plain(getattr(value, field.name), chunks) for field in fields(kind)}
+            held = {
+                field.name: _plain(getattr(value, field.name), chunks) for field in fields(kind)
+            }
             return {"word": [kind.__name__, held]}
     if hasattr(value, "__array__"):
         return array(np.asarray(value))

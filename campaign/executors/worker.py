@@ -1,4 +1,6 @@
-"""What runs inside a worker process: an oracle behind a wall that no exception crosses, and computations."""
+"""What runs inside a worker process: an oracle behind a wall that no exception crosses, and
+computations.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from campaign import plugins, sanity
+from campaign import plugins
 from campaign.blame import told
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.code import check_of_oreloop
 from campaign.errors import OreloopError, SurroundingsError
+from campaign.executors import sanity
 from campaign.protocols import AsksCommittee, EvaluatesMany, EvaluationJob, Kept, Oracle, OracleSpec
 from campaign.seeds import library_seeds, seed_sequence
 from campaign.types import Cost, Crystal, Evaluation, FailureKind
@@ -31,20 +34,39 @@ def limit_threads(threads: int) -> None:
 
 _SURROUNDINGS = frozenset(
     {
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENOLCK),
+        *(
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EIO,
+            errno.EREMOTEIO,
+            errno.ESTALE,
+            errno.ENOLCK,
+        ),
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
         *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
     }
 )
-"""Errors of the system that no candidate causes: disks full, read-only, broken or away, no file handles, no memory, no network."""
-_TOLD = re.compile("|".join(re.escape(os.strerror(number)) for number in _SURROUNDINGS - {errno.ENOMEM, errno.EAGAIN}), re.IGNORECASE)
-"""The same in the words of engines that hand on no error of the system, where a large candidate is not to blame either."""
+"""Errors of the system that no candidate causes: disks full, read-only, broken or away, no file
+handles, no memory, no network.
+"""
+_TOLD = re.compile(
+    "|".join(
+        re.escape(os.strerror(number)) for number in _SURROUNDINGS - {errno.ENOMEM, errno.EAGAIN}
+    ),
+    re.IGNORECASE,
+)
+"""The same in the words of engines that hand on no error of the system, where a large candidate is
+not to blame either.
+"""
 
 _TOLD_BY_ENGINES = (FailureKind.CRASH, FailureKind.NOT_CONVERGED)
 
 
 def is_of_the_surroundings(error: BaseException) -> bool:
-    """Whether the machine is at fault, not the candidate; wrapping the error in another one does not hide that."""
+    """Whether the machine is at fault, not the candidate; wrapping the error in another one does
+    not hide that.
+    """
     return any(
         isinstance(cause, SurroundingsError)
         or (isinstance(cause, OSError) and cause.errno in _SURROUNDINGS)
@@ -65,7 +87,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class OracleWorker:
-    """Holds an oracle for its life, so that engines start once; other settings for a retry make a second instance."""
+    """Holds an oracle for its life, so that engines start once; other settings for a retry make a
+    second instance.
+    """
 
     def __init__(self, spec: OracleSpec, name: str, threads: int) -> None:
         limit_threads(threads)
@@ -76,8 +100,10 @@ class OracleWorker:
         found = plugins.fidelity_of(oracle, spec.plugin).key
         if spec.fidelity and found != spec.fidelity:
             raise SurroundingsError(
-                f"oracle {spec.name} measures {found} in its worker, the campaign's labels are {spec.fidelity}",
-                hint="a file or package that the labels depend on differs from when the driver started, or between machines",
+                f"oracle {spec.name} measures {found} in its worker, the campaign's labels are "
+                f"{spec.fidelity}",
+                hint="a file or package that the labels depend on differs from when the driver "
+                "started, or between machines",
             )
         self._oracles: dict[str, tuple[Oracle, str]] = {"": (oracle, found)}
         self._committees: dict[str, bytes] = {}
@@ -86,7 +112,9 @@ class OracleWorker:
         return True
 
     def evaluate_many(self, jobs: Sequence[EvaluationJob]) -> Iterator[tuple[str, Evaluation]]:
-        """Each job's key and evaluation, as they are ready; what several take together is shared out evenly while they are under way."""
+        """Each job's key and evaluation, as they are ready; what several take together is shared
+        out evenly while they are under way.
+        """
         left = {job.key: job for job in jobs}
         clock = _SharedCost(self._name)
         if len(jobs) > 1:
@@ -98,21 +126,30 @@ class OracleWorker:
         for job in left.values():
             yield job.key, _with_earlier(self.evaluate(job), before)
 
-    def _together(self, jobs: Sequence[EvaluationJob]) -> Iterator[tuple[EvaluationJob, Evaluation]]:
-        """Nothing where the oracle takes one crystal at a time; what it raises tells nothing of any one crystal."""
+    def _together(
+        self, jobs: Sequence[EvaluationJob]
+    ) -> Iterator[tuple[EvaluationJob, Evaluation]]:
+        """Nothing where the oracle takes one crystal at a time; what it raises tells nothing of any
+        one crystal.
+        """
         oracle, fidelity = self._oracle(jobs[0])
         if not isinstance(oracle, EvaluatesMany):
             return
         crystals = [job.start or job.candidate.crystal for job in jobs]
         with library_seeds(self._stream("/".join(job.key for job in jobs))):
             for index, answer in oracle.evaluate_many(crystals):
-                yield jobs[index], replace(self._believed(answer, crystals[index], oracle), fidelity=fidelity)
+                yield (
+                    jobs[index],
+                    replace(self._believed(answer, crystals[index], oracle), fidelity=fidelity),
+                )
 
     def _stream(self, key: str) -> int:
         return int(seed_sequence(f"{self._spec.seed}/{key}").generate_state(1)[0])
 
     def evaluate(self, job: EvaluationJob) -> Evaluation:
-        """The oracle's evaluation with its cost; an exception becomes a failure that tells where it came from."""
+        """The oracle's evaluation with its cost; an exception becomes a failure that tells where it
+        came from.
+        """
         clock = _SharedCost(self._name)
         try:
             crystal = job.start or job.candidate.crystal
@@ -121,23 +158,35 @@ class OracleWorker:
                 answer: object = oracle.evaluate(crystal)
             evaluation = replace(self._believed(answer, crystal, oracle), fidelity=fidelity)
         except MemoryError:
-            evaluation = Evaluation.failed(FailureKind.OUT_OF_MEMORY, "the oracle ran out of memory")
+            evaluation = Evaluation.failed(
+                FailureKind.OUT_OF_MEMORY, "the oracle ran out of memory"
+            )
         except Exception as error:
-            kind = FailureKind.INFRASTRUCTURE if is_of_the_surroundings(error) else FailureKind.CRASH
+            kind = (
+                FailureKind.INFRASTRUCTURE if is_of_the_surroundings(error) else FailureKind.CRASH
+            )
             evaluation = Evaluation.failed(kind, told(error))
         return replace(evaluation, cost=clock.share(1))
 
     def _believed(self, answer: object, crystal: Crystal, oracle: Oracle) -> Evaluation:
         if not isinstance(answer, Evaluation):
-            message = f"the oracle returned {type(answer).__name__}, expected campaign.types.Evaluation"
+            message = (
+                f"the oracle returned {type(answer).__name__}, expected campaign.types.Evaluation"
+            )
             return Evaluation.failed(FailureKind.CRASH, message, retryable=False)
         failure = sanity.check(answer, crystal, oracle.quantities, self._spec.sanity)
-        if failure is not None and failure.kind in _TOLD_BY_ENGINES and _TOLD.search(failure.message):
+        if (
+            failure is not None
+            and failure.kind in _TOLD_BY_ENGINES
+            and _TOLD.search(failure.message)
+        ):
             failure = replace(failure, kind=FailureKind.INFRASTRUCTURE, retryable=True)
         return answer if failure is None else Evaluation(failure=failure)
 
     def _oracle(self, job: EvaluationJob) -> tuple[Oracle, str]:
-        """The oracle with this attempt's softer settings, and its fidelity: some of them change what its label means."""
+        """The oracle with this attempt's softer settings, and its fidelity: some of them change
+        what its label means.
+        """
         plugin = self._spec.plugin
         softer = plugins.known_settings(plugin, job.softer)
         which = repr(sorted(softer.items())) if softer else ""
@@ -184,7 +233,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Message:
-    """What a compute worker has to do: ``tasks`` as bytes, which name crystals by id; crystals that are new to it; what it may forget."""
+    """What a compute worker has to do: ``tasks`` as bytes, which name crystals by id; crystals that
+    are new to it; what it may forget.
+    """
 
     tasks: bytes
     crystals: Mapping[str, bytes]
@@ -202,7 +253,9 @@ class Outcome:
 
 
 class _SharedCost:
-    """What work costs each of those for whom it is done: equal parts of the time that it takes while they are under way."""
+    """What work costs each of those for whom it is done: equal parts of the time that it takes
+    while they are under way.
+    """
 
     def __init__(self, worker: str) -> None:
         self._worker, self._started = worker, time.time()
@@ -210,12 +263,19 @@ class _SharedCost:
         self._wall_each = self._cpu_each = 0.0
 
     def share(self, n: int) -> Cost:
-        """The part, from the beginning, of one of those of whom ``n`` were under way since the last was told."""
+        """The part, from the beginning, of one of those of whom ``n`` were under way since the last
+        was told.
+        """
         wall, cpu = time.perf_counter(), time.process_time()
         self._wall_each += (wall - self._wall) / n
         self._cpu_each += (cpu - self._cpu) / n
         self._wall, self._cpu = wall, cpu
-        return Cost(wall_seconds=self._wall_each, cpu_seconds=self._cpu_each, started=self._started, worker=self._worker)
+        return Cost(
+            wall_seconds=self._wall_each,
+            cpu_seconds=self._cpu_each,
+            started=self._started,
+            worker=self._worker,
+        )
 
 
 def _with_earlier(evaluation: Evaluation, earlier: Cost) -> Evaluation:
@@ -225,7 +285,9 @@ def _with_earlier(evaluation: Evaluation, earlier: Cost) -> Evaluation:
 
 
 class ComputeWorker:
-    """Runs functions one after another beside the loop: fits, generation, selection, training. Their values stay until they are dropped."""
+    """Runs functions one after another beside the loop: fits, generation, selection, training.
+    Their values stay until they are dropped.
+    """
 
     def __init__(self, threads: int) -> None:
         limit_threads(threads)
@@ -247,15 +309,21 @@ class ComputeWorker:
             self._errors.pop(number, None)
         for identity in asked.forgotten:
             _crystals.pop(identity, None)
-        _crystals.update((identity, Crystal.from_bytes(data)) for identity, data in asked.crystals.items())
+        _crystals.update(
+            (identity, Crystal.from_bytes(data)) for identity, data in asked.crystals.items()
+        )
         return [self._outcome(task) for task in pickle.loads(asked.tasks)]  # noqa: S301
 
     def _outcome(self, task: Task) -> bytes:
         began = time.perf_counter()
         try:
-            self._values[task.number] = value = self.perform(task.function, *map(self._resolved, task.arguments))
+            self._values[task.number] = value = self.perform(
+                task.function, *map(self._resolved, task.arguments)
+            )
             told = value.told if isinstance(value, Kept) else value
-            return pickle.dumps(Outcome(told, None, time.perf_counter() - began), protocol=pickle.HIGHEST_PROTOCOL)
+            return pickle.dumps(
+                Outcome(told, None, time.perf_counter() - began), protocol=pickle.HIGHEST_PROTOCOL
+            )
         except Exception as error:
             self._errors[task.number] = error
             return pickle.dumps(Outcome(None, _portable(error), 0.0))

@@ -1,4 +1,6 @@
-"""Blobs: the bytes of crystals and of score tables, each under an id made of its content, so that a changed one is found out."""
+"""Blobs: the bytes of crystals and of score tables, each under an id made of its content, so that a
+changed one is found out.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def named_by(event: ev.Event) -> set[str]:
             return {row.candidate for row in event.rows}
         case ev.Proposed():
             return {row.candidate for row in event.proposals}
-        case ev.Requested() | ev.CrystalsPinned():
+        case ev.Requested() | ev.CrystalsGiven():
             return {row.candidate for row in event.rows}
         case ev.SentinelScored():
             return {event.candidate}

@@ -10,7 +10,9 @@ from campaign.ledger import events as ev
 
 @dataclass
 class Controls:
-    """Folded from the controls among a ledger's events. ``history``: all of them with the times of their events."""
+    """Folded from the controls among a ledger's events. ``history``: all of them with the times of
+    their events.
+    """
 
     history: list[tuple[float, ev.AnyControl]] = field(default_factory=list)
     paused: tuple[float, ev.CampaignPaused] | None = None
@@ -21,9 +23,16 @@ class Controls:
     banned: dict[str, ev.ElementBanned] = field(default_factory=dict)
     """By element."""
 
+    kept_back: dict[str, None] = field(default_factory=dict)
+    """Candidates that bans or vetoes keep from being chosen; each is offered again when a ban of
+    what it holds ends, unless another bars it.
+    """
+
     approved: dict[str, ev.CandidateApproved] = field(default_factory=dict)
     held: dict[tuple[str, str], ev.ChoiceRow] = field(default_factory=dict)
-    """What decisions chose and has to be approved, by candidate and oracle; kept until it is chosen again."""
+    """What decisions chose and has to be approved, by candidate and oracle; kept until it is chosen
+    again.
+    """
 
     pinned: dict[str, ev.CrystalsPinned] = field(default_factory=dict)
 
@@ -33,7 +42,9 @@ class Controls:
         if self.paused is None:
             return ""
         since, event = self.paused
-        return f"since {utc(since)} by {event.by}: no label begins until `oreloop control` resumes it"
+        return (
+            f"since {utc(since)} by {event.by}: no label begins until `oreloop control` resumes it"
+        )
 
 
 def told(event: ev.AnyControl) -> str:
@@ -51,16 +62,27 @@ def _what(event: ev.AnyControl) -> str:
             return f"budget changed by {event.labels:+d} labels"
         case ev.CandidateVetoed():
             withdrawn = ", ".join(row.oracle for row in event.withdrawn)
-            return f"vetoed {event.candidate}" + (f", withdrawn from {withdrawn}," if withdrawn else "")
+            return f"vetoed {event.candidate}" + (
+                f", withdrawn from {withdrawn}," if withdrawn else ""
+            )
         case ev.ElementBanned():
-            withdrawn = f", {len(event.withdrawn)} selected labels withdrawn," if event.withdrawn else ""
+            withdrawn = (
+                f", {len(event.withdrawn)} selected labels withdrawn," if event.withdrawn else ""
+            )
             return f"banned {event.element}{withdrawn}"
+        case ev.ElementUnbanned():
+            return f"unbanned {event.element}"
         case ev.CandidateApproved():
             return f"approved {event.candidate}"
-        case ev.CrystalsPinned():
+        case ev.CrystalsGiven():
+            verb = "pinned" if isinstance(event, ev.CrystalsPinned) else "injected"
             refused = [row for row in event.rows if row.screen]
-            why = f" ({len(refused)} refused, such as {refused[0].name}: {refused[0].reason})" if refused else ""
-            return f"pinned {len(event.rows) - len(refused)} crystals of {event.source}{why}"
+            why = (
+                f" ({len(refused)} refused, such as {refused[0].name}: {refused[0].reason})"
+                if refused
+                else ""
+            )
+            return f"{verb} {len(event.rows) - len(refused)} crystals of {event.source}{why}"
 
 
 def named_in(event: ev.AnyControl) -> tuple[str, ...]:
@@ -68,7 +90,7 @@ def named_in(event: ev.AnyControl) -> tuple[str, ...]:
     match event:
         case ev.CandidateVetoed() | ev.CandidateApproved():
             return (event.candidate,)
-        case ev.CrystalsPinned():
+        case ev.CrystalsGiven():
             return tuple(row.candidate for row in event.rows)
         case ev.ElementBanned():
             return tuple(row.candidate for row in event.withdrawn)

@@ -1,4 +1,6 @@
-"""The databases that a ledger can lie in, how each is opened, and what their errors mean for people."""
+"""The databases that a ledger can lie in, how each is opened, and what their errors mean for
+people.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,18 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from campaign.errors import LedgerDamagedError, SurroundingsError
-from campaign.passwords import without_password
+from campaign.reading.passwords import without_password
 
 DATABASE, JOURNAL, CONFIG_COPY = "ledger.db", "journal.jsonl", "config.json"
 RECOVERING, SET_ASIDE = "recovering", "damaged-"
-_DAMAGED = ("malformed", "not a database", "corrupt", "no such table", "does not exist", "invalid page")
+_DAMAGED = (
+    "malformed",
+    "not a database",
+    "corrupt",
+    "no such table",
+    "does not exist",
+    "invalid page",
+)
 _UNWRITABLE = ("full", "disk I/O", "File too large", "readonly", "unable to open", "No space left")
 _ENDED = (
     "terminating connection",
@@ -37,13 +46,17 @@ _NO_PASSWORD = ("no password supplied", "password authentication failed")
 
 
 def remains(folder: Path) -> list[Path]:
-    """What lies in a folder of a campaign's journal, in place, set aside or half recovered: where any does, no other may begin."""
+    """What lies in a folder of a campaign's journal, in place, set aside or half recovered: where
+    any does, no other may begin.
+    """
     found = [folder / JOURNAL, *folder.glob(f"{RECOVERING}/*"), *folder.glob(f"{SET_ASIDE}*")]
     return [path for path in found if path.is_file() and path.stat().st_size]
 
 
 def create_engine(folder: Path, url: str | None = None) -> sa.Engine:
-    """The database of a campaign folder, or the one behind ``url``, to write to. Raises SurroundingsError where there is no driver."""
+    """The database of a campaign folder, or the one behind ``url``, to write to. Raises
+    SurroundingsError where there is no driver.
+    """
     if url is not None:
         return _remote(url)
     path = folder / DATABASE
@@ -82,7 +95,9 @@ def reading_file(path: Path) -> sa.Engine:
 
 def _local(path: Path, mode: str, *, immutable: bool = False) -> sa.Engine:
     query = {"mode": mode, "uri": "true", **({"immutable": "1"} if immutable else {})}
-    engine = sa.create_engine(sa.URL.create("sqlite", database=f"file:{quote(str(path.resolve()))}", query=query))
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=f"file:{quote(str(path.resolve()))}", query=query)
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _: object) -> None:
@@ -101,10 +116,13 @@ def _remote(url: str) -> sa.Engine:
         return sa.create_engine(url)
     except ModuleNotFoundError as error:
         raise SurroundingsError(
-            f"the ledger's database needs the package {error.name}, which is not installed", hint='pip install "oreloop[postgresql]"'
+            f"the ledger's database needs the package {error.name}, which is not installed",
+            hint='pip install "oreloop[postgresql]"',
         ) from error
     except SQLAlchemyError as error:
-        raise SurroundingsError(f"ledger.url names no database that can be used: {_text(error)}") from error
+        raise SurroundingsError(
+            f"ledger.url names no database that can be used: {_text(error)}"
+        ) from error
 
 
 def _text(error: SQLAlchemyError) -> str:
@@ -118,7 +136,8 @@ def explain(error: SQLAlchemyError, folder: Path) -> SurroundingsError:
     if any(sign in text for sign in _NO_PASSWORD):
         return SurroundingsError(
             f"the ledger's database lets nobody in without its password ({text})",
-            hint="passwords are kept out of campaigns: set PGPASSWORD or write ~/.pgpass, or name the YAML config that holds it",
+            hint="passwords are kept out of campaigns: set PGPASSWORD or write ~/.pgpass, or "
+            "name the YAML config that holds it",
         )
     if any(sign in text for sign in _ENDED):
         return SurroundingsError(
@@ -132,6 +151,9 @@ def explain(error: SQLAlchemyError, folder: Path) -> SurroundingsError:
         )
     if any(sign in text for sign in _DAMAGED):
         return LedgerDamagedError(
-            f"the ledger in {folder} is damaged ({text})", hint=f"rebuild it from its journal: oreloop recover {folder}"
+            f"the ledger in {folder} is damaged ({text})",
+            hint=f"rebuild it from its journal: oreloop recover {folder}",
         )
-    return SurroundingsError(f"the ledger's database failed: {text}", hint="run the same command again once it answers")
+    return SurroundingsError(
+        f"the ledger's database failed: {text}", hint="run the same command again once it answers"
+    )

@@ -2,8 +2,9 @@
 
 Rows that come in thousands are stored as arrays, so that folding 10^5 candidates takes seconds.
 
-An event is written as JSON. What JSON cannot say (NaN, infinities, lone surrogates, integers beyond 64 bits) makes it a JSON string
-that holds the text of Python's own JSON, so that whatever an oracle answers is read back as it was.
+An event is written as JSON. What JSON cannot say (NaN, infinities, lone surrogates, integers beyond
+64 bits) makes it a JSON string that holds the text of Python's own JSON, so that whatever an oracle
+answers is read back as it was.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from campaign import text
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
-    """Base of all events. ``key`` is made of the content of a piece of work; a second event under a known key is dropped.
+    """Base of all events. ``key`` is made of the content of a piece of work; a second event under a
+    known key is dropped.
 
-    ``awake``: seconds that the driver's process was awake by then, by a clock that never jumps; on the first event of a transaction, on
-    none of older ledgers.
+    ``awake``: seconds that the driver's process was awake by then, by a clock that never jumps; on
+    the first event of a transaction, on none of older ledgers.
     """
 
     key: str | None = None
     awake: float | None = None
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of the rows inside an event."""
 
 
@@ -40,7 +42,8 @@ class CampaignCreated(Event, frozen=True, kw_only=True):
 class ConfigRevised(Event, frozen=True, kw_only=True):
     """The whole resolved config from here on; ``accepted`` names what the user allowed to change.
 
-    ``code``: hashes of the user's own modules by component; empty in ledgers that are older than that.
+    ``code``: hashes of the user's own modules by component; empty in ledgers that are older than
+    that.
     """
 
     revision: int
@@ -77,7 +80,9 @@ class ObservationRow(Row, frozen=True):
 
 
 class ImportedRow(Row, frozen=True):
-    """A crystal of a source; ``name`` is what it is called there, ``facts`` what else the source says of it."""
+    """A crystal of a source; ``name`` is what it is called there, ``facts`` what else the source
+    says of it.
+    """
 
     candidate: str
     equivalence: str
@@ -87,10 +92,12 @@ class ImportedRow(Row, frozen=True):
 
 
 class Imported(Event, frozen=True, kw_only=True):
-    """All candidates that a file or another ledger holds; with observations they are labels of ``oracle``, made elsewhere.
+    """All candidates that a file or another ledger holds; with observations they are labels of
+    ``oracle``, made elsewhere.
 
-    The rows take the place of those of the last import of the same ``purpose``, ``source`` and ``oracle``: labels that are not among them
-    any more are withdrawn. In older ledgers, where ``purpose`` is empty, they were added to them, unscreened.
+    The rows take the place of those of the last import of the same ``purpose``, ``source`` and
+    ``oracle``: labels that are not among them any more are withdrawn. In older ledgers, where
+    ``purpose`` is empty, they were added to them, unscreened.
     """
 
     source: str
@@ -102,7 +109,8 @@ class Imported(Event, frozen=True, kw_only=True):
 
 
 class RoundStarted(Event, frozen=True, kw_only=True):
-    """A round begins; it sees the labels that stand in the ledger before this event and no later one.
+    """A round begins; it sees the labels that stand in the ledger before this event and no later
+    one.
 
     ``asked``: how many candidates somebody asked it for, in place of the config's batch size.
     """
@@ -112,7 +120,9 @@ class RoundStarted(Event, frozen=True, kw_only=True):
 
 
 class Trained(Event, frozen=True, kw_only=True):
-    """A generator learned; ``checkpoint`` is the hash of its artifact, used from now on where ``is_published``."""
+    """A generator learned; ``checkpoint`` is the hash of its artifact, used from now on where
+    ``is_published``.
+    """
 
     round: int
     generator: str
@@ -143,7 +153,9 @@ class ProposalRow(Row, frozen=True):
 
 
 class Proposed(Event, frozen=True, kw_only=True):
-    """What a generator proposed; ``asked`` is for how many, 0 where the ledger is older than that."""
+    """What a generator proposed; ``asked`` is for how many, 0 where the ledger is older than
+    that.
+    """
 
     round: int
     generator: str
@@ -167,7 +179,9 @@ class Judged(Event, frozen=True, kw_only=True):
 
 
 class Screened(Event, frozen=True, kw_only=True):
-    """Verdicts outside of a round, on ``occasion`` of an import or of changed bounds; they take the place of earlier ones."""
+    """Verdicts outside of a round, on ``occasion`` of an import or of changed bounds; they take the
+    place of earlier ones.
+    """
 
     occasion: str
     verdicts: tuple[VerdictRow, ...]
@@ -175,17 +189,21 @@ class Screened(Event, frozen=True, kw_only=True):
 
 CLIMBING = ("gate", "audit")
 REFERENCE, PHASE, KNOWN_PHASE = "reference", "phase", "known phase"
-"""Purposes of what is labelled outside of rounds: what energies of formation and above the hull are measured against."""
+"""Purposes of what is labelled outside of rounds: what energies of formation and above the hull are
+measured against.
+"""
 EXPLORATION = "exploration"
 PINNED = "pinned"
 
 
 class ChoiceRow(Row, frozen=True):
-    """A chosen candidate with its score and the model's mean and standard deviation, where a model was asked.
+    """A chosen candidate with its score and the model's mean and standard deviation, where a model
+    was asked.
 
-    ``reason`` tells why it climbs to a dearer level, ``gate`` (score: its label below) or ``audit``, that it was drawn at random for
-    ``exploration``, or that people had it ``pinned``; empty where acquisition chose it. ``stable``: how likely it was to lie on the hull
-    at the highest level.
+    ``reason`` tells why it climbs to a dearer level, ``gate`` (score: its label below) or
+    ``audit``, that it was drawn at random for ``exploration``, or that people had it ``pinned``;
+    empty where acquisition chose it. ``stable``: how likely it was to lie on the hull at the
+    highest level.
     """
 
     candidate: str
@@ -198,12 +216,14 @@ class ChoiceRow(Row, frozen=True):
 
 
 class Decided(Event, frozen=True, kw_only=True):
-    """A batch was selected. ``table`` is the blob with the scores of the whole pool; ``pending`` was taken into account.
+    """A batch was selected. ``table`` is the blob with the scores of the whole pool; ``pending``
+    was taken into account.
 
-    ``as_of``: the last event that the decision knew, 0 where the ledger is older than that and the decision cannot be asked again.
-    ``outcomes``: how many of the pool a committee found accurate, worth labelling and too strange. ``costs``: seconds per label by oracle
-    as known then. ``scales``: factors on the model's standard deviations by quantity. ``held``: what was chosen and waits until people
-    approve it.
+    ``as_of``: the last event that the decision knew, 0 where the ledger is older than that and the
+    decision cannot be asked again. ``outcomes``: how many of the pool a committee found accurate,
+    worth labelling and too strange. ``costs``: seconds per label by oracle as known then.
+    ``scales``: factors on the model's standard deviations by quantity. ``held``: what was chosen
+    and waits until people approve it.
     """
 
     round: int
@@ -235,14 +255,18 @@ class RequestRow(Row, frozen=True):
 
 
 class Requested(Event, frozen=True, kw_only=True):
-    """Labels wanted outside of a round's selection: the elements' crystals, to which formation energies refer, and competing phases."""
+    """Labels wanted outside of a round's selection: the elements' crystals, to which formation
+    energies refer, and competing phases.
+    """
 
     purpose: str
     rows: tuple[RequestRow, ...]
 
 
 class SentinelScored(Event, frozen=True, kw_only=True):
-    """A reference crystal was scored again, at ``occasion``; never a label. Without observations it failed with ``message``."""
+    """A reference crystal was scored again, at ``occasion``; never a label. Without observations it
+    failed with ``message``.
+    """
 
     oracle: str
     fidelity: str
@@ -269,7 +293,9 @@ class Labelled(Event, frozen=True, kw_only=True):
 
 
 class Failed(Event, frozen=True, kw_only=True):
-    """An attempt gave no label. Where ``is_quarantined`` the candidate is not tried again, unless it is ``Retried``."""
+    """An attempt gave no label. Where ``is_quarantined`` the candidate is not tried again, unless
+    it is ``Retried``.
+    """
 
     candidate: str
     oracle: str
@@ -311,7 +337,9 @@ class PairRow(Row, frozen=True):
 
 
 class Controlled(Event, frozen=True, kw_only=True):
-    """Base of what people change in a campaign's course: ``by`` whom, and when it was ``asked`` for, in seconds since the epoch."""
+    """Base of what people change in a campaign's course: ``by`` whom, and when it was ``asked``
+    for, in seconds since the epoch.
+    """
 
     by: str
     asked: float
@@ -332,17 +360,27 @@ class LabelsChanged(Controlled, frozen=True, kw_only=True):
 
 
 class CandidateVetoed(Controlled, frozen=True, kw_only=True):
-    """Nobody chooses a candidate any more. ``withdrawn``: what was selected of it and had not begun."""
+    """Nobody chooses a candidate any more. ``withdrawn``: what was selected of it and had not
+    begun.
+    """
 
     candidate: str
     withdrawn: tuple[PairRow, ...] = ()
 
 
 class ElementBanned(Controlled, frozen=True, kw_only=True):
-    """Nobody chooses a candidate with an element any more. ``withdrawn``: what was selected of them and had not begun."""
+    """Nobody chooses a candidate with an element any more. ``withdrawn``: what was selected of them
+    and had not begun.
+    """
 
     element: str
     withdrawn: tuple[PairRow, ...] = ()
+
+
+class ElementUnbanned(Controlled, frozen=True, kw_only=True):
+    """A ban ends: what it alone kept back may be chosen again."""
+
+    element: str
 
 
 class CandidateApproved(Controlled, frozen=True, kw_only=True):
@@ -352,7 +390,9 @@ class CandidateApproved(Controlled, frozen=True, kw_only=True):
 
 
 class PinnedRow(Row, frozen=True):
-    """A crystal that people want labelled; ``screen`` refused it, for a ``reason``, where it is named."""
+    """A crystal that people want labelled; ``screen`` refused it, for a ``reason``, where it is
+    named.
+    """
 
     candidate: str
     equivalence: str
@@ -361,11 +401,19 @@ class PinnedRow(Row, frozen=True):
     reason: str = ""
 
 
-class CrystalsPinned(Controlled, frozen=True, kw_only=True):
-    """Crystals of a ``source`` that the next decisions choose before all others."""
+class CrystalsGiven(Controlled, frozen=True, kw_only=True):
+    """Crystals of a ``source`` that people brought."""
 
     source: str
     rows: tuple[PinnedRow, ...]
+
+
+class CrystalsPinned(CrystalsGiven, frozen=True, kw_only=True):
+    """Given crystals that the next decisions choose before all others."""
+
+
+class CrystalsInjected(CrystalsGiven, frozen=True, kw_only=True):
+    """Given crystals that enter the pool, where decisions weigh them as all others."""
 
 
 class RoundEnded(Event, frozen=True, kw_only=True):
@@ -377,14 +425,25 @@ class RoundEnded(Event, frozen=True, kw_only=True):
 class Lost(Event, frozen=True, kw_only=True):
     """Stands where an event was lost, so that later ones keep their sequence.
 
-    ``remains`` is the text of an event that was found whole, but cannot stand without others that were lost.
+    ``remains`` is the text of an event that was found whole, but cannot stand without others that
+    were lost.
     """
 
     reason: str
     remains: str = ""
 
 
-AnyControl = CampaignPaused | CampaignResumed | LabelsChanged | CandidateVetoed | ElementBanned | CandidateApproved | CrystalsPinned
+AnyControl = (
+    CampaignPaused
+    | CampaignResumed
+    | LabelsChanged
+    | CandidateVetoed
+    | ElementBanned
+    | ElementUnbanned
+    | CandidateApproved
+    | CrystalsPinned
+    | CrystalsInjected
+)
 
 AnyEvent = (
     CampaignCreated
@@ -417,7 +476,9 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 def written(event: Event) -> tuple[bytes, Event]:
-    """An event's text, and the event as it will be read from it: what the live state folds too, so that it is what a resumed one folds."""
+    """An event's text, and the event as it will be read from it: what the live state folds too, so
+    that it is what a resumed one folds.
+    """
     try:
         text = _encode(event)
         found = _decode(text)
@@ -436,7 +497,11 @@ def encode(event: Event) -> bytes:
 
 def decode(text: bytes) -> Event:
     """The event of a text. Raises ValueError where it is none."""
-    found: Event = msgspec.convert(json.loads(_decode_text(text)), AnyEvent) if text[:1] == b'"' else _decode(text)
+    found: Event = (
+        msgspec.convert(json.loads(_decode_text(text)), AnyEvent)
+        if text[:1] == b'"'
+        else _decode(text)
+    )
     return found
 
 
@@ -448,7 +513,9 @@ _Kind = TypeVar("_Kind", bound=Event)
 
 
 def storable(event: _Kind) -> _Kind:
-    """The event itself, or where a text in it cannot be encoded (a lone surrogate) the same with that text's escape."""
+    """The event itself, or where a text in it cannot be encoded (a lone surrogate) the same with
+    that text's escape.
+    """
     try:
         _encode(event)
     except UnicodeEncodeError:

@@ -1,4 +1,5 @@
-"""Energies above the hull as functions of the labels: worked out when they are asked for, and anew for all when a phase moves the hull.
+"""Energies above the hull as functions of the labels: worked out when they are asked for, and anew
+for all when a phase moves the hull.
 
 One hull for each oracle, of its labels alone. eV per atom.
 """
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Move:
-    """A label that moved the hull: how far below the hull before it lies (eV/atom), and how many phases lie on the hull after it."""
+    """A label that moved the hull: how far below the hull before it lies (eV/atom), and how many
+    phases lie on the hull after it.
+    """
 
     sequence: int
     candidate: str
@@ -33,8 +36,9 @@ class Move:
 class Hull:
     """The hull of labels with formation energies at one oracle.
 
-    ``elements``: those that have a reference; ``given``: those of them whose chemical potential is stated, which stands for the element.
-    ``formula_of`` a candidate. ``on_move`` is called when the hull moved.
+    ``elements``: those that have a reference; ``given``: those of them whose chemical potential is
+    stated, which stands for the element. ``formula_of`` a candidate. ``on_move`` is called when the
+    hull moved.
     """
 
     def __init__(
@@ -50,13 +54,17 @@ class Hull:
         self._labels: list[LabelRecord] = []
         self._given = given
         self._fresh: list[LabelRecord] = [label for label in labels if self.takes(label)]
-        self._fractions = np.array([[float(element == one) for one in self.elements] for element in sorted(given)])
+        self._fractions = np.array(
+            [[float(element == one) for one in self.elements] for element in sorted(given)]
+        )
         self._fractions = self._fractions.reshape(-1, len(self.elements))
         self._energies = np.zeros(len(given))
         self._hull: LowerHull | None = None
 
     def takes(self, label: LabelRecord) -> bool:
-        """Whether a label lies on the diagram: crystals of an element alone do not where its chemical potential is given in their place."""
+        """Whether a label lies on the diagram: crystals of an element alone do not where its
+        chemical potential is given in their place.
+        """
         counts = counts_of(self._formula_of(label.candidate))
         return not (len(counts) == 1 and self._given.issuperset(counts))
 
@@ -85,12 +93,16 @@ class Hull:
     @property
     def version(self) -> str:
         """A hash over the phases on the hull and their energies: it changes when the hull moves."""
-        phases = sorted((label.candidate, label.observed[FORMATION_ENERGY.name]) for label in self.stable)
+        phases = sorted(
+            (label.candidate, label.observed[FORMATION_ENERGY.name]) for label in self.stable
+        )
         return content_hash(phases)[:16]
 
     def fractions_of(self, compositions: Sequence[Mapping[str, float]]) -> FloatArray:
         """(n, elements) atomic fractions."""
-        return np.array([[one.get(element, 0.0) for element in self.elements] for one in compositions]).reshape(-1, len(self.elements))
+        return np.array(
+            [[one.get(element, 0.0) for element in self.elements] for one in compositions]
+        ).reshape(-1, len(self.elements))
 
     def settle(self) -> None:
         """Values of the labels that came in; of all where one of these lies below the hull."""
@@ -99,10 +111,15 @@ class Hull:
         if not self._fresh:
             return
         fresh, self._fresh = self._fresh, []
-        fractions = np.array([_row(self._formula_of(label.candidate), self.elements) for label in fresh])
+        fractions = np.array(
+            [_row(self._formula_of(label.candidate), self.elements) for label in fresh]
+        )
         energies = np.array([label.observed[FORMATION_ENERGY.name] for label in fresh], dtype=float)
         self._labels += fresh
-        self._fractions, self._energies = np.vstack([self._fractions, fractions]), np.append(self._energies, energies)
+        self._fractions, self._energies = (
+            np.vstack([self._fractions, fractions]),
+            np.append(self._energies, energies),
+        )
         above = self._hull.above(fractions, energies) if self._hull is not None else None
         if above is not None and above.min() >= 0:
             _set(fresh, above)
@@ -113,7 +130,9 @@ class Hull:
         self._on_move()
 
     def moves(self) -> list[Move]:
-        """How the hull came down, label by label in the order in which they came, once each element had one."""
+        """How the hull came down, label by label in the order in which they came, once each element
+        had one.
+        """
         from campaign.crystals.hull import lower_hull
 
         self.settle()
@@ -136,15 +155,16 @@ class Hull:
             hull = lower_hull(fractions[among], energies[among])
             members = among[hull.vertices]
             label = self._labels[order[row] - n]
-            found.append(Move(label.sequence, label.candidate, float(-above[lower[0]]), len(members)))
+            found.append(
+                Move(label.sequence, label.candidate, float(-above[lower[0]]), len(members))
+            )
             done = row + 1
         return found
 
 
 def _set(labels: Sequence[LabelRecord], above: FloatArray) -> None:
-    """Whoever holds the values as they were keeps them."""
     for label, value in zip(labels, np.maximum(above, 0.0).tolist(), strict=True):
-        label.observed = {**label.observed, ENERGY_ABOVE_HULL.name: value}
+        label.derive(ENERGY_ABOVE_HULL.name, value)
 
 
 @lru_cache(maxsize=65_536)

@@ -1,4 +1,6 @@
-"""One driver per campaign or study: an advisory lock on the folder (SQLite), and the refusal of network file systems for it."""
+"""One driver per campaign or study: an advisory lock on the folder (SQLite), and the refusal of
+network file systems for it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,23 @@ from pathlib import Path
 
 from campaign.errors import CampaignLockedError, SurroundingsError
 
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs", "afs", "9p"})
+_NETWORK = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "ceph",
+        "glusterfs",
+        "fuse.sshfs",
+        "afs",
+        "9p",
+    }
+)
 LOCK, STOP_REQUEST = "driver.lock", "stop-requested"
 _FLOCK = "hhqqi4x"
 
@@ -37,17 +55,20 @@ def refuse_network_file_system(path: Path, mounts: Path = Path("/proc/mounts")) 
     kind = file_system(path, mounts)
     if kind in _NETWORK:
         raise SurroundingsError(
-            f"the campaign folder {path} lies on a network file system ({kind}), where SQLite can lose data",
-            hint="put the folder on a local disk with --folder, or set ledger.url in the config to a PostgreSQL database",
+            f"the campaign folder {path} lies on a network file system ({kind}), where SQLite "
+            "can lose data",
+            hint="put the folder on a local disk with --folder, or set ledger.url in the "
+            "config to a PostgreSQL database",
         )
 
 
 class FolderLock:
     """Holds ``driver.lock`` in a folder while it lives; the file names the holder.
 
-    A lock of the open file (not of the process), so that whoever looks asks who holds it without taking it. A request to stop that was
-    left for an earlier holder ends here, before the file names the new one: whoever sees that one run can ask it to stop.
-    Raises CampaignLockedError where another holds it, SurroundingsError where the file cannot be written.
+    A lock of the open file (not of the process), so that whoever looks asks who holds it without
+    taking it. A request to stop that was left for an earlier holder ends here, before the file
+    names the new one: whoever sees that one run can ask it to stop. Raises CampaignLockedError
+    where another holds it, SurroundingsError where the file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,16 +88,24 @@ class FolderLock:
             fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _whole_file(fcntl.F_WRLCK))
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise SurroundingsError(f"the folder {folder} cannot be locked ({error})", hint="put it on a local disk") from error
+                raise SurroundingsError(
+                    f"the folder {folder} cannot be locked ({error})", hint="put it on a local disk"
+                ) from error
             holder = read_holder(folder) or {}
             raise CampaignLockedError(
-                f"another driver works in {folder} (process {holder.get('process', '?')} on {holder.get('host', '?')})",
-                hint=f"wait for it, or end it; of a campaign `oreloop status {folder}` shows it and `oreloop stop {folder}` ends it",
+                f"another driver works in {folder} (process {holder.get('process', '?')} on "
+                f"{holder.get('host', '?')})",
+                hint=f"wait for it, or end it; of a campaign `oreloop status {folder}` shows "
+                f"it and `oreloop stop {folder}` ends it",
             ) from error
         try:
             (folder / STOP_REQUEST).unlink(missing_ok=True)
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+            os.pwrite(
+                self._descriptor,
+                json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode(),
+                0,
+            )
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -90,7 +119,8 @@ class FolderLock:
         if there is None or (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
             raise SurroundingsError(
                 f"the folder {self.path.parent} was deleted or moved away while its driver ran",
-                hint="where it was moved, run the campaign again with its new place; what was recorded before lies there",
+                hint="where it was moved, run the campaign again with its new place; what was "
+                "recorded before lies there",
             )
 
     def release(self) -> None:
@@ -103,7 +133,8 @@ def cannot_write(path: Path, error: OSError) -> SurroundingsError:
     """The error of a file that the disk does not take, for people."""
     return SurroundingsError(
         f"{path} cannot be written ({error.strerror or error})",
-        hint="free disk space, or make the folder writable, then run the same command again; everything recorded so far is kept",
+        hint="free disk space, or make the folder writable, then run the same command again; "
+        "everything recorded so far is kept",
     )
 
 
@@ -113,7 +144,9 @@ def _whole_file(kind: int) -> bytes:
 
 
 def read_holder(folder: Path) -> dict[str, object] | None:
-    """Process and host of the last holder that did not release the lock; None where there is none or it cannot be told."""
+    """Process and host of the last holder that did not release the lock; None where there is none
+    or it cannot be told.
+    """
     try:
         found = json.loads((folder / LOCK).read_bytes())
     except (OSError, ValueError):
@@ -122,7 +155,9 @@ def read_holder(folder: Path) -> dict[str, object] | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a driver on this machine holds the folder right now. Looks without taking the lock, also where nothing can be written."""
+    """Whether a driver on this machine holds the folder right now. Looks without taking the lock,
+    also where nothing can be written.
+    """
     try:
         descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

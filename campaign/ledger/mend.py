@@ -1,8 +1,9 @@
 """Make a ledger with gaps whole: nothing that was found is thrown away, and what was lost is named.
 
-Each lost event leaves a `Lost` in its place, so that later ones keep their sequence. What follows from later events is put back there:
-the beginning of a round that went on, the proposal of a candidate whose crystal is known, the choice of a pair that was labelled.
-An event that cannot stand (its candidate's crystal is lost) becomes a `Lost` that keeps its text.
+Each lost event leaves a `Lost` in its place, so that later ones keep their sequence. What follows
+from later events is put back there: the beginning of a round that went on, the proposal of a
+candidate whose crystal is known, the choice of a pair that was labelled. An event that cannot stand
+(its candidate's crystal is lost) becomes a `Lost` that keeps its text.
 """
 
 from __future__ import annotations
@@ -22,12 +23,22 @@ PUT_BACK = "recovered"
 """The generator and the acquisition of what was put back."""
 
 Timed = tuple[float, ev.Event]
-Named = TypeVar("Named", ev.ImportedRow, ev.ProposalRow, ev.VerdictRow, ev.ChoiceRow, ev.RequestRow, ev.PinnedRow)
+Named = TypeVar(
+    "Named",
+    ev.ImportedRow,
+    ev.ProposalRow,
+    ev.VerdictRow,
+    ev.ChoiceRow,
+    ev.RequestRow,
+    ev.PinnedRow,
+)
 
 
 @dataclass
 class _Gap:
-    """Consecutive lost events: the round that stood before them, and what later events say was among them."""
+    """Consecutive lost events: the round that stood before them, and what later events say was
+    among them.
+    """
 
     slots: list[int]
     time: float
@@ -41,9 +52,21 @@ class _Gap:
         for index in self.rounds:
             yield ev.RoundStarted(round=index, key=f"round/{index}/started")
         if self.candidates:
-            crystals = {identity: Crystal.from_bytes(blobs[identity]) for identity in self.candidates}
-            rows = tuple(ev.ProposalRow(identity, key_or_none(crystal)) for identity, crystal in crystals.items())
-            yield ev.Proposed(round=latest, generator=PUT_BACK, checkpoint=None, stream="", seconds=0.0, proposals=rows)
+            crystals = {
+                identity: Crystal.from_bytes(blobs[identity]) for identity in self.candidates
+            }
+            rows = tuple(
+                ev.ProposalRow(identity, key_or_none(crystal))
+                for identity, crystal in crystals.items()
+            )
+            yield ev.Proposed(
+                round=latest,
+                generator=PUT_BACK,
+                checkpoint=None,
+                stream="",
+                seconds=0.0,
+                proposals=rows,
+            )
         if self.pairs:
             yield ev.Decided(
                 key=f"round/{latest}/decided",
@@ -63,7 +86,9 @@ class _Gap:
 
 
 class _Mending:
-    """Goes through the events that were found and gathers, gap by gap, what they need and do not have."""
+    """Goes through the events that were found and gathers, gap by gap, what they need and do not
+    have.
+    """
 
     def __init__(self, blobs: Mapping[str, bytes]) -> None:
         self._blobs = blobs
@@ -79,7 +104,9 @@ class _Mending:
             self.gaps.append(_Gap([sequence], time, self._rounds - 1))
 
     def kept(self, event: ev.Event) -> ev.Event:
-        """An event without what it names and nobody has any more; what it needs is noted at the gap before it."""
+        """An event without what it names and nobody has any more; what it needs is noted at the gap
+        before it.
+        """
         match event:
             case ev.RoundStarted():
                 self._need_round(event.round - 1)
@@ -91,7 +118,9 @@ class _Mending:
                 self._candidates.update(row.candidate for row in event.rows)
             case ev.Proposed():
                 self._need_round(event.round)
-                event = msgspec.structs.replace(event, proposals=self._with_crystals(event.proposals))
+                event = msgspec.structs.replace(
+                    event, proposals=self._with_crystals(event.proposals)
+                )
                 self._candidates.update(row.candidate for row in event.proposals)
             case ev.Judged():
                 self._need_round(event.round)
@@ -106,13 +135,20 @@ class _Mending:
                 event = msgspec.structs.replace(event, rows=self._with_crystals(event.rows))
                 self._candidates.update(row.candidate for row in event.rows)
                 self._pending.update((row.candidate, row.oracle) for row in event.rows)
-            case ev.CrystalsPinned():
+            case ev.CrystalsGiven():
                 event = msgspec.structs.replace(event, rows=self._with_crystals(event.rows))
                 self._candidates.update(row.candidate for row in event.rows)
             case ev.Labelled() | ev.Failed():
                 if not self._need_candidate(event.candidate):
-                    return ev.Lost(reason="the crystal of its candidate is lost", remains=ev.encode(event).decode())
-                if isinstance(event, ev.Labelled) and event.crystal is not None and event.crystal not in self._blobs:
+                    return ev.Lost(
+                        reason="the crystal of its candidate is lost",
+                        remains=ev.encode(event).decode(),
+                    )
+                if (
+                    isinstance(event, ev.Labelled)
+                    and event.crystal is not None
+                    and event.crystal not in self._blobs
+                ):
                     event = msgspec.structs.replace(event, crystal=None)
                 if isinstance(event, ev.Labelled) or event.is_quarantined:
                     self._need_pair((event.candidate, event.oracle))
@@ -145,7 +181,9 @@ class _Mending:
 
 
 def mended(found: Mapping[int, Timed], blobs: Mapping[str, bytes]) -> list[Timed]:
-    """The events from the first to the last sequence found, such that they can be folded; ``blobs`` are those that are whole."""
+    """The events from the first to the last sequence found, such that they can be folded; ``blobs``
+    are those that are whole.
+    """
     mending = _Mending(blobs)
     events: list[Timed] = []
     time = min((time for time, _ in found.values()), default=0.0)
@@ -162,7 +200,10 @@ def mended(found: Mapping[int, Timed], blobs: Mapping[str, bytes]) -> list[Timed
     while (orphan := _first_orphan(events)) is not None:
         time, event = events[orphan]
         remains = ev.encode(event).decode()
-        events[orphan] = time, ev.Lost(reason="it cannot stand without events that are lost", remains=remains)
+        events[orphan] = (
+            time,
+            ev.Lost(reason="it cannot stand without events that are lost", remains=remains),
+        )
     return events
 
 

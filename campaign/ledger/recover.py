@@ -1,7 +1,8 @@
 """Rebuild a damaged ledger from its journal and from what can still be read of its database.
 
-The journal's lines carry checksums and win; the database fills in what no whole line holds. The new journal, which holds all that was
-found, takes the old one's place before the database is touched: killed at any point, ``recover`` is run again and loses nothing.
+The journal's lines carry checksums and win; the database fills in what no whole line holds. The new
+journal, which holds all that was found, takes the old one's place before the database is touched:
+killed at any point, ``recover`` is run again and loses nothing.
 """
 
 from __future__ import annotations
@@ -37,18 +38,29 @@ from campaign.ledger.engines import (
 )
 from campaign.ledger.lock import FolderLock, cannot_write
 from campaign.ledger.mend import Timed, mended
-from campaign.ledger.store import SCHEMA_VERSION, blob_table, event_table, insert_blobs, meta_table, metadata, row_of, take_advisory_lock
+from campaign.ledger.store import (
+    SCHEMA_VERSION,
+    blob_table,
+    event_table,
+    insert_blobs,
+    meta_table,
+    metadata,
+    row_of,
+    take_advisory_lock,
+)
 
 _BLOB = re.compile(rb'"((?:table-)?[0-9a-f]{32})":"([A-Za-z0-9+/=]+)"')
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What was found where. ``events`` is the new ledger's length, with the places of the ``missing`` sequences.
+    """What was found where. ``events`` is the new ledger's length, with the places of the
+    ``missing`` sequences.
 
-    ``only_journal`` and ``only_database`` are the sequences that one side alone had whole, ``contradicted`` those where the database's
-    event was not the journal's, ``unusable`` those that were found and cannot stand; ``damaged_lines`` counts the journal's.
-    ``set_aside`` are the old files (or tables), kept under new names.
+    ``only_journal`` and ``only_database`` are the sequences that one side alone had whole,
+    ``contradicted`` those where the database's event was not the journal's, ``unusable`` those that
+    were found and cannot stand; ``damaged_lines`` counts the journal's. ``set_aside`` are the old
+    files (or tables), kept under new names.
     """
 
     events: int
@@ -66,12 +78,18 @@ class Recovery:
     def lines(self) -> list[str]:
         """What was found and what is missing, for people."""
         found = [f"recovered {self.events - len(self.missing)} events"]
-        found[0] += f" ({self.from_database} were readable in the database, {self.from_journal} in the journal)"
+        found[0] += (
+            f" ({self.from_database} were readable in the database, {self.from_journal} in the "
+            "journal)"
+        )
         told = [
             (self.missing, "in neither, their places are marked"),
             (self.only_journal, "missing from the database, taken from the journal"),
             (self.only_database, "missing from the journal, taken from the database"),
-            (self.contradicted, "changed in the database, taken from the journal, whose checksum holds"),
+            (
+                self.contradicted,
+                "changed in the database, taken from the journal, whose checksum holds",
+            ),
             (self.unusable, "found, but cannot stand without what is lost; kept as text"),
         ]
         found += [f"events {ranges(sequences)}: {what}" for sequences, what in told if sequences]
@@ -95,7 +113,9 @@ def ranges(sequences: Iterable[int]) -> str:
 
 @dataclass
 class _Side:
-    """What one side holds: events by sequence, blobs by id, all of them whole as far as that side can tell."""
+    """What one side holds: events by sequence, blobs by id, all of them whole as far as that side
+    can tell.
+    """
 
     events: dict[int, Timed] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -129,28 +149,39 @@ class _Side:
         columns = sa.select(event_table.c.sequence, event_table.c.time, event_table.c.payload)
         for order in (event_table.c.sequence.asc(), event_table.c.sequence.desc()):
             with suppress(SQLAlchemyError, ValueError, TypeError), engine.connect() as connection:
-                for sequence, time, payload in connection.execution_options(yield_per=1).execute(columns.order_by(order)):
+                for sequence, time, payload in connection.execution_options(yield_per=1).execute(
+                    columns.order_by(order)
+                ):
                     if sequence in self.events:
                         break
                     with suppress(ValueError):
                         self.events[sequence] = time, ev.decode(bytes(payload))
         with suppress(SQLAlchemyError, ValueError, TypeError), engine.connect() as connection:
-            for identity, data in connection.execution_options(yield_per=100).execute(sa.select(blob_table.c.id, blob_table.c.data)):
+            for identity, data in connection.execution_options(yield_per=100).execute(
+                sa.select(blob_table.c.id, blob_table.c.data)
+            ):
                 self.add(identity, bytes(data))
 
     def look_up(self, engine: sa.Engine, wanted: Iterable[str]) -> None:
         """Single blobs, where reading all of them broke off."""
         for identity in wanted:
             with suppress(SQLAlchemyError, ValueError, TypeError), engine.connect() as connection:
-                data = connection.execute(sa.select(blob_table.c.data).where(blob_table.c.id == identity)).scalar_one_or_none()
+                data = connection.execute(
+                    sa.select(blob_table.c.data).where(blob_table.c.id == identity)
+                ).scalar_one_or_none()
                 if data is not None:
                     self.add(identity, bytes(data))
 
 
 def recorded_url(folder: Path) -> str | None:
-    """The database behind a URL that a campaign's folder says it uses; it never holds a password."""
+    """The database behind a URL that a campaign's folder says it uses; it never holds a
+    password.
+    """
     with suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((folder / CONFIG_COPY).read_bytes())["config"]["ledger"]["url"] or "") or None
+        return (
+            str(json.loads((folder / CONFIG_COPY).read_bytes())["config"]["ledger"]["url"] or "")
+            or None
+        )
     side = _Side()
     side.read_journal(folder / JOURNAL)
     revisions = [event for _, event in side.events.values() if isinstance(event, ev.ConfigRevised)]
@@ -164,10 +195,12 @@ def recover(folder: Path) -> Recovery:
 
 
 def rebuild(folder: Path, url: str | None = None) -> Recovery:
-    """Write a new journal and database with every event that is whole in either, and a mark where one is whole in neither.
+    """Write a new journal and database with every event that is whole in either, and a mark where
+    one is whole in neither.
 
-    The old ones are kept under new names. Raises LedgerDamagedError where nothing is left to recover, CampaignLockedError where a driver
-    is at work, InputError where the database is another campaign's, SurroundingsError where it does not answer or the disk is full.
+    The old ones are kept under new names. Raises LedgerDamagedError where nothing is left to
+    recover, CampaignLockedError where a driver is at work, InputError where the database is another
+    campaign's, SurroundingsError where it does not answer or the disk is full.
     """
     if not folder.is_dir():
         raise SurroundingsError(f"there is no folder {folder}", hint="name the campaign's folder")
@@ -200,8 +233,14 @@ def _read(folder: Path, remote: sa.Connection | None) -> tuple[_Side, _Side]:
     journals, databases = [folder / JOURNAL], [folder / DATABASE]
     if (folder / RECOVERING).is_dir() or not any(path.exists() for path in (*journals, *databases)):
         stamps = sorted({path.name[: len(SET_ASIDE) + 15] for path in folder.glob(f"{SET_ASIDE}*")})
-        journals += [folder / RECOVERING / JOURNAL, *(folder / f"{stamp}-{JOURNAL}" for stamp in stamps[-1:])]
-        databases += [folder / RECOVERING / DATABASE, *(folder / f"{stamp}-{DATABASE}" for stamp in stamps[-1:])]
+        journals += [
+            folder / RECOVERING / JOURNAL,
+            *(folder / f"{stamp}-{JOURNAL}" for stamp in stamps[-1:]),
+        ]
+        databases += [
+            folder / RECOVERING / DATABASE,
+            *(folder / f"{stamp}-{DATABASE}" for stamp in stamps[-1:]),
+        ]
     for path in journals:
         from_journal.read_journal(path)
     with ExitStack() as opened:
@@ -213,24 +252,37 @@ def _read(folder: Path, remote: sa.Connection | None) -> tuple[_Side, _Side]:
         for engine in engines:
             from_database.read_database(engine)
         named = {
-            identity for side in (from_journal, from_database) for _, event in side.events.values() for identity in blob_ids.named_by(event)
+            identity
+            for side in (from_journal, from_database)
+            for _, event in side.events.values()
+            for identity in blob_ids.named_by(event)
         }
         for engine in engines:
-            from_database.look_up(engine, named - from_journal.blobs.keys() - from_database.blobs.keys())
+            from_database.look_up(
+                engine, named - from_journal.blobs.keys() - from_database.blobs.keys()
+            )
     return from_journal, from_database
 
 
-def _rebuild(folder: Path, from_journal: _Side, from_database: _Side, remote: sa.Connection | None) -> Recovery:
+def _rebuild(
+    folder: Path, from_journal: _Side, from_database: _Side, remote: sa.Connection | None
+) -> Recovery:
     ours, theirs = (side.events.get(1, (0.0, None))[1] for side in (from_journal, from_database))
-    if isinstance(ours, ev.CampaignCreated) and isinstance(theirs, ev.CampaignCreated) and ours.campaign != theirs.campaign:
+    if (
+        isinstance(ours, ev.CampaignCreated)
+        and isinstance(theirs, ev.CampaignCreated)
+        and ours.campaign != theirs.campaign
+    ):
         raise InputError(
-            f"the database holds campaign {theirs.name!r}, the journal in {folder} is of another one, {ours.name!r}",
+            f"the database holds campaign {theirs.name!r}, the journal in {folder} is of "
+            f"another one, {ours.name!r}",
             hint="give each campaign a database of its own with ledger.url, or leave it out",
         )
     found = {**from_database.events, **from_journal.events}
     if not found:
         raise LedgerDamagedError(
-            f"neither the database nor the journal in {folder} holds a readable event", hint="restore the folder from a backup"
+            f"neither the database nor the journal in {folder} holds a readable event",
+            hint="restore the folder from a backup",
         )
     blobs = {**from_database.blobs, **from_journal.blobs}
     events = mended(found, blobs)
@@ -243,11 +295,19 @@ def _rebuild(folder: Path, from_journal: _Side, from_database: _Side, remote: sa
         from_database=len(from_database.events),
         set_aside=set_aside,
         missing=tuple(n for n in range(1, len(events) + 1) if n not in found),
-        only_journal=tuple(sorted(from_journal.events.keys() - both)) if from_database.events else (),
-        only_database=tuple(sorted(from_database.events.keys() - both)) if from_journal.events else (),
-        contradicted=tuple(n for n in sorted(both) if not _is_same(from_journal.events[n], from_database.events[n])),
+        only_journal=tuple(sorted(from_journal.events.keys() - both))
+        if from_database.events
+        else (),
+        only_database=tuple(sorted(from_database.events.keys() - both))
+        if from_journal.events
+        else (),
+        contradicted=tuple(
+            n for n in sorted(both) if not _is_same(from_journal.events[n], from_database.events[n])
+        ),
         unusable=tuple(
-            n for n, (_, event) in enumerate(events, start=1) if n in found and isinstance(event, ev.Lost) and event != found[n][1]
+            n
+            for n, (_, event) in enumerate(events, start=1)
+            if n in found and isinstance(event, ev.Lost) and event != found[n][1]
         ),
         lost_blobs=len(named - blobs.keys()),
         damaged_lines=from_journal.damaged,
@@ -258,7 +318,9 @@ def _is_same(one: Timed, other: Timed) -> bool:
     return one[0] == other[0] and ev.encode(one[1]) == ev.encode(other[1])
 
 
-def _write_anew(folder: Path, events: list[Timed], blobs: dict[str, bytes], remote: sa.Connection | None) -> tuple[Path, ...]:
+def _write_anew(
+    folder: Path, events: list[Timed], blobs: dict[str, bytes], remote: sa.Connection | None
+) -> tuple[Path, ...]:
     building = folder / RECOVERING
     stamp = _free_stamp(folder)
     in_place = [DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", JOURNAL]
@@ -288,7 +350,9 @@ def _write_anew(folder: Path, events: list[Timed], blobs: dict[str, bytes], remo
     if remote is None:
         os.replace(new / DATABASE, folder / DATABASE)
     else:
-        set_aside += [Path(name) for name in _replace_tables(remote, rows, blobs, stamp.replace("-", "_"))]
+        set_aside += [
+            Path(name) for name in _replace_tables(remote, rows, blobs, stamp.replace("-", "_"))
+        ]
     shutil.rmtree(building)
     return tuple(set_aside)
 
@@ -296,7 +360,11 @@ def _write_anew(folder: Path, events: list[Timed], blobs: dict[str, bytes], remo
 def _free_stamp(folder: Path) -> str:
     """The time in a name under which nothing is set aside yet."""
     seconds = clock.time()
-    while any(folder.glob(f"{SET_ASIDE}{(stamp := clock.strftime('%Y%m%d-%H%M%S', clock.gmtime(seconds)))}*")):
+    while any(
+        folder.glob(
+            f"{SET_ASIDE}{(stamp := clock.strftime('%Y%m%d-%H%M%S', clock.gmtime(seconds)))}*"
+        )
+    ):
         seconds += 1
     return stamp
 
@@ -307,26 +375,39 @@ Written = tuple[float, bytes, ev.Event]
 def _write_journal(path: Path, rows: list[Written], blobs: dict[str, bytes]) -> None:
     new = journal.Journal(path)
     for sequence, (time, payload, event) in enumerate(rows, start=1):
-        named = {identity: blobs[identity] for identity in sorted(blob_ids.named_by(event)) if identity in blobs}
+        named = {
+            identity: blobs[identity]
+            for identity in sorted(blob_ids.named_by(event))
+            if identity in blobs
+        }
         new.append(journal.Transaction(sequence, time, (payload,), named))
     new.close()
 
 
 def _fill(connection: sa.Connection, rows: list[Written], blobs: dict[str, bytes]) -> None:
-    connection.execute(sa.insert(meta_table).values(name="schema_version", value=str(SCHEMA_VERSION)))
-    table = [row_of(sequence, time, event, payload) for sequence, (time, payload, event) in enumerate(rows, start=1)]
+    connection.execute(
+        sa.insert(meta_table).values(name="schema_version", value=str(SCHEMA_VERSION))
+    )
+    table = [
+        row_of(sequence, time, event, payload)
+        for sequence, (time, payload, event) in enumerate(rows, start=1)
+    ]
     connection.execute(sa.insert(event_table), table)
     insert_blobs(connection, blobs)
 
 
-def _replace_tables(connection: sa.Connection, rows: list[Written], blobs: dict[str, bytes], stamp: str) -> list[str]:
+def _replace_tables(
+    connection: sa.Connection, rows: list[Written], blobs: dict[str, bytes], stamp: str
+) -> list[str]:
     """In one transaction; what stood in the tables is copied to others first."""
     kept = []
     with connection.begin():
         for table in (event_table, blob_table):
             if connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one():
                 kept.append(f"{table.name}_damaged_{stamp}")
-                connection.execute(sa.text(f"CREATE TABLE {kept[-1]} AS SELECT * FROM {table.name}"))
+                connection.execute(
+                    sa.text(f"CREATE TABLE {kept[-1]} AS SELECT * FROM {table.name}")
+                )
         for table in (event_table, blob_table, meta_table):
             connection.execute(sa.delete(table))
         _fill(connection, rows, blobs)

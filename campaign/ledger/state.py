@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, singledispatchmethod
+from functools import cache, singledispatchmethod
+from sys import intern
 from typing import Any
 
+from campaign.collecting import no_collection
 from campaign.crystals import abundance
 from campaign.ledger import events as ev
+from campaign.ledger import sharing
+from campaign.ledger.beliefs import Belief
 from campaign.ledger.controls import Controls
 from campaign.ledger.hulls import Hull
 from campaign.ledger.leaders import Leaders, Wanted
 from campaign.ledger.zeros import Zeros
-from campaign.types import ENERGY_ABOVE_HULL, FORMATION_ENERGY, FailureKind, counts_of, deciding_energy, reduced_formula
+from campaign.types import (
+    ENERGY_ABOVE_HULL,
+    FORMATION_ENERGY,
+    FailureKind,
+    counts_of,
+    deciding_energy,
+    reduced_formula,
+)
+
+_NO_FACTS: Mapping[str, Any] = {}
 
 
 @dataclass(slots=True)
 class CandidateRecord:
+    identity: str
     equivalence: str
-    proposals: list[tuple[ev.Proposed, ev.ProposalRow]]
     verdict: ev.VerdictRow | None = None
     source: str = ""
     name: str = ""
     """What its source calls it."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=lambda: _NO_FACTS)
     """What else its source says of it."""
+    _proposals: tuple[Any, ...] = ()
+    """Event and row, one after the other."""
+
+    @property
+    def proposals(self) -> list[tuple[ev.Proposed, ev.ProposalRow]]:
+        return list(zip(self._proposals[::2], self._proposals[1::2], strict=True))
+
+    def propose(self, event: ev.Proposed, row: ev.ProposalRow) -> None:
+        self._proposals = (*self._proposals, event, row)
 
     @property
     def is_accepted(self) -> bool:
@@ -41,10 +63,10 @@ class LabelRecord:
     candidate: str
     oracle: str
     fidelity: str
-    observed: dict[str, float]
-    """Scalars as observed, with what was derived from them so far."""
     observations: tuple[ev.ObservationRow, ...]
     crystal: str | None
+    derived: Mapping[str, float] | None = None
+    """What follows from the observations and the composition so far."""
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     started: float = 0.0
@@ -53,15 +75,65 @@ class LabelRecord:
     attempt: int = 0
     source: str = ""
     purpose: str = ""
+    expected: Mapping[str, Belief] = field(default_factory=lambda: _NO_FACTS)
+    """By quantity, of a label that states its noise: what the model that chose the candidate
+    expected.
+    """
     hull: Hull | None = None
     """Of its level, where energies above it are wanted."""
 
     @property
+    def scalars(self) -> dict[str, float]:
+        """As observed."""
+        return {
+            row.quantity: float(row.value)
+            for row in self.observations
+            if isinstance(row.value, _NUMBER) and math.isfinite(row.value)
+        }
+
+    @property
+    def observed(self) -> dict[str, float]:
+        """Scalars as observed, with what was derived from them so far."""
+        return self.scalars if self.derived is None else {**self.scalars, **self.derived}
+
+    @property
+    def is_as_observed(self) -> bool:
+        """Whether nothing follows from the observations so far, and none states its noise."""
+        return self.derived is None and not any(row.noise for row in self.observations)
+
+    def derive(self, quantity: str, value: float) -> None:
+        """Whoever holds what was derived before keeps it as it was."""
+        self.derived = {**(self.derived or {}), quantity: value}
+
+    @property
     def values(self) -> dict[str, float]:
-        """Scalars by quantity: observed ones, and those that follow from all labels of its level as they stand now."""
+        """Scalars by quantity: observed ones, and those that follow from all labels of its level as
+        they stand now.
+        """
         if self.hull is not None:
             self.hull.settle()
         return self.observed
+
+    @property
+    def noise(self) -> dict[str, float]:
+        """Standard deviations of the scalars whose noise the oracle states. What is derived from a
+        label's energy has its noise; that of the references is the same for all labels.
+        """
+        if not any(row.noise for row in self.observations):
+            return {}
+        observed = self.observed
+        stated = {
+            row.quantity: row.noise if row.noise and math.isfinite(row.noise) else 0.0
+            for row in self.observations
+            if row.quantity in observed
+        }
+        if not any(stated.values()):
+            return {}
+        energy = deciding_energy(stated) or 0.0
+        for name in (FORMATION_ENERGY.name, ENERGY_ABOVE_HULL.name):
+            if name in self.values:
+                stated.setdefault(name, energy)
+        return {name: noise for name, noise in stated.items() if noise > 0}
 
 
 @dataclass(slots=True)
@@ -85,12 +157,18 @@ Pair = tuple[str, str]
 ImportKey = tuple[str, str, str]
 """Purpose, path and oracle of a source."""
 
+_RECENT = 50
+_BANNED = "banned"
 _OUTSIDE = -1
 """The round of work that no round selected."""
+_BESIDES_WORK = (ev.SessionStarted, ev.ConfigRevised)
+_NUMBER = (int, float)
 
 
 class CampaignState:
-    """Everything the loop decides from. ``apply`` takes one event at a time; the same events give the same state."""
+    """Everything the loop decides from. ``apply`` takes one event at a time; the same events give
+    the same state.
+    """
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -112,9 +190,19 @@ class CampaignState:
         self.labels: dict[Pair, LabelRecord] = {}
         self.failures: list[tuple[int, float, ev.Failed]] = []
         self._leaders: dict[Wanted, Leaders] = {}
+        self.arrivals: list[LabelRecord] = []
+        """Labels in the order in which they came, those that others replaced too."""
+        self.n_changes = 0
+        """How often labels that were there already changed: replaced, withdrawn, or with other
+        derived values.
+        """
+        self.last_seconds: dict[str, deque[float]] = defaultdict(_last)
+        """What the last labels took, by oracle."""
         self.last_failure: dict[Pair, ev.Failed] = {}
         self.tries: dict[Pair, list[str]] = defaultdict(list)
-        """Kinds of the failures that count against a pair's further attempts; the surroundings' for one session."""
+        """Kinds of the failures that count against a pair's further attempts; the surroundings' for
+        one session.
+        """
         self.quarantined: dict[Pair, ev.Failed] = {}
         self.own: dict[Pair, LabelRecord] = {}
         self.n_labels: Counter[str] = Counter()
@@ -133,27 +221,35 @@ class CampaignState:
         self.controls = Controls()
         self.keys: set[str] = set()
         self.requested: dict[Pair, str] = {}
+        self._expected: dict[Pair, Mapping[str, Belief]] = {}
+        """Of pairs that a model chose and that have no label yet."""
         self.sentinels: dict[Pair, list[ev.SentinelScored]] = defaultdict(list)
         self.zeros = Zeros()
         self._of_composition: tuple[str, ...] = ()
         """Quantities that the config names and the composition decides."""
         self.elemental: dict[str, dict[str, tuple[float, str]]] = defaultdict(dict)
-        """By oracle and element: the lowest energy per atom (eV) of a crystal of that element alone, and its candidate."""
+        """By oracle and element: the lowest energy per atom (eV) of a crystal of that element
+        alone, and its candidate.
+        """
         self._hulls: dict[str, Hull] = {}
         """By oracle, where energies above it are wanted."""
         self._wants_hull = False
 
     def apply(self, sequence: int, time: float, event: ev.Event) -> None:
-        """Fold one event in. ``sequence`` counts from 1 without gaps; ``time`` in seconds since the epoch."""
-        passed = time - self.time if event.awake is None else event.awake - self._awake
+        """Fold one event in. ``sequence`` counts from 1 without gaps; ``time`` in seconds since the
+        epoch.
+        """
+        awake = event.awake
+        passed = time - self.time if awake is None else awake - self._awake
         is_at_work = self.sessions and self.session_ended is None and self.controls.paused is None
-        if is_at_work and not isinstance(event, ev.SessionStarted | ev.ConfigRevised):
-            self.active_seconds += max(0.0, passed)
-        self._awake = event.awake if event.awake is not None else self._awake
+        if is_at_work and passed > 0 and not isinstance(event, _BESIDES_WORK):
+            self.active_seconds += passed
+        if awake is not None:
+            self._awake = awake
         self.sequence, self.time = sequence, time
         if event.key is not None:
             self.keys.add(event.key)
-        self._apply(event)
+        _rule(type(event))(self, event)
 
     @singledispatchmethod
     def _apply(self, event: ev.Event) -> None:
@@ -214,12 +310,24 @@ class CampaignState:
         for row in event.rows:
             if row.observations:
                 self.unlabelled.pop(row.candidate, None)
-                self._label(row.candidate, event.oracle, event.fidelity, row.observations, row.candidate, source=event.source)
+                self._label(
+                    row.candidate,
+                    event.oracle,
+                    event.fidelity,
+                    row.observations,
+                    row.candidate,
+                    source=event.source,
+                )
             else:
                 self.candidates[row.candidate].verdict = ev.VerdictRow(row.candidate, True, "")
                 self._offer(row.candidate)
 
-    def _replace_labels(self, before: Mapping[str, ev.ImportedRow], after: Mapping[str, ev.ImportedRow], event: ev.Imported) -> None:
+    def _replace_labels(
+        self,
+        before: Mapping[str, ev.ImportedRow],
+        after: Mapping[str, ev.ImportedRow],
+        event: ev.Imported,
+    ) -> None:
         """Labels as the sources give them now; a label that the campaign paid for stands."""
         is_withdrawn = False
         for candidate in [*after, *(candidate for candidate in before if candidate not in after)]:
@@ -232,7 +340,9 @@ class CampaignState:
             source, observations = self._imported_observations(pair)
             if observations:
                 self.unlabelled.pop(candidate, None)
-                self._label(candidate, event.oracle, event.fidelity, observations, candidate, source=source)
+                self._label(
+                    candidate, event.oracle, event.fidelity, observations, candidate, source=source
+                )
             else:
                 self.labels.pop(pair, None)
                 is_withdrawn = True
@@ -247,22 +357,35 @@ class CampaignState:
             row = rows.get(pair[0]) if oracle == pair[1] else None
             if row is not None and row.observations:
                 first = first or source
-                found = {observation.quantity: observation for observation in row.observations} | found
+                found = {
+                    observation.quantity: observation for observation in row.observations
+                } | found
         return first, tuple(found.values())
 
     def _withdraw(self, candidates: Iterable[str]) -> None:
-        """What no source and no generator brings any more leaves the pool; what lost its label returns to it."""
+        """What no source and no generator brings any more leaves the pool; what lost its label
+        returns to it.
+        """
         taken = self._taken()
         for candidate in sorted(candidates):
-            is_brought = bool(self.candidates[candidate].proposals) or any(candidate in rows for rows in self.imported.values())
+            is_brought = bool(self.candidates[candidate].proposals) or any(
+                candidate in rows for rows in self.imported.values()
+            )
             if not is_brought:
                 self.unlabelled.pop(candidate, None)
+                self.controls.kept_back.pop(candidate, None)
             elif self.candidates[candidate].is_accepted and candidate not in taken:
                 self._offer(candidate)
 
     def _taken(self) -> set[str]:
-        """Candidates that are labelled, given up or selected by some oracle: nobody selects them again."""
-        return {candidate for pairs in (self.labels, self.quarantined, self.pending) for candidate, _ in pairs}
+        """Candidates that are labelled, given up or selected by some oracle: nobody selects them
+        again.
+        """
+        return {
+            candidate
+            for pairs in (self.labels, self.quarantined, self.pending)
+            for candidate, _ in pairs
+        }
 
     @_apply.register
     def _(self, event: ev.Screened) -> None:
@@ -291,12 +414,14 @@ class CampaignState:
 
     @_apply.register
     def _(self, event: ev.Proposed) -> None:
+        event = sharing.proposed(event)
         self.rounds[event.round].proposed.append(event)
         for row in event.proposals:
-            self._candidate(row.candidate, row.equivalence).proposals.append((event, row))
+            self._candidate(row.candidate, row.equivalence).propose(event, row)
 
     @_apply.register
     def _(self, event: ev.Judged) -> None:
+        event = sharing.judged(event, self._name)
         self.rounds[event.round].judged = event
         for verdict in map(self._final, event.verdicts):
             record = self.candidates[verdict.candidate]
@@ -307,12 +432,16 @@ class CampaignState:
 
     @_apply.register
     def _(self, event: ev.Decided) -> None:
+        event = sharing.decided(event, self._name)
         self.rounds[event.round].decided = event
+        self._expected |= expectations(event, self.modelled)
         self.controls.held |= {(row.candidate, row.oracle): row for row in event.held}
         for choice in event.choices:
             self.controls.held.pop((choice.candidate, choice.oracle), None)
             self.unlabelled.pop(choice.candidate, None)
-            if not self.is_barred(choice.candidate):
+            if self.is_barred(choice.candidate):
+                self.controls.kept_back[choice.candidate] = None
+            else:
                 self.pending[choice.candidate, choice.oracle] = event.round
                 self.outstanding[event.round] += 1
 
@@ -336,13 +465,25 @@ class CampaignState:
 
     @_apply.register
     def _(self, event: ev.Labelled) -> None:
-        record = self._label(event.candidate, event.oracle, event.fidelity, event.observations, event.crystal)
+        pair = event.candidate, event.oracle
+        record = self._label(
+            event.candidate,
+            event.oracle,
+            event.fidelity,
+            event.observations,
+            event.crystal,
+            purpose=self.requested.get(pair, ""),
+            expected=self._expected.pop(pair, None),
+        )
         record.wall_seconds, record.cpu_seconds = event.wall_seconds, event.cpu_seconds
-        record.started, record.worker, record.attempt = event.started, event.worker, event.attempt
-        record.round = self._settle((event.candidate, event.oracle))
-        record.purpose = self.requested.get((event.candidate, event.oracle), "")
+        record.started, record.attempt = event.started, event.attempt
+        record.worker = intern(event.worker)
+        pair = record.candidate, record.oracle
+        record.round = self._settle(pair)
+        if event.wall_seconds > 0:
+            self.last_seconds[event.oracle].append(event.wall_seconds)
         if not record.purpose:
-            self.own[event.candidate, event.oracle] = record
+            self.own[pair] = record
             self.n_labels[event.oracle] += 1
         self.busy_seconds[event.oracle] += event.wall_seconds
         self.outcomes[event.oracle].append(True)
@@ -404,14 +545,43 @@ class CampaignState:
         for candidate in [name for name in self.unlabelled if event.element in self.counts(name)]:
             del self.unlabelled[candidate]
             self.candidates[candidate].verdict = self._final(ev.VerdictRow(candidate, True, ""))
+        self.controls.kept_back |= dict.fromkeys(row.candidate for row in event.withdrawn)
         self._take_back(event.withdrawn)
+
+    @_apply.register
+    def _(self, event: ev.ElementUnbanned) -> None:
+        self.controls.history.append((self.time, event))
+        self.controls.banned.pop(event.element, None)
+        taken = self._taken()
+        for candidate in [
+            name for name in self.controls.kept_back if event.element in self.counts(name)
+        ]:
+            del self.controls.kept_back[candidate]
+            record = self.candidates[candidate]
+            if record.verdict is not None and record.verdict.screen == _BANNED:
+                record.verdict = self._final(ev.VerdictRow(candidate, True, ""))
+            if candidate not in taken:
+                self._offer(candidate)
+        self.fed = self.sequence
 
     def _final(self, verdict: ev.VerdictRow) -> ev.VerdictRow:
         """A screens' verdict, unless people banned what the candidate is made of."""
-        banned = [event for element, event in self.controls.banned.items() if element in self.counts(verdict.candidate)]
+        if not self.controls.banned or not verdict.is_accepted:
+            return verdict
+        banned = [
+            event
+            for element, event in self.controls.banned.items()
+            if element in self.counts(verdict.candidate)
+        ]
         if not banned:
             return verdict
-        return ev.VerdictRow(verdict.candidate, False, "banned", f"holds {banned[0].element}, banned by {banned[0].by}")
+        self.controls.kept_back[verdict.candidate] = None
+        return ev.VerdictRow(
+            verdict.candidate,
+            False,
+            _BANNED,
+            f"holds {banned[0].element}, banned by {banned[0].by}",
+        )
 
     @_apply.register
     def _(self, event: ev.CandidateApproved) -> None:
@@ -421,7 +591,7 @@ class CampaignState:
             self.fed = self.sequence
 
     @_apply.register
-    def _(self, event: ev.CrystalsPinned) -> None:
+    def _(self, event: ev.CrystalsPinned | ev.CrystalsInjected) -> None:
         self.controls.history.append((self.time, event))
         for row in event.rows:
             is_new = row.candidate not in self.candidates
@@ -429,9 +599,12 @@ class CampaignState:
             if is_new:
                 record.source, record.name = event.source, row.name
             if is_new or not row.screen:
-                record.verdict = self._final(ev.VerdictRow(row.candidate, not row.screen, row.screen, row.reason))
+                record.verdict = self._final(
+                    ev.VerdictRow(row.candidate, not row.screen, row.screen, row.reason)
+                )
             if record.is_accepted and not row.screen:
-                self.controls.pinned[row.candidate] = event
+                if isinstance(event, ev.CrystalsPinned):
+                    self.controls.pinned[row.candidate] = event
                 self._offer(row.candidate)
         self.fed = self.sequence
 
@@ -446,7 +619,9 @@ class CampaignState:
 
     def _offer(self, candidate: str) -> None:
         """To whoever selects, unless people said no."""
-        if not self.is_barred(candidate):
+        if self.is_barred(candidate):
+            self.controls.kept_back[candidate] = None
+        else:
             self.unlabelled[candidate] = None
 
     @_apply.register
@@ -461,9 +636,16 @@ class CampaignState:
     def _candidate(self, candidate: str, equivalence: str) -> CandidateRecord:
         record = self.candidates.get(candidate)
         if record is None:
-            record = self.candidates[candidate] = CandidateRecord(equivalence, [])
-            self.by_formula.setdefault(reduced_formula(equivalence.partition(":")[0]), []).append(candidate)
+            record = self.candidates[candidate] = CandidateRecord(candidate, equivalence)
+            self.by_formula.setdefault(reduced_formula(equivalence.partition(":")[0]), []).append(
+                candidate
+            )
         return record
+
+    def _name(self, candidate: str) -> str:
+        """A candidate's id as it was first read, so that one object stands for all mentions."""
+        record = self.candidates.get(candidate)
+        return candidate if record is None else record.identity
 
     def _label(
         self,
@@ -472,16 +654,31 @@ class CampaignState:
         fidelity: str,
         observations: tuple[ev.ObservationRow, ...],
         crystal: str | None,
+        *,
         source: str = "",
+        purpose: str = "",
+        expected: Mapping[str, Belief] | None = None,
     ) -> LabelRecord:
-        if self.own.pop((candidate, oracle), None) is not None:
+        pair = candidate, oracle = self._name(candidate), intern(oracle)
+        if self.own.pop(pair, None) is not None:
             self.n_labels[oracle] -= 1
-        values = self._values(candidate, observations)
         record = LabelRecord(
-            self.sequence, 0, candidate, oracle, fidelity, values, observations, crystal, source=source, finished=self.time
+            self.sequence,
+            0,
+            candidate,
+            oracle,
+            intern(fidelity),
+            sharing.observations(observations),
+            candidate if crystal == candidate else crystal,
+            self._of_its_composition(candidate),
+            source=source,
+            purpose=purpose,
+            expected=expected if expected and any(row.noise for row in observations) else _NO_FACTS,
+            finished=self.time,
         )
-        is_replaced = (candidate, oracle) in self.labels
-        self.labels[candidate, oracle] = record
+        is_replaced = pair in self.labels
+        self.labels[pair] = record
+        self.arrivals.append(record)
         if is_replaced:
             self._derive_anew(oracle)
             return record
@@ -496,40 +693,63 @@ class CampaignState:
         self._hulls.pop(oracle, None)
         labels = [label for label in self.labels.values() if label.oracle == oracle]
         for label in labels:
-            label.observed, label.hull = self._values(label.candidate, label.observations), None
+            label.derived, label.hull = self._of_its_composition(label.candidate), None
         for label in labels:
             self._derive(label)
-        self._leaders.clear()
+        self._changed()
 
-    def _values(self, candidate: str, observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
-        """Scalars that were observed, and those that the composition decides."""
-        counts = self.counts(candidate) if self._of_composition else {}
-        known = {quantity: abundance.value(quantity, counts) for quantity in self._of_composition if counts}
-        return _scalars(observations) | {quantity: value for quantity, value in known.items() if math.isfinite(value)}
+    def _changed(self) -> None:
+        """Labels that were there are not what they were."""
+        self._leaders.clear()
+        self.n_changes += 1
+
+    def settle(self) -> None:
+        """Let values that follow from all labels of a level follow from those that came in last."""
+        for hull in self._hulls.values():
+            hull.settle()
+
+    def _of_its_composition(self, candidate: str) -> dict[str, float] | None:
+        """Scalars that the composition decides; None where none is wanted."""
+        if not self._of_composition:
+            return None
+        counts = self.counts(candidate)
+        known = {
+            quantity: abundance.value(quantity, counts)
+            for quantity in self._of_composition
+            if counts
+        }
+        return {quantity: value for quantity, value in known.items() if math.isfinite(value)}
 
     def _derive(self, record: LabelRecord) -> None:
-        """Formation energies are functions of the labels: of this one, and of all where it lowers an element's reference.
+        """Formation energies are functions of the labels: of this one, and of all where it lowers
+        an element's reference.
 
         A label made with softer settings that change its meaning has none.
         """
+        counts = self.counts(record.candidate)
+        if len(counts) != 1 and not self._has_zeros(record.oracle):
+            return
         energy = deciding_energy(record.observed)
         if energy is None or not self.is_of_its_level(record):
             return
-        composition = self.composition(record.candidate)
         known = self.elemental[record.oracle]
         affected = [record]
-        if len(composition) == 1:
-            (element,) = composition
+        if len(counts) == 1:
+            (element,) = counts
             if element not in known or (energy, record.candidate) < known[element]:
                 known[element] = (energy, record.candidate)
-                affected = [label for label in self.labels.values() if label.oracle == record.oracle]
-                self._leaders.clear()
+                affected = [
+                    label for label in self.labels.values() if label.oracle == record.oracle
+                ]
+                self._changed()
                 self._hulls.pop(record.oracle, None)
         zeros = self.zeros_of(record.oracle)
+        if not zeros:
+            return
         for label in affected:
             value = formation_energy(self.energy(label), self.composition(label.candidate), zeros)
             if value is not None and self.is_of_its_level(label):
-                label.observed = {**label.observed, FORMATION_ENERGY.name: value}
+                label.derive(FORMATION_ENERGY.name, value)
                 if self._wants_hull:
                     self._place(label)
 
@@ -537,31 +757,50 @@ class CampaignState:
         """Beside the others on its level's diagram."""
         hull = self._hulls.get(label.oracle)
         if hull is None:
-            hull = self._hulls[label.oracle] = self._new_hull(label.oracle, (), self._leaders.clear)
+            hull = self._hulls[label.oracle] = self._new_hull(label.oracle, (), self._changed)
         if hull.takes(label):
             label.hull = hull
             hull.add(label)
 
-    def _new_hull(self, oracle: str, labels: Iterable[LabelRecord], on_move: Callable[[], None]) -> Hull:
+    def _new_hull(
+        self, oracle: str, labels: Iterable[LabelRecord], on_move: Callable[[], None]
+    ) -> Hull:
         given = frozenset(self.zeros.potentials_of(oracle))
         return Hull(tuple(self.zeros_of(oracle)), self.formula, labels, on_move, given)
 
     def hull(self, oracle: str) -> Hull | None:
-        """The hull of an oracle's labels; None where no element has a reference, or nothing is there beside the elements."""
+        """The hull of an oracle's labels; None where no element has a reference, or nothing is
+        there beside the elements.
+        """
         if oracle in self._hulls:
             return self._hulls[oracle]
-        labels = [label for label in self.labels.values() if label.oracle == oracle and FORMATION_ENERGY.name in label.observed]
+        labels = [
+            label
+            for label in self.labels.values()
+            if label.oracle == oracle and FORMATION_ENERGY.name in label.observed
+        ]
         return self._new_hull(oracle, map(replace, labels), lambda: None) if labels else None
 
     def energy(self, label: LabelRecord) -> float | None:
-        """eV/atom, of an enthalpy where there is one, with the anion corrections that the config asks for."""
+        """eV/atom, of an enthalpy where there is one, with the anion corrections that the config
+        asks for.
+        """
         energy = deciding_energy(label.observed)
-        return None if energy is None else energy + self.zeros.correction(self.formula(label.candidate))
+        return (
+            None
+            if energy is None
+            else energy + self.zeros.correction(self.formula(label.candidate))
+        )
 
     def zeros_of(self, oracle: str) -> dict[str, float]:
-        """By element: the energy (eV/atom) that formation energies refer to; a chemical potential comes before a label."""
+        """By element: the energy (eV/atom) that formation energies refer to; a chemical potential
+        comes before a label.
+        """
         labelled = {element: energy for element, (energy, _) in self.elemental[oracle].items()}
         return labelled | dict(self.zeros.potentials_of(oracle))
+
+    def _has_zeros(self, oracle: str) -> bool:
+        return bool(self.elemental.get(oracle) or self.zeros.potentials_of(oracle))
 
     def is_of_its_level(self, label: LabelRecord) -> bool:
         """Whether a label was made with its oracle's own settings."""
@@ -581,7 +820,9 @@ class CampaignState:
         return record.verdict is not None or bool(record.source)
 
     def accepted_of(self, keys: Iterable[str]) -> list[str]:
-        """Candidates of the reduced formulas of equivalence keys that are accepted, or came with a label."""
+        """Candidates of the reduced formulas of equivalence keys that are accepted, or came with a
+        label.
+        """
         found = []
         for formula in dict.fromkeys(reduced_formula(key.partition(":")[0]) for key in keys):
             for candidate in self.by_formula.get(formula, ()):
@@ -591,21 +832,29 @@ class CampaignState:
         return found
 
     def formula(self, candidate: str) -> str:
-        """Elements in alphabetical order with their numbers of atoms in the cell; empty where the cell was too broken to be described."""
+        """Elements in alphabetical order with their numbers of atoms in the cell; empty where the
+        cell was too broken to be described.
+        """
         return self.candidates[candidate].equivalence.partition(":")[0]
 
     def counts(self, candidate: str) -> Mapping[str, int]:
-        """Atoms in the cell by element; empty where the candidate's cell was too broken to be described."""
-        return _counts(self.formula(candidate))
+        """Atoms in the cell by element; empty where the candidate's cell was too broken to be
+        described.
+        """
+        return counts_of(self.formula(candidate))
 
     def composition(self, candidate: str) -> dict[str, float]:
-        """Atomic fraction by element; empty where the candidate's cell was too broken to be described."""
+        """Atomic fraction by element; empty where the candidate's cell was too broken to be
+        described.
+        """
         counts = self.counts(candidate)
         total = sum(counts.values())
         return {symbol: count / total for symbol, count in counts.items()}
 
     def _settle(self, pair: Pair) -> int:
-        """The round that selected a pair which is pending no more; that of an unselected one where none did."""
+        """The round that selected a pair which is pending no more; that of an unselected one where
+        none did.
+        """
         round_index = self.pending.pop(pair, None)
         if round_index is None:
             return _OUTSIDE
@@ -614,7 +863,9 @@ class CampaignState:
 
     @property
     def own_labels(self) -> list[LabelRecord]:
-        """The labels that this campaign selected and paid for, in the order in which they came; not the elements' references."""
+        """The labels that this campaign selected and paid for, in the order in which they came; not
+        the elements' references.
+        """
         return list(self.own.values())
 
     @property
@@ -627,6 +878,15 @@ class CampaignState:
         """What rounds selected and is not labelled yet."""
         return [pair for pair, index in self.pending.items() if index != _OUTSIDE]
 
+    @property
+    def modelled(self) -> str:
+        """The quantity that models expect something of: the first objective's, formation energies
+        where it counts from a hull; empty before there is a config.
+        """
+        config = self.config.config if self.config is not None else {}
+        named = str((config.get("objective") or {}).get("quantity", ""))
+        return FORMATION_ENERGY.name if named == ENERGY_ABOVE_HULL.name else named
+
     def leaders(self, wanted: Wanted) -> Leaders:
         """The labels that lead; found once from all labels, kept from then on."""
         found = self._leaders.get(wanted)
@@ -637,8 +897,12 @@ class CampaignState:
         return found
 
     def pool(self, size: int) -> list[str]:
-        """Accepted candidates that nobody selected yet: all that came from files, and the latest ``size`` that generators proposed."""
-        proposed = [candidate for candidate in self.unlabelled if not self.candidates[candidate].source]
+        """Accepted candidates that nobody selected yet: all that came from files, and the latest
+        ``size`` that generators proposed.
+        """
+        proposed = [
+            candidate for candidate in self.unlabelled if not self.candidates[candidate].source
+        ]
         left_out = set(proposed[:-size])
         return [candidate for candidate in self.unlabelled if candidate not in left_out]
 
@@ -648,19 +912,63 @@ class CampaignState:
         return record.proposals[0][0].generator if record.proposals else record.source
 
     def called(self, candidate: str) -> str:
-        """What people call a candidate: its name in its source, with the first column there that is named like an id."""
+        """What people call a candidate: its name in its source, with the first column there that is
+        named like an id.
+        """
         record = self.candidates[candidate]
-        named = next((f"{key} {value}" for key, value in record.facts.items() if key.lower().endswith(("id", "name"))), "")
+        named = next(
+            (
+                f"{key} {value}"
+                for key, value in record.facts.items()
+                if key.lower().endswith(("id", "name"))
+            ),
+            "",
+        )
         return ", ".join(text for text in (record.name, named) if text)
 
     @property
     def committee_of_oracles(self) -> ev.Trained | None:
-        """The committee that oracles ask: the first that was published, so that their labels are of one level of theory."""
+        """The committee that oracles ask: the first that was published, so that their labels are of
+        one level of theory.
+        """
         return next((event for event in self.checkpoints[COMMITTEE] if event.is_published), None)
 
     def published(self, generator: str) -> ev.Trained | None:
         """The checkpoint that a generator uses now."""
-        return next((event for event in reversed(self.checkpoints[generator]) if event.is_published), None)
+        return next(
+            (event for event in reversed(self.checkpoints[generator]) if event.is_published), None
+        )
+
+    def asked(self, generator: str) -> int:
+        """For how many crystals a generator was asked in the rounds in which it proposed any."""
+        return sum(
+            event.asked
+            for record in self.rounds
+            for event in record.proposed
+            if event.generator == generator and event.proposals
+        )
+
+
+@cache
+def _rule(kind: type[ev.Event]) -> Callable[[CampaignState, ev.Event], None]:
+    """What folds an event of a kind, looked up once."""
+    found: Callable[[CampaignState, ev.Event], None] = CampaignState.__dict__[
+        "_apply"
+    ].dispatcher.dispatch(kind)
+    return found
+
+
+def expectations(event: ev.Decided, quantity: str) -> dict[Pair, Mapping[str, Belief]]:
+    """By pair that a model chose: what it expected of the quantity that it is of."""
+    return {
+        (row.candidate, row.oracle): {quantity: Belief(row.mean, row.deviation)}
+        for row in event.choices
+        if row.mean is not None and row.deviation is not None
+    }
+
+
+def _last() -> deque[float]:
+    return deque(maxlen=_RECENT)
 
 
 def import_key(event: ev.Imported) -> ImportKey:
@@ -669,28 +977,31 @@ def import_key(event: ev.Imported) -> ImportKey:
     return purpose, event.source, event.oracle
 
 
-def _scalars(observations: Iterable[ev.ObservationRow]) -> dict[str, float]:
-    return {row.quantity: float(row.value) for row in observations if isinstance(row.value, int | float) and math.isfinite(row.value)}
-
-
 def _of_composition(config: Mapping[str, Any]) -> tuple[str, ...]:
     wanted = [*(config.get("further_objectives") or ()), *(config.get("constraints") or ())]
-    return tuple(dict.fromkeys(item["quantity"] for item in wanted if item["quantity"] in abundance.KNOWN))
-
-
-_counts = lru_cache(maxsize=4096)(counts_of)
+    return tuple(
+        dict.fromkeys(item["quantity"] for item in wanted if item["quantity"] in abundance.KNOWN)
+    )
 
 
 def _wants_hull(config: Mapping[str, Any]) -> bool:
     """Whether a config's objectives, constraints or gates name the energy above the hull."""
-    named = [config.get("objective"), *(config.get("further_objectives") or ()), *(config.get("constraints") or ())]
+    named = [
+        config.get("objective"),
+        *(config.get("further_objectives") or ()),
+        *(config.get("constraints") or ()),
+    ]
     levels = (config.get("fidelities") or {}).get("levels") or ()
     named += [level.get("gate") for level in levels]
     return any(item.get("quantity") == ENERGY_ABOVE_HULL.name for item in named if item)
 
 
-def formation_energy(energy: float | None, composition: Mapping[str, float], references: Mapping[str, float]) -> float | None:
-    """E - sum over elements of x E_element, in eV per atom; None where something is not known yet."""
+def formation_energy(
+    energy: float | None, composition: Mapping[str, float], references: Mapping[str, float]
+) -> float | None:
+    """E - sum over elements of x E_element, in eV per atom; None where something is not known
+    yet.
+    """
     if energy is None or not composition or not composition.keys() <= references.keys():
         return None
     return energy - sum(fraction * references[element] for element, fraction in composition.items())
@@ -699,6 +1010,7 @@ def formation_energy(energy: float | None, composition: Mapping[str, float], ref
 def fold(rows: Iterable[tuple[int, float, ev.Event]]) -> CampaignState:
     """The state after all rows (sequence, time, event)."""
     state = CampaignState()
-    for sequence, time, event in rows:
-        state.apply(sequence, time, event)
+    with no_collection():
+        for sequence, time, event in rows:
+            state.apply(sequence, time, event)
     return state

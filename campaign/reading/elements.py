@@ -1,6 +1,7 @@
 """Symbols of elements as files write them: exactly those of the periodic table, in its spelling.
 
-Deuterium and tritium (D, T) are read as hydrogen: energies and forces of a crystal do not know the isotope, its density does.
+Deuterium and tritium (D, T) are read as hydrogen: energies and forces of a crystal do not know the
+isotope, its density does.
 """
 
 from __future__ import annotations
@@ -23,19 +24,28 @@ _PART = re.compile(r"([A-Z][a-z]*)\s*(\d+(?:\.\d*)?|\.\d+)?\s*")
 def _numbers() -> Mapping[str, int]:
     from ase.data import chemical_symbols
 
-    return {symbol: number for number, symbol in enumerate(chemical_symbols[: HEAVIEST + 1]) if number}
+    return {
+        symbol: number for number, symbol in enumerate(chemical_symbols[: HEAVIEST + 1]) if number
+    }
 
 
 def element(symbol: str, where: str) -> int:
-    """The atomic number. Raises InputError on anything but an element's symbol in its own spelling."""
+    """The atomic number. Raises InputError on anything but an element's symbol in its own
+    spelling.
+    """
     known = _numbers()
     name = _ISOTOPES.get(symbol, symbol)
     if name in known:
         return known[name]
-    meant = f", such as {symbol.capitalize()}" if symbol.capitalize() in known and len(symbol) < 3 else ""
+    meant = (
+        f", such as {symbol.capitalize()}"
+        if symbol.capitalize() in known and len(symbol) < 3
+        else ""
+    )
     raise InputError(
         f"{where}: {symbol!r} is no element",
-        hint=f"write symbols as the periodic table does{meant}; leave vacancies (Va) and dummies (X) out; give each hydrogen a site",
+        hint=f"write symbols as the periodic table does{meant}; leave vacancies (Va) and "
+        "dummies (X) out; give each hydrogen a site",
     )
 
 
@@ -52,7 +62,9 @@ def element_of_label(text: str, where: str) -> int:
 
 
 def formula(text: str, where: str) -> dict[int, float] | None:
-    """Atomic numbers and amounts of a formula such as ``Fe2 O3``; None where it is written in another way, or has an unknown amount."""
+    """Atomic numbers and amounts of a formula such as ``Fe2 O3``; None where it is written in
+    another way, or has an unknown amount.
+    """
     amounts: dict[int, float] = {}
     position = 0
     while position < len(text):

@@ -14,11 +14,15 @@ FIELDS = ("lattice_vectors", "cartesian_site_positions", "species_at_sites", "sp
 """The fields of a structure that a crystal is made of."""
 
 
-def entries(url: str, query: str, fields: Sequence[str], most: int) -> tuple[list[Mapping[str, Any]], list[str]]:
+def entries(
+    url: str, query: str, fields: Sequence[str], most: int
+) -> tuple[list[Mapping[str, Any]], list[str]]:
     """Structures of a provider that answer a filter, and what it says went wrong."""
     from optimade.client import OptimadeClient
 
-    client = OptimadeClient(base_urls=url, max_results_per_provider=most, use_async=False, silent=True)
+    client = OptimadeClient(
+        base_urls=url, max_results_per_provider=most, use_async=False, silent=True
+    )
     answer = client.get(filter=query, endpoint="structures", response_fields=list(fields))
     found = answer.get("structures", {}).get(query, {})
     rows = [entry for result in found.values() for entry in result.get("data", [])]
@@ -26,12 +30,21 @@ def entries(url: str, query: str, fields: Sequence[str], most: int) -> tuple[lis
 
 
 def crystals(url: str, query: str, most: int) -> Iterator[tuple[str, Crystal]]:
-    """Id and crystal of the ordered structures that answer a filter. Raises InputError where there is none, or nobody answers."""
+    """Id and crystal of the ordered structures that answer a filter. Raises InputError where there
+    is none, or nobody answers.
+    """
     rows, errors = entries(url, query, FIELDS, most)
-    found = [(str(row.get("id", "")), crystal) for row in rows if (crystal := crystal_of(row.get("attributes", {}))) is not None]
+    found = [
+        (str(row.get("id", "")), crystal)
+        for row in rows
+        if (crystal := crystal_of(row.get("attributes", {}))) is not None
+    ]
     if not found:
         reason = f": {errors[0]}" if errors else f" among {len(rows)} structures"
-        raise InputError(f"{url} gave no ordered structure for {query!r}{reason}", hint="check the address, the filter and the network")
+        raise InputError(
+            f"{url} gave no ordered structure for {query!r}{reason}",
+            hint="check the address, the filter and the network",
+        )
     yield from found
 
 
@@ -44,12 +57,18 @@ def crystal_of(attributes: Mapping[str, Any]) -> Crystal | None:
     if not sites or any(site not in elements for site in sites):
         return None
     lattice = np.array(attributes["lattice_vectors"], dtype=float)
-    fractional = np.array(attributes["cartesian_site_positions"], dtype=float) @ np.linalg.inv(lattice)
-    return Crystal(lattice, fractional % 1.0, np.array([atomic_numbers[elements[site]] for site in sites]))
+    fractional = np.array(attributes["cartesian_site_positions"], dtype=float) @ np.linalg.inv(
+        lattice
+    )
+    return Crystal(
+        lattice, fractional % 1.0, np.array([atomic_numbers[elements[site]] for site in sites])
+    )
 
 
 def _elements(species: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Names of species that are one whole element, and neither unknown (X) nor a vacancy, with nothing attached."""
+    """Names of species that are one whole element, and neither unknown (X) nor a vacancy, with
+    nothing attached.
+    """
     return {
         str(one["name"]): str(one["chemical_symbols"][0])
         for one in species

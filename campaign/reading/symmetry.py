@@ -1,7 +1,9 @@
-"""The symmetry operations that a CIF block means: listed, or by Hall symbol, name and setting, or number.
+"""The symmetry operations that a CIF block means: listed, or by Hall symbol, name and setting, or
+number.
 
-Operations are kept as rotations (m, 3, 3) and translations (m, 3) on fractional coordinates. What is listed must be a group, of the
-space group that the block names, and fit the cell. Where a name has several origins and the block does not say which, it is refused.
+Operations are kept as rotations (m, 3, 3) and translations (m, 3) on fractional coordinates. What
+is listed must be a group, of the space group that the block names, and fit the cell. Where a name
+has several origins and the block does not say which, it is refused.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def operations(listed: Sequence[str], named: Named, lattice: FloatArray, where: 
     """Raises InputError where none are given, or what is given contradicts itself or the cell."""
     if not listed and named == Named():
         raise InputError(
-            f"{where}: no symmetry is given", hint="list the operations, or name the space group; _space_group_name_H-M_alt 'P 1' has none"
+            f"{where}: no symmetry is given",
+            hint="list the operations, or name the space group; _space_group_name_H-M_alt 'P "
+            "1' has none",
         )
     groups = _groups(named, lattice, where)
     if listed:
@@ -68,7 +72,8 @@ def _listed(listed: tuple[str, ...], where: str) -> Operations:
         return _parsed(listed)
     except ValueError as error:
         raise InputError(
-            f"{where}: {error}", hint="give all operations of the space group, such as 'x, y, z' and '-x, y+1/2, -z'"
+            f"{where}: {error}",
+            hint="give all operations of the space group, such as 'x, y, z' and '-x, y+1/2, -z'",
         ) from error
 
 
@@ -86,9 +91,14 @@ def _parsed(listed: tuple[str, ...]) -> Operations:
             raise ValueError(f"{text!r} is no symmetry operation") from error
         rotations.append(np.array(operation.rot) // operation.DEN)
         translations.append(np.array(operation.tran) % operation.DEN)
-        if (np.array(operation.rot) % operation.DEN).any() or abs(round(np.linalg.det(rotations[-1]))) != 1:
+        if (np.array(operation.rot) % operation.DEN).any() or abs(
+            round(np.linalg.det(rotations[-1]))
+        ) != 1:
             raise ValueError(f"{text!r} is no symmetry operation")
-    keys = {_key(rotation, translation) for rotation, translation in zip(rotations, translations, strict=True)}
+    keys = {
+        _key(rotation, translation)
+        for rotation, translation in zip(rotations, translations, strict=True)
+    }
     if len(keys) < len(listed):
         raise ValueError("a symmetry operation is listed twice")
     _check_group(np.array(rotations), np.array(translations), gemmi.Op.DEN, keys)
@@ -99,20 +109,32 @@ def _key(rotation: NDArray[np.int64], translation: NDArray[np.int64]) -> bytes:
     return rotation.astype(np.int8).tobytes() + translation.astype(np.int8).tobytes()
 
 
-def _check_group(rotations: NDArray[np.int64], translations: NDArray[np.int64], whole: int, keys: set[bytes]) -> None:
+def _check_group(
+    rotations: NDArray[np.int64], translations: NDArray[np.int64], whole: int, keys: set[bytes]
+) -> None:
     for rotation, translation in zip(rotations, translations, strict=True):
         products = rotation @ rotations
         moved = (translations @ rotation.T + translation) % whole
-        if any(_key(product, move) not in keys for product, move in zip(products, moved, strict=True)):
-            raise ValueError(f"the {len(rotations)} listed symmetry operations are no group: some are missing, or one is wrong")
+        if any(
+            _key(product, move) not in keys for product, move in zip(products, moved, strict=True)
+        ):
+            raise ValueError(
+                f"the {len(rotations)} listed symmetry operations are no group: some are "
+                "missing, or one is wrong"
+            )
 
 
 def _groups(named: Named, lattice: FloatArray, where: str) -> list[SpaceGroup]:
-    """Settings of the space group that the block may mean, by its Hall symbol, else its name, else its number; none where unknown."""
+    """Settings of the space group that the block may mean, by its Hall symbol, else its name, else
+    its number; none where unknown.
+    """
     import gemmi
 
     if named.number and not 1 <= named.number <= 230:
-        raise InputError(f"{where}: {named.number} is no number of a space group", hint="space groups are numbered from 1 to 230")
+        raise InputError(
+            f"{where}: {named.number} is no number of a space group",
+            hint="space groups are numbered from 1 to 230",
+        )
     settings = list(gemmi.spacegroup_table())
     if named.hall:
         wanted = _plain(named.hall)
@@ -127,8 +149,16 @@ def _groups(named: Named, lattice: FloatArray, where: str) -> list[SpaceGroup]:
             one = gemmi.find_spacegroup_by_name(base)
             found = [group for group in settings if one is not None and group.hm == one.hm]
     else:
-        found = [group for group in settings if named.number and group.number == named.number and group.is_reference_setting()]
-        found += [g for g in settings if found and g.number == found[0].number and g.hm == found[0].hm and g is not found[0]]
+        found = [
+            group
+            for group in settings
+            if named.number and group.number == named.number and group.is_reference_setting()
+        ]
+        found += [
+            g
+            for g in settings
+            if found and g.number == found[0].number and g.hm == found[0].hm and g is not found[0]
+        ]
     if choice:
         found = [group for group in found if group.ext == choice] or found
     fitting = [group for group in found if _fits(_of_group(group), lattice)]
@@ -140,9 +170,13 @@ def _plain(text: str) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A name and its setting: origin 1 or 2 (S and Z in ICSD), hexagonal (H) or rhombohedral (R) axes; empty where it has none."""
+    """A name and its setting: origin 1 or 2 (S and Z in ICSD), hexagonal (H) or rhombohedral (R)
+    axes; empty where it has none.
+    """
     found = _SETTING.search(name)
-    if found is None or not (":" in found[0] or (found[0][:1].isspace() and not found[1].isdigit())):
+    if found is None or not (
+        ":" in found[0] or (found[0][:1].isspace() and not found[1].isdigit())
+    ):
         return name, ""
     letter = found[1].upper()
     return name[: found.start()], _CHOICES.get(letter, letter)
@@ -151,15 +185,21 @@ def _split(name: str) -> tuple[str, str]:
 def _one(groups: Sequence[SpaceGroup], named: Named, where: str) -> SpaceGroup:
     told = named.hall or named.name or str(named.number)
     if not groups:
-        raise InputError(f"{where}: {told!r} is no known space group", hint="list the symmetry operations")
+        raise InputError(
+            f"{where}: {told!r} is no known space group", hint="list the symmetry operations"
+        )
     if len({group.xhm() for group in groups}) > 1:
         names = ", ".join(repr(group.xhm()) for group in groups)
         raise InputError(
-            f"{where}: the space group {told!r} has several settings ({names}), and the file lists no operations",
+            f"{where}: the space group {told!r} has several settings ({names}), and the file "
+            "lists no operations",
             hint="list the symmetry operations, or name the setting",
         )
     if named.number and groups[0].number != named.number:
-        raise InputError(f"{where}: {told!r} is space group {groups[0].number}, the file's number is {named.number}")
+        raise InputError(
+            f"{where}: {told!r} is space group {groups[0].number}, the file's number is "
+            f"{named.number}"
+        )
     return groups[0]
 
 
@@ -176,7 +216,8 @@ def _check_type(found: Operations, named: Named, groups: Sequence[SpaceGroup], w
     if numbers != {number}:
         told = " and ".join(str(item) for item in sorted(numbers))
         raise InputError(
-            f"{where}: the file names space group {told} ({named.name or named.hall or 'by number'}), but the {len(found)} operations that "
+            f"{where}: the file names space group {told} "
+            f"({named.name or named.hall or 'by number'}), but the {len(found)} operations that "
             f"it lists are those of {number or 'none'}",
             hint="list all operations, with the centring, or remove what is wrong",
         )
@@ -208,5 +249,6 @@ def _check_metric(found: Operations, lattice: FloatArray, where: str) -> None:
     if not _fits(found, lattice):
         raise InputError(
             f"{where}: the cell's lengths and angles do not have the symmetry of the space group",
-            hint="check the cell, and on which axes (unique axis, hexagonal or rhombohedral) the symmetry is given",
+            hint="check the cell, and on which axes (unique axis, hexagonal or rhombohedral) "
+            "the symmetry is given",
         )

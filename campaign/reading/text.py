@@ -1,4 +1,6 @@
-"""Text of a file, decoded once: UTF-8 and UTF-16 with or without their marks, and Latin-1 where it is neither."""
+"""Text of a file, decoded once: UTF-8 and UTF-16 with or without their marks, and Latin-1 where it
+is neither.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,20 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x19\x1b-\x1f\x7f]")
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path leads to a file or folder. Raises InputError where it cannot be followed, or leads to a pipe or device."""
+    """Whether a path leads to a file or folder. Raises InputError where it cannot be followed, or
+    leads to a pipe or device.
+    """
     try:
         found = path.exists()
     except OSError as error:
-        raise InputError(f"cannot open {path}: {error.strerror}", hint="check the path and the permissions") from error
+        raise InputError(
+            f"cannot open {path}: {error.strerror}", hint="check the path and the permissions"
+        ) from error
     if found and not (path.is_file() or path.is_dir()):
-        raise InputError(f"{path} is neither a file nor a folder", hint="a pipe or a device cannot be read twice: save it as a file")
+        raise InputError(
+            f"{path} is neither a file nor a folder",
+            hint="a pipe or a device cannot be read twice: save it as a file",
+        )
     return found
 
 
@@ -42,19 +51,24 @@ def read_text(path: Path) -> str:
     data = unpacked(path)
     text = decode(data, str(path))
     if not text.strip():
-        raise InputError(f"{path}: the file is empty", hint="give a file with content, or leave it out")
+        raise InputError(
+            f"{path}: the file is empty", hint="give a file with content, or leave it out"
+        )
     return text
 
 
 def unpacked(path: Path) -> bytes:
-    """Bytes of a file, those of .gz, .bz2 and .xz unpacked. Raises InputError where it cannot be opened or unpacked."""
+    """Bytes of a file, those of .gz, .bz2 and .xz unpacked. Raises InputError where it cannot be
+    opened or unpacked.
+    """
     try:
         data = path.read_bytes()
         return _COMPRESSED.get(path.suffix.lower(), bytes)(data)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(
-            f"{path}: cannot be read: {reason}", hint="check the path, the permissions and whether the file is whole"
+            f"{path}: cannot be read: {reason}",
+            hint="check the path, the permissions and whether the file is whole",
         ) from error
 
 
@@ -65,10 +79,16 @@ def decode(data: bytes, where: str) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding != "utf-8":
-            raise InputError(f"{where}: begins like {encoding}, but is not: {error.reason}", hint="save the file as UTF-8") from error
+            raise InputError(
+                f"{where}: begins like {encoding}, but is not: {error.reason}",
+                hint="save the file as UTF-8",
+            ) from error
         text = data.decode("latin-1")
     found = _CONTROL.search(text)
     if found:
         line = text.count("\n", 0, found.start()) + 1
-        raise InputError(f"{where}: line {line} holds the control character {found[0]!r}: no text file", hint="save the file as UTF-8 text")
+        raise InputError(
+            f"{where}: line {line} holds the control character {found[0]!r}: no text file",
+            hint="save the file as UTF-8 text",
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")

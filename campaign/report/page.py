@@ -1,4 +1,6 @@
-"""The report as a page: words, numbers and figures from the ledger, in one file without links to the network."""
+"""The report as a page: words, numbers and figures from the ledger, in one file without links to
+the network.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +15,55 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
-from campaign import __version__, calibration, finds, ladder, methods, metrics, ranking, shares, versions
-from campaign.artifacts import write_whole
-from campaign.config import LoadedConfig
-from campaign.crystals import abundance
-from campaign.ledger import CampaignState, LedgerReader
-from campaign.progress import constraints, duration
-from campaign.report import decisions, figures, stability, structures
+from campaign import __version__, versions
+from campaign.config.loaded import LoadedConfig
+from campaign.decide import calibration, ladder, ranking, shares
+from campaign.files import write_whole
+from campaign.ledger import CampaignState
+from campaign.report import decisions, figures, finds, stability, structures
+from campaign.report.pictures import cif
 from campaign.report.plotted import html
-from campaign.roles import objective_oracle
 from campaign.text import file_name, shown
-from campaign.tracking.pictures import cif
 from campaign.types import ENERGY_ABOVE_HULL
+from campaign.views import methods, metrics
+from campaign.views.progress import constraints, cost_so_far, duration
+from campaign.views.view import OpenView, View
 
 _BEST = 20
 
 
-def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReader, folder: Path) -> Path:
-    """Write ``report.html`` and the CIF files of the best structures below a folder; returns the page."""
-    objective, oracle = loaded.config.objective.objective, objective_oracle(loaded)
-    units = {quantity.name: quantity.unit for quantity in (*loaded.quantities().values(), *abundance.KNOWN.values())}
-    unit = units[objective.quantity]
-    axis = f"{objective.quantity} ({unit})"
-    wanted = ranking.wanted_of(loaded.config, oracle)
+def write_report(view: OpenView, folder: Path) -> Path:
+    """Write ``report.html`` and the CIF files of the best structures below a folder; returns the
+    page.
+    """
+    loaded, state, axis = view.loaded, view.state, view.axis
+    objective, oracle, wanted = view.objective, view.oracle, view.wanted
+    leaders = state.leaders(wanted)
     best = ranking.ranked(state, wanted, _BEST)
-    relaxed = reader.crystals([item.label.crystal or item.label.candidate for item in best])
+    relaxed = view.reader.crystals([item.label.crystal or item.label.candidate for item in best])
     before = set((folder / "best").glob("[0-9][0-9]-*.cif"))
     chances = calibration.chances(state)
     rows: list[dict[str, Any]] = []
     shown = []
     for item, crystal in zip(best, relaxed, strict=True):
         label = item.label
-        path = folder / "best" / file_name(f"{item.rank:02d}-{crystal.formula}-{label.candidate[:8]}.cif")
+        path = (
+            folder
+            / "best"
+            / file_name(f"{item.rank:02d}-{crystal.formula}-{label.candidate[:8]}.cif")
+        )
         write_whole(path, cif(crystal).encode())
         before.discard(path)
         shown.append((f"{item.rank}. {crystal.formula}", crystal))
-        others = {f"{row.quantity} ({row.unit})": row.value for row in label.observations if row.quantity != objective.quantity}
+        others = {
+            f"{row.quantity} ({row.unit})": row.value
+            for row in label.observations
+            if row.quantity != objective.quantity
+        }
+        belief = leaders.belief(label)
+        if belief is not None:
+            others[f"{objective.quantity} believed ({view.unit})"] = belief.mean
+            others[f"{objective.quantity} standard error ({view.unit})"] = belief.deviation
         if label.candidate in chances:
             others["chance to be stable when chosen"] = chances[label.candidate]
         rows.append(
@@ -56,23 +71,35 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
                 "rank": item.rank,
                 "standing": ranking.standing(item, wanted),
                 "candidate": label.candidate,
-                "formula": crystal.formula,
+                "formula": crystal.structure.composition.reduced_formula,
+                "atoms": len(crystal),
                 "value": label.values[objective.quantity],
                 "others": others,
-                "source": ": ".join(text for text in (state.source_of(label.candidate), state.called(label.candidate)) if text),
+                "source": ": ".join(
+                    text
+                    for text in (state.source_of(label.candidate), state.called(label.candidate))
+                    if text
+                ),
                 "round": label.round,
                 "file": f"best/{path.name}",
             }
         )
     for outdated in before:
         outdated.unlink()
-    found = [label for label in state.labels.values() if label.oracle == oracle and objective.quantity in label.values]
+    found = [
+        label
+        for label in state.labels.values()
+        if label.oracle == oracle and objective.quantity in label.values
+    ]
     compositions = []
-    for label, crystal in zip(found, reader.crystals([label.candidate for label in found]), strict=True):
-        symbols = Counter(crystal.symbols)
-        total = sum(symbols.values())
-        shares_of = {symbol: n / total for symbol, n in symbols.items()}
-        compositions.append((shares_of, label.values[objective.quantity], figures.named(state, label.candidate)))
+    for label in found:
+        compositions.append(
+            (
+                state.composition(label.candidate),
+                label.values[objective.quantity],
+                figures.named(state, label.candidate),
+            )
+        )
     brought = metrics.contributions(state, wanted)
     pictures: list[tuple[str, str]] = []
 
@@ -81,13 +108,13 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
             pictures.append((title, html(figure)))
 
     if found:
-        add("Best so far", figures.best_so_far(state, wanted, axis))
-        add("Predicted before labelling, against found", figures.parity(state, objective, oracle, axis))
-        add("Pareto front", decisions.front(state, wanted, units))
-        add("Labels inside the predicted intervals", decisions.coverage(state, objective, oracle))
+        add("Best so far", figures.best_so_far(view))
+        add("Predicted before labelling, against found", figures.parity(view))
+        add("Pareto front", decisions.front(view))
+        add("Labels inside the predicted intervals", decisions.coverage(view))
         if objective.quantity == ENERGY_ABOVE_HULL.name:
-            add("How the hull moved", stability.moves(state, oracle))
-            add("Chances to be stable, and what came true", stability.reliability(state, oracle))
+            add("How the hull moved", stability.moves(view))
+            add("Chances to be stable, and what came true", stability.reliability(view))
         add("Composition", figures.composition(compositions, loaded.config.space.elements, axis))
     for entry in sorted(entry_points(group="oreloop.figures"), key=lambda entry: entry.name):
         for title, figure in entry.load()(state):
@@ -97,26 +124,35 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
     add("From proposed to labelled", figures.funnel(_funnel(state)))
     if state.own_labels or state.failures:
         add("Workers", figures.timeline(state))
-    others_shown = list(dict.fromkeys(name for row in rows for name, value in row["others"].items() if isinstance(value, int | float)))
+    others_shown = list(
+        dict.fromkeys(
+            name
+            for row in rows
+            for name, value in row["others"].items()
+            if isinstance(value, int | float)
+        )
+    )
     page = render(
         "report.html.j2",
         name=loaded.config.name,
-        facts=summary(state, loaded, oracle, unit),
+        facts=summary(view),
         axis=axis,
-        unit=unit,
+        unit=view.unit,
         best=rows,
         others=others_shown,
         pictures=pictures,
-        generators=_generators(state, loaded, oracle),
+        generators=_generators(view),
         contributions=brought,
-        stable=finds.section(loaded, state, reader) if objective.quantity == ENERGY_ABOVE_HULL.name and found else None,
+        stable=finds.section(view)
+        if objective.quantity == ENERGY_ABOVE_HULL.name and found
+        else None,
         view=html(structures.view(shown)),
         losses=_losses(state),
         failures=Counter((event.oracle, event.kind) for _, _, event in state.failures),
         levels=ladder.agreement(state, loaded.config),
         settings=_settings(loaded),
         fidelities=loaded.fidelity_keys,
-        methods=methods.paragraph(loaded, state, versions.installed()),
+        methods=methods.paragraph(view, versions.installed()),
         citations=methods.citations(loaded),
     )
     path = folder / "report.html"
@@ -126,67 +162,119 @@ def write_report(loaded: LoadedConfig, state: CampaignState, reader: LedgerReade
 
 def render(template: str, **values: Any) -> str:
     """A template with the plots' library in the page itself."""
-    environment = Environment(loader=PackageLoader("campaign.report"), autoescape=select_autoescape(default=True), finalize=_plain)
-    return environment.get_template(template).render(version=__version__, plotly=get_plotlyjs(), **values)
+    environment = Environment(
+        loader=PackageLoader("campaign.report"),
+        autoescape=select_autoescape(default=True),
+        finalize=_plain,
+    )
+    return environment.get_template(template).render(
+        version=__version__, plotly=get_plotlyjs(), **values
+    )
 
 
 def _plain(value: Any) -> Any:
     return shown(value) if type(value) is str else value
 
 
-def summary(state: CampaignState, loaded: LoadedConfig, oracle: str, unit: str) -> dict[str, str]:
+def summary(view: View) -> dict[str, str]:
     """The campaign in words and numbers, by heading."""
-    objective = loaded.config.objective.objective
-    wanted = ranking.wanted_of(loaded.config, oracle)
+    from pymatgen.core import Composition
+
+    state, config, unit = view.state, view.config, view.unit
+    objective, wanted = view.objective, view.wanted
     leaders = state.leaders(wanted)
     best = leaders.best
-    first = [label for label in state.labels.values() if label.oracle == oracle and (label.source or label.round == 0)]
-    units = {quantity.name: quantity.unit for quantity in (*loaded.quantities().values(), *abundance.KNOWN.values())}
+    first = [
+        label
+        for label in state.labels.values()
+        if label.oracle == view.oracle and (label.source or label.round == 0)
+    ]
     found: dict[str, str] = {"objective": f"{objective.direction} {objective.quantity} ({unit})"}
-    for further in loaded.config.objectives[1:]:
-        found["objective"] += f", {further.direction} {further.quantity} ({units[further.quantity]})"
+    for further in config.objectives[1:]:
+        found["objective"] += (
+            f", {further.direction} {further.quantity} ({view.units[further.quantity]})"
+        )
+    if spent := cost_so_far(view):
+        found["cost"] = spent
     if wanted.bounds:
-        found["constraints"] = f"{constraints(loaded.config)}: {leaders.n_holding} of {leaders.n_known} labels hold"
+        found["constraints"] = (
+            f"{constraints(config)}: {leaders.n_holding} of {leaders.n_known} labels hold"
+        )
     if best is None and leaders.n_known:
         found["best"] = f"none of {leaders.n_known} labels holds the constraints"
-    if best is not None:
-        value = best.values[objective.quantity]
-        found["best"] = f"{value:.6g} {unit}, {state.formula(best.candidate)}, candidate {best.candidate}"
+    hull = state.hull(view.oracle) if objective.quantity == ENERGY_ABOVE_HULL.name else None
+    if hull is not None:
+        compounds = {
+            Composition(counts).reduced_formula
+            for label in hull.stable
+            if len(counts := state.counts(label.candidate)) > 1
+        }
+        found["on the hull"] = ", ".join(sorted(compounds)) or "the elements alone"
+    elif best is not None:
+        value = leaders.believed(best)[objective.quantity]
+        found["best"] = (
+            f"{ranking.value_of(state, wanted, best)} {unit}, "
+            f"{state.formula(best.candidate)}, candidate {best.candidate}"
+        )
         starts = [
-            label.values[objective.quantity]
+            leaders.believed(label)[objective.quantity]
             for label in first
-            if wanted.gains(label.values) is not None and wanted.holds(label.values, state.counts(label.candidate))
+            if wanted.gains(label.values) is not None
+            and wanted.holds(label.values, state.counts(label.candidate))
         ]
         if starts:
             start = max(starts, key=objective.gain)
             held = " that hold the constraints" if wanted.bounds else ""
-            found["gain over the start"] = f"{value - start:+.4g} {unit} (best of the first {len(starts)} labels{held}: {start:.6g})"
+            found["gain over the start"] = (
+                f"{value - start:+.4g} {unit} (best of the first {len(starts)} labels{held}: "
+                f"{start:.6g})"
+            )
     cost = sum(label.wall_seconds for label in state.own_labels)
     taken_over = sum(bool(label.source) for label in state.labels.values())
     references = len(state.labels) - len(state.own_labels) - taken_over
     found["labels"] = (
-        f"{len(state.own_labels)} paid for in {duration(cost)} of worker time, {references} references, {taken_over} taken over"
+        f"{len(state.own_labels)} paid for in {duration(cost)} of worker time, {references} "
+        f"references, {taken_over} taken over"
     )
-    found["failures"] = f"attempts that failed: {len(state.failures)}; candidates given up: {len(state.quarantined)}"
+    found["failures"] = (
+        f"attempts that failed: {len(state.failures)}; candidates given up: "
+        f"{len(state.quarantined)}"
+    )
     found["rounds"] = str(len(state.rounds))
     found["running time"] = f"{duration(state.active_seconds)} in {len(state.sessions)} session(s)"
-    found["state"] = state.session_ended.reason if state.session_ended is not None else "running, or ended without notice"
+    found["state"] = (
+        state.session_ended.reason
+        if state.session_ended is not None
+        else "running, or ended without notice"
+    )
     return found
 
 
 def _settings(loaded: LoadedConfig) -> str:
     """What the config sets beside the defaults, as YAML; not where ledger and tracking are."""
     text = io.StringIO()
-    YAML().dump(loaded.config.model_dump(mode="json", exclude_defaults=True, exclude={"ledger": True, "tracking": {"uri"}}), text)
+    YAML().dump(
+        loaded.config.model_dump(
+            mode="json", exclude_defaults=True, exclude={"ledger": True, "tracking": {"uri"}}
+        ),
+        text,
+    )
     return text.getvalue()
 
 
 def _funnel(state: CampaignState) -> dict[str, int]:
     records = state.candidates.values()
-    selected = {choice.candidate for record in state.rounds if record.decided for choice in record.decided.choices}
+    selected = {
+        choice.candidate
+        for record in state.rounds
+        if record.decided
+        for choice in record.decided.choices
+    }
     return {
         "proposed": sum(bool(record.proposals) for record in records),
-        "accepted": sum(record.verdict is not None and record.verdict.is_accepted for record in records),
+        "accepted": sum(
+            record.verdict is not None and record.verdict.is_accepted for record in records
+        ),
         "selected": len(selected),
         "labelled": len({label.candidate for label in state.own_labels}),
     }
@@ -194,11 +282,21 @@ def _funnel(state: CampaignState) -> dict[str, int]:
 
 def _losses(state: CampaignState) -> list[tuple[str, str, int]]:
     """Where candidates were lost between proposal and label: the step, the reason, and how many."""
-    verdicts = [record.verdict for record in state.candidates.values() if record.verdict is not None]
+    verdicts = [
+        record.verdict for record in state.candidates.values() if record.verdict is not None
+    ]
     refusals = Counter(verdict.screen for verdict in verdicts if not verdict.is_accepted)
     found = [("screened", reason, count) for reason, count in refusals.most_common()]
-    chosen = {choice.candidate for record in state.rounds if record.decided for choice in record.decided.choices}
-    waiting = sum(r.verdict is not None and r.verdict.is_accepted and name not in chosen for name, r in state.candidates.items())
+    chosen = {
+        choice.candidate
+        for record in state.rounds
+        if record.decided
+        for choice in record.decided.choices
+    }
+    waiting = sum(
+        r.verdict is not None and r.verdict.is_accepted and name not in chosen
+        for name, r in state.candidates.items()
+    )
     found.append(("accepted", "not selected", waiting))
     kinds = Counter(f"{event.oracle}: {event.kind}" for event in state.quarantined.values())
     found += [("selected", f"given up, {kind}", count) for kind, count in kinds.most_common()]
@@ -206,8 +304,11 @@ def _losses(state: CampaignState) -> list[tuple[str, str, int]]:
     return [row for row in found if row[2]]
 
 
-def _generators(state: CampaignState, loaded: LoadedConfig, oracle: str) -> list[dict[str, Any]]:
-    """What each generator brought: proposals, labels, seconds spent proposing, and the gain per second that the bandit goes by."""
+def _generators(view: View) -> list[dict[str, Any]]:
+    """What each generator brought: proposals, labels, seconds spent proposing, and the gain per
+    second that the bandit goes by.
+    """
+    state = view.state
     proposed: Counter[str] = Counter()
     seconds: dict[str, float] = defaultdict(float)
     for record in state.rounds:
@@ -215,7 +316,7 @@ def _generators(state: CampaignState, loaded: LoadedConfig, oracle: str) -> list
             proposed[event.generator] += len(event.proposals)
             seconds[event.generator] += event.seconds
     labelled = Counter(state.source_of(label.candidate) for label in state.own_labels)
-    found = shares.yields(state, loaded.config, oracle, state.sequence + 1)
+    found = shares.yields(state, view.config, view.oracle, state.sequence + 1)
     return [
         {
             "name": name,

@@ -1,4 +1,6 @@
-"""Figures as parts of a page. Names and messages in them are shown as they are: plotly reads tags in its texts, so these are escaped."""
+"""Figures as parts of a page. Names and messages in them are shown as they are: plotly reads tags
+in its texts, so these are escaped.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ _BREAK = "<br>"
 
 
 def html(figure: go.Figure | None, *, whole: bool = False) -> str:
-    """A figure as a part of a page that has the plots' library, or as a ``whole`` page; empty without one."""
+    """A figure as a part of a page that has the plots' library, or as a ``whole`` page; empty
+    without one.
+    """
     if figure is None:
         return ""
     plain = go.Figure(_plain(figure.to_dict()), skip_invalid=True)
-    found: str = plain.to_html(full_html=whole, include_plotlyjs=whole, config={"responsive": True, "displaylogo": False})
+    found: str = plain.to_html(
+        full_html=whole, include_plotlyjs=whole, config={"responsive": True, "displaylogo": False}
+    )
     return found
 
 
@@ -27,7 +33,9 @@ def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         return word(value) if key in _WORDS else value
     if isinstance(value, dict):
-        return {name: item if name == "template" else _plain(item, name) for name, item in value.items()}
+        return {
+            name: item if name == "template" else _plain(item, name) for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_plain(item, key) for item in value]
     return value

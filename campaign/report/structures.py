@@ -13,15 +13,23 @@ from ase.data.colors import jmol_colors
 from campaign.types import Crystal, FloatArray
 
 _ACROSS, _SHRUNK = 330, 0.25
-"""Points that a cell takes across the figure, and the share of its covalent radius that an atom is drawn with: all can be seen."""
+"""Points that a cell takes across the figure, and the share of its covalent radius that an atom is
+drawn with: all can be seen.
+"""
 _AT_FACE, _BOND = 0.02, 1.2
 _MOST_BONDS, _MOST_NAMED = 2000, 60
 _CORNERS = np.array(list(itertools.product((0, 1), repeat=3)))
-_EDGES = [(a, b) for a, b in itertools.combinations(range(8), 2) if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1]
+_EDGES = [
+    (a, b)
+    for a, b in itertools.combinations(range(8), 2)
+    if np.abs(_CORNERS[a] - _CORNERS[b]).sum() == 1
+]
 
 
 def view(crystals: Sequence[tuple[str, Crystal]]) -> go.Figure | None:
-    """One figure of named crystals, chosen from a menu: atoms in the cell and on its faces, bonds, and the cell's edges; angstrom."""
+    """One figure of named crystals, chosen from a menu: atoms in the cell and on its faces, bonds,
+    and the cell's edges; angstrom.
+    """
     if not crystals:
         return None
     figure = go.Figure()
@@ -42,7 +50,13 @@ def view(crystals: Sequence[tuple[str, Crystal]]) -> go.Figure | None:
         height=520,
         margin={"l": 0, "r": 0, "t": 50, "b": 0},
         legend={"orientation": "h", "y": 0, "itemsizing": "constant"},
-        scene={"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": {"projection": {"type": "orthographic"}}},
+        scene={
+            "xaxis": hidden,
+            "yaxis": hidden,
+            "zaxis": hidden,
+            "aspectmode": "data",
+            "camera": {"projection": {"type": "orthographic"}},
+        },
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.1, "yanchor": "top"}],
     )
     return figure
@@ -54,15 +68,32 @@ def _traces(crystal: Crystal) -> list[go.Scatter3d]:
     radii = np.array([covalent_radii[atomic_numbers[symbol]] for symbol in symbols])
     place = sites @ crystal.lattice
     points_per_angstrom = _ACROSS / float(np.linalg.norm(np.ptp(corners, axis=0)))
-    lines = [_lines([(corners[a], corners[b]) for a, b in _EDGES], "black", 2), _lines(_bonds(place, radii), "#999", 3)]
+    lines = [
+        _lines([(corners[a], corners[b]) for a, b in _EDGES], "black", 2),
+        _lines(_bonds(place, radii), "#999", 3),
+    ]
     return lines + [
-        _atoms(symbol, place[chosen], sites[chosen], crystal.symbols.count(symbol), points_per_angstrom, len(symbols) <= _MOST_NAMED)
+        _atoms(
+            symbol,
+            place[chosen],
+            sites[chosen],
+            crystal.symbols.count(symbol),
+            points_per_angstrom,
+            len(symbols) <= _MOST_NAMED,
+        )
         for symbol in dict.fromkeys(crystal.symbols)
         if (chosen := np.array(symbols) == symbol).any()
     ]
 
 
-def _atoms(symbol: str, place: FloatArray, sites: FloatArray, count: int, points_per_angstrom: float, are_named: bool) -> go.Scatter3d:
+def _atoms(
+    symbol: str,
+    place: FloatArray,
+    sites: FloatArray,
+    count: int,
+    points_per_angstrom: float,
+    are_named: bool,
+) -> go.Scatter3d:
     """All atoms of one element, as one entry of the legend."""
     number = atomic_numbers[symbol]
     return go.Scatter3d(
@@ -99,7 +130,9 @@ def _in_and_on_the_cell(crystal: Crystal) -> tuple[FloatArray, list[str]]:
 
 def _bonds(place: FloatArray, radii: FloatArray) -> list[tuple[FloatArray, FloatArray]]:
     """Between the atoms shown that are nearer than 1.2 times the sum of their covalent radii."""
-    near = np.linalg.norm(place[:, None] - place[None], axis=-1) < _BOND * (radii[:, None] + radii[None])
+    near = np.linalg.norm(place[:, None] - place[None], axis=-1) < _BOND * (
+        radii[:, None] + radii[None]
+    )
     first, second = np.nonzero(np.triu(near, 1))
     return [(place[a], place[b]) for a, b in list(zip(first, second, strict=True))[:_MOST_BONDS]]
 
@@ -107,4 +140,12 @@ def _bonds(place: FloatArray, radii: FloatArray) -> list[tuple[FloatArray, Float
 def _lines(ends: Sequence[tuple[FloatArray, FloatArray]], colour: str, width: int) -> go.Scatter3d:
     points = [point for first, second in ends for point in (first, second, np.full(3, np.nan))]
     x, y, z = np.array(points).T if points else np.empty((3, 0))
-    return go.Scatter3d(x=x, y=y, z=z, mode="lines", line={"color": colour, "width": width}, hoverinfo="skip", showlegend=False)
+    return go.Scatter3d(
+        x=x,
+        y=y,
+        z=z,
+        mode="lines",
+        line={"color": colour, "width": width},
+        hoverinfo="skip",
+        showlegend=False,
+    )

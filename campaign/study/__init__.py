@@ -1,1 +1,3 @@
-"""Studies: settings of strategies and of trained components, tuned by Optuna against a value that is measured."""
+"""Studies: settings of strategies and of trained components, tuned by Optuna against a value that
+is measured.
+"""

@@ -1,7 +1,9 @@
-"""Runs a study by ask and tell: batches of trials step by step, told to Optuna in their order, so that a seed gives one result.
+"""Runs a study by ask and tell: batches of trials step by step, told to Optuna in their order, so
+that a seed gives one result.
 
-Every trial is in the storage before its work begins, and its value once it has ended. A trial that was under way when the driver died is
-marked as failed and its settings are queued again; none that ended is run again or counted twice. A trial that raises is failed and told.
+Every trial is in the storage before its work begins, and its value once it has ended. A trial that
+was under way when the driver died is marked as failed and its settings are queued again; none that
+ended is run again or counted twice. A trial that raises is failed and told.
 """
 
 from __future__ import annotations
@@ -12,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -38,31 +45,51 @@ def storage_of(study: Study, folder: Path) -> BaseStorage:
 
 
 def opened(study: Study, folder: Path) -> optuna.Study:
-    """Begun, or gone on with. Raises InputError where a study of that name searched another space or value."""
+    """Begun, or gone on with. Raises InputError where a study of that name searched another space
+    or value.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     config = study.config
     space = {key: dimension.model_dump(mode="json") for key, dimension in config.space.items()}
-    value = config.value.model_dump(mode="json", exclude={"campaign"})  # its folder may move; its labels are held on to by themselves
+    value = config.value.model_dump(
+        mode="json", exclude={"campaign"}
+    )  # its folder may move; its labels are held on to by themselves
     meaning = content_hash([value, list(config.directions.items()), space])
     storage = storage_of(study, folder)
     if config.name in optuna.get_all_study_names(storage):
         found = optuna.load_study(study_name=config.name, storage=storage, pruner=_pruner(study))
     else:
         directions = list(config.directions.values())
-        found = optuna.create_study(study_name=config.name, storage=storage, directions=directions, pruner=_pruner(study))
+        found = optuna.create_study(
+            study_name=config.name, storage=storage, directions=directions, pruner=_pruner(study)
+        )
     if found.metric_names is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             found.set_metric_names(list(config.directions))
-    _keep(found, "meaning", meaning, f"the study {config.name} in {folder} has another value, goals or space")
+    _keep(
+        found,
+        "meaning",
+        meaning,
+        f"the study {config.name} in {folder} has another value, goals or space",
+    )
     if isinstance(config.value, BacktestValue):
         if not (study.folder / config.value.path).exists():
             return found
         problem = content_hash(study.backtest.problem(config.value.strategy))
-        told = f"the study {config.name} in {folder} began on another problem: {config.value.path}, or a file or module of it, has changed"
+        told = (
+            f"the study {config.name} in {folder} began on another problem: "
+            f"{config.value.path}, or a file or module of it, has changed"
+        )
         _keep(found, "problem", problem, told)
     elif key := code_key(study.component):
-        _keep(found, "code", key, f"the study {config.name} in {folder} began with other code of {config.value.component}")
+        _keep(
+            found,
+            "code",
+            key,
+            f"the study {config.name} in {folder} began with other code of "
+            f"{config.value.component}",
+        )
     return found
 
 
@@ -75,10 +102,13 @@ def _keep(found: optuna.Study, name: str, value: str, otherwise: str) -> None:
         raise InputError(otherwise, hint="give this one another name or --folder")
 
 
-def run(study: Study, folder: Path, on_step: Callable[[optuna.Study], None] = lambda found: None) -> optuna.Study:
+def run(
+    study: Study, folder: Path, on_step: Callable[[optuna.Study], None] = lambda found: None
+) -> optuna.Study:
     """All trials that are left.
 
-    Raises CampaignLockedError where another driver runs the study, InputError where the labels are not those that it began with.
+    Raises CampaignLockedError where another driver runs the study, InputError where the labels are
+    not those that it began with.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder)
@@ -91,11 +121,19 @@ def run(study: Study, folder: Path, on_step: Callable[[optuna.Study], None] = la
 def _run(study: Study, folder: Path, on_step: Callable[[optuna.Study], None]) -> optuna.Study:
     found = opened(study, folder)
     if not isinstance(study.config.value, BacktestValue):
-        _keep(found, "labels", labels_of(study).key, f"the campaign of the study {study.config.name} has other labels than when it began")
+        _keep(
+            found,
+            "labels",
+            labels_of(study).key,
+            f"the campaign of the study {study.config.name} has other labels than when it began",
+        )
     _queue_what_was_under_way(found)
     executor = make_executor(study.config.executor)
     if not isinstance(executor, RunsTasks):
-        raise InputError(f"executor: use {study.config.executor.use} cannot run studies", hint="take ray or serial")
+        raise InputError(
+            f"executor: use {study.config.executor.use} cannot run studies",
+            hint="take ray or serial",
+        )
     executor.start([])
     try:
         while (left := study.config.trials - _n_ended(found)) > 0:
@@ -105,7 +143,13 @@ def _run(study: Study, folder: Path, on_step: Callable[[optuna.Study], None]) ->
     return found
 
 
-def _batch(study: Study, found: optuna.Study, executor: RunsTasks, n: int, on_step: Callable[[optuna.Study], None]) -> None:
+def _batch(
+    study: Study,
+    found: optuna.Study,
+    executor: RunsTasks,
+    n: int,
+    on_step: Callable[[optuna.Study], None],
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         found.sampler = _sampler(study, _n_ended(found))
@@ -147,7 +191,11 @@ def _n_ended(found: optuna.Study) -> int:
 
 
 def _queued_again(found: optuna.Study) -> set[int]:
-    return {int(trial.user_attrs["again"]) for trial in found.get_trials(deepcopy=False) if "again" in trial.user_attrs}
+    return {
+        int(trial.user_attrs["again"])
+        for trial in found.get_trials(deepcopy=False)
+        if "again" in trial.user_attrs
+    }
 
 
 def _queue_what_was_under_way(found: optuna.Study) -> None:
@@ -167,7 +215,9 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _sampler(study: Study, ended: int) -> optuna.samplers.BaseSampler:
-    """With a seed of its own for each batch, so that a study that goes on chooses as one that was never broken."""
+    """With a seed of its own for each batch, so that a study that goes on chooses as one that was
+    never broken.
+    """
     config = study.config
     seed = int(content_hash([config.seed, ended])[:8], 16)
     if config.sampler == "random":
@@ -175,12 +225,16 @@ def _sampler(study: Study, ended: int) -> optuna.samplers.BaseSampler:
     if config.sampler == "cmaes":
         return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=config.startup)
     if config.sampler == "gp":
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=config.startup, deterministic_objective=True)
+        return optuna.samplers.GPSampler(
+            seed=seed, n_startup_trials=config.startup, deterministic_objective=True
+        )
     if config.sampler == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, config.startup))
     if config.sampler == "qmc":
         return optuna.samplers.QMCSampler(seed=config.seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup, multivariate=True, constant_liar=True)
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=config.startup, multivariate=True, constant_liar=True
+    )
 
 
 def _pruner(study: Study) -> optuna.pruners.BasePruner:
@@ -195,9 +249,11 @@ def _pruner(study: Study) -> optuna.pruners.BasePruner:
 
 
 def best(found: optuna.Study, number: int | None = None) -> FrozenTrial:
-    """The best trial; with several goals the one with a number, of those that no other is better than in every goal.
+    """The best trial; with several goals the one with a number, of those that no other is better
+    than in every goal.
 
-    Raises InputError where no trial has ended, where there are several and none is named, and where it is not one of them.
+    Raises InputError where no trial has ended, where there are several and none is named, and where
+    it is not one of them.
     """
     if not _ended_whole(found):
         raise InputError(f"no trial of {found.study_name} has ended with a value")
@@ -208,7 +264,8 @@ def best(found: optuna.Study, number: int | None = None) -> FrozenTrial:
     if chosen is None:
         told = "they are" if number is None else f"{number} is not one of them:"
         raise InputError(
-            f"{len(front)} trials of {found.study_name} are the best: {told} {', '.join(str(trial.number) for trial in front)}",
+            f"{len(front)} trials of {found.study_name} are the best: {told} "
+            f"{', '.join(str(trial.number) for trial in front)}",
             hint="choose one by --trial",
         )
     return chosen
@@ -224,7 +281,11 @@ def _ended_whole(found: optuna.Study) -> list[FrozenTrial]:
 
 def steps_saved(found: optuna.Study, steps: int) -> float:
     """Share (1) of the steps that pruning saved, of those of all trials that did not fail."""
-    trials = [trial for trial in found.get_trials(deepcopy=False) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    trials = [
+        trial
+        for trial in found.get_trials(deepcopy=False)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    ]
     taken = sum(len(trial.user_attrs.get("measured", ())) for trial in trials)
     return 1 - taken / (steps * len(trials)) if trials else 0.0
 
@@ -233,7 +294,11 @@ def standing(found: optuna.Study) -> tuple[int, str]:
     """How many trials have ended, and the best value, or how many trials are the best, in words."""
     if not _ended_whole(found):
         return _n_ended(found), ""
-    told = f"best {found.best_value:.5g}" if _has_one_goal(found) else f"{len(found.best_trials)} on the front"
+    told = (
+        f"best {found.best_value:.5g}"
+        if _has_one_goal(found)
+        else f"{len(found.best_trials)} on the front"
+    )
     return _n_ended(found), told
 
 
@@ -241,7 +306,12 @@ def records(found: optuna.Study) -> list[TrialRecord]:
     """Every trial but those that were queued again."""
     again = _queued_again(found)
     return [
-        TrialRecord(trial.number, trial.state.name.lower(), dict(trial.params), trial.user_attrs.get("measured", ()))
+        TrialRecord(
+            trial.number,
+            trial.state.name.lower(),
+            dict(trial.params),
+            trial.user_attrs.get("measured", ()),
+        )
         for trial in found.get_trials(deepcopy=False)
         if trial.number not in again and trial.state in _DONE
     ]

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from campaign.artifacts import write_whole
+from campaign.files import write_whole
 from campaign.protocols import PluginSpec
 from campaign.study.config import Study
 
@@ -30,7 +30,11 @@ def table(found: optuna.Study, most: int = 10) -> Table:
     shown = Table("trial", *(found.metric_names or ()), *keys, title=f"{found.study_name}: {told}")
     for trial in ended[: max(most, len(front))]:
         number = f"{trial.number}{' on the front' if trial.number in front else ''}"
-        shown.add_row(number, *(f"{value:.5g}" for value in trial.values), *(_text(trial.params.get(key)) for key in keys))
+        shown.add_row(
+            number,
+            *(f"{value:.5g}" for value in trial.values),
+            *(_text(trial.params.get(key)) for key in keys),
+        )
     return shown
 
 
@@ -39,14 +43,21 @@ def _text(value: Any) -> str:
 
 
 def write_best(study: Study, trial: FrozenTrial, target: Path) -> Path:
-    """A trial's settings as YAML: the whole backtest, or ``use`` and ``params`` of the component. Written whole or not at all."""
+    """A trial's settings as YAML: the whole backtest, or ``use`` and ``params`` of the component.
+    Written whole or not at all.
+    """
     winner = study.with_settings(trial.params)
     document = (
-        {"use": winner.use, "params": dict(winner.params)} if isinstance(winner, PluginSpec) else winner.config.model_dump(mode="json")
+        {"use": winner.use, "params": dict(winner.params)}
+        if isinstance(winner, PluginSpec)
+        else winner.config.model_dump(mode="json")
     )
     text = io.StringIO()
     YAML().dump(document, text)
-    told = ", ".join(f"{name} {value:.6g}" for name, value in zip(study.config.directions, trial.values, strict=True))
+    told = ", ".join(
+        f"{name} {value:.6g}"
+        for name, value in zip(study.config.directions, trial.values, strict=True)
+    )
     head = f"# The best of the study {study.config.name}: trial {trial.number}, {told}\n"
     write_whole(target, (head + text.getvalue()).encode())
     return target

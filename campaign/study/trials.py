@@ -1,4 +1,6 @@
-"""One step of a trial, run by a worker: a replay of one seed, a training that goes on from the last, or a fold that is predicted."""
+"""One step of a trial, run by a worker: a replay of one seed, a training that goes on from the
+last, or a fold that is predicted.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from campaign.dataset import Dataset
 from campaign.errors import InputError
+from campaign.ledger.dataset import Dataset
 from campaign.protocols import GenerationContext, PluginSpec, Trainable
 from campaign.study.config import BacktestValue, CrossValidationValue, Study, TrainingValue
 
@@ -32,7 +35,9 @@ class Step:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What is told of a trial: its state in a word, its settings, and what was measured after each step."""
+    """What is told of a trial: its state in a word, its settings, and what was measured after each
+    step.
+    """
 
     number: int
     state: str
@@ -61,7 +66,10 @@ def run_step(study: Study, settings: Mapping[str, Any], step: int, state: Any) -
         found = _predict(study, value, settings, step, state or ())
     for name in study.config.directions:
         if name not in found.measured:
-            raise InputError(f"goals: {name!r} is not measured", hint=f"there are {', '.join(sorted(found.measured))}")
+            raise InputError(
+                f"goals: {name!r} is not measured",
+                hint=f"there are {', '.join(sorted(found.measured))}",
+            )
         if not math.isfinite(found.measured[name]):
             raise InputError(f"{name} is {found.measured[name]} after step {step + 1}")
     return found
@@ -71,8 +79,16 @@ def _means(found: Sequence[Measured]) -> Step:
     return Step({name: float(np.mean([one[name] for one in found])) for name in found[0]}, found)
 
 
-def _replay(study: Study, value: BacktestValue, settings: Mapping[str, Any], step: int, earlier: Sequence[Measured]) -> Step:
-    """The regret refers to the table's best, or the target, or what the baseline finds with the same seed; what lies above counts as 0."""
+def _replay(
+    study: Study,
+    value: BacktestValue,
+    settings: Mapping[str, Any],
+    step: int,
+    earlier: Sequence[Measured],
+) -> Step:
+    """The regret refers to the table's best, or the target, or what the baseline finds with the
+    same seed; what lies above counts as 0.
+    """
     from campaign.backtest.figures import best_so_far
     from campaign.backtest.replay import known_best, replay
 
@@ -85,7 +101,9 @@ def _replay(study: Study, value: BacktestValue, settings: Mapping[str, Any], ste
         run = replay(backtest, value.strategy, backtest.config.first_seed + step)
     finally:
         log.setLevel(level)
-    objective = backtest.campaign(value.strategy, backtest.config.first_seed).config.objective.objective
+    objective = backtest.campaign(
+        value.strategy, backtest.config.first_seed
+    ).config.objective.objective
     gains = best_so_far(run, objective)
     if not np.isfinite(gains).any():
         raise InputError("no oracle call of the replay gave a label that holds the constraints")
@@ -110,7 +128,12 @@ def _baseline_best(document: str, folder: Path, seed: int) -> float:
     return float(best_so_far(replay(backtest, baseline, seed), objective)[-1])
 
 
-def _train(study: Study, value: TrainingValue, settings: Mapping[str, Any], state: tuple[bytes, float] | None) -> Step:
+def _train(
+    study: Study,
+    value: TrainingValue,
+    settings: Mapping[str, Any],
+    state: tuple[bytes, float] | None,
+) -> Step:
     from campaign import plugins
     from campaign.api import Campaign
     from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
@@ -121,36 +144,64 @@ def _train(study: Study, value: TrainingValue, settings: Mapping[str, Any], stat
     assert isinstance(component, Trainable)
     campaign = Campaign.open(study.folder / value.campaign)
     labelled = labels_of(study).labelled
-    begun, seconds = (checkpoint_from_bytes(state[0]), state[1]) if state is not None else (None, 0.0)
+    begun, seconds = (
+        (checkpoint_from_bytes(state[0]), state[1]) if state is not None else (None, 0.0)
+    )
     context = GenerationContext(
-        space=campaign.loaded.config.search_space, objective=campaign.objective, labelled=labelled, checkpoint=begun
+        space=campaign.loaded.config.search_space,
+        objective=campaign.objective,
+        labelled=labelled,
+        checkpoint=begun,
     )
     started = time.perf_counter()
-    checkpoint = component.train(labelled, rng=np.random.default_rng(study.config.seed), context=context)
+    checkpoint = component.train(
+        labelled, rng=np.random.default_rng(study.config.seed), context=context
+    )
     seconds += time.perf_counter() - started
-    return Step({**checkpoint.metrics, "seconds": seconds}, (checkpoint_to_bytes(checkpoint), seconds))
+    return Step(
+        {**checkpoint.metrics, "seconds": seconds}, (checkpoint_to_bytes(checkpoint), seconds)
+    )
 
 
-def _predict(study: Study, value: CrossValidationValue, settings: Mapping[str, Any], step: int, earlier: Sequence[Measured]) -> Step:
+def _predict(
+    study: Study,
+    value: CrossValidationValue,
+    settings: Mapping[str, Any],
+    step: int,
+    earlier: Sequence[Measured],
+) -> Step:
     from campaign import plugins
     from campaign.api import Campaign
-    from campaign.calibration import scored
+    from campaign.decide.calibration import scored
+    from campaign.decide.fit import known_noise
     from campaign.seeds import library_seeds
 
     spec = study.with_settings(settings)
     assert isinstance(spec, PluginSpec)
     quantity = value.quantity or Campaign.open(study.folder / value.campaign).objective.quantity
-    candidates, values = labels_of(study).of(quantity)
+    labels = labels_of(study)
+    (candidates, values), noise = labels.of(quantity), labels.noise_of(quantity)
     if len(candidates) < 2 * value.folds:
-        raise InputError(f"expected at least {2 * value.folds} labels with {quantity}, got {len(candidates)}")
+        raise InputError(
+            f"expected at least {2 * value.folds} labels with {quantity}, got {len(candidates)}"
+        )
     fold = np.random.default_rng(study.config.seed).permutation(len(candidates)) % value.folds
     learned, held = np.flatnonzero(fold != step), np.flatnonzero(fold == step)
     started = time.perf_counter()
     with library_seeds(study.config.seed):
-        fitted = plugins.build(spec).fit([candidates[row] for row in learned], values[learned])
+        surrogate = plugins.build(spec)
+        fitted = surrogate.fit(
+            [candidates[row] for row in learned],
+            values[learned],
+            **known_noise(surrogate, None if noise is None else noise[learned]),
+        )
         seconds = time.perf_counter() - started
-        posterior = fitted.model.posterior(fitted.features([candidates[row] for row in held]), observation_noise=True)
-    mean, deviation = (part.detach().numpy().ravel() for part in (posterior.mean, posterior.variance.sqrt()))
+        posterior = fitted.model.posterior(
+            fitted.features([candidates[row] for row in held]), observation_noise=True
+        )
+    mean, deviation = (
+        part.detach().numpy().ravel() for part in (posterior.mean, posterior.variance.sqrt())
+    )
     figures = scored(values[held], mean, deviation)
     return _means((*earlier, {**figures, "seconds": seconds}))
 
@@ -158,15 +209,12 @@ def _predict(study: Study, value: CrossValidationValue, settings: Mapping[str, A
 def labels_of(study: Study) -> Dataset:
     """The labels of the campaign that a component learns from, of its objective's oracle."""
     from campaign.api import Campaign
-    from campaign.dataset import dataset_before
-    from campaign.roles import objective_oracle
+    from campaign.config.roles import objective_oracle
+    from campaign.ledger.dataset import dataset_before
 
     value = study.config.value
     assert not isinstance(value, BacktestValue)
     campaign = Campaign.open(study.folder / value.campaign)
-    reader = campaign.reader()
-    try:
+    with closing(campaign.reader()) as reader:
         state = reader.fold()
         return dataset_before(reader, state, state.sequence + 1, objective_oracle(campaign.loaded))
-    finally:
-        reader.close()

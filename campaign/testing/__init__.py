@@ -1,7 +1,8 @@
-"""The conformance kits: what a plug-in of each port has to hold, ours and the users'. One module a port.
+"""The conformance kits: what a plug-in of each port has to hold, ours and the users'. One module a
+port.
 
-``oreloop oracle check``, ``generator check``, ``surrogate check``, ``embedder check`` and ``screen check`` run them at a terminal,
-``check_oracle`` and the others in pytest.
+``oreloop oracle check``, ``generator check``, ``surrogate check``, ``embedder check`` and ``screen
+check`` run them at a terminal, ``check_oracle`` and the others in pytest.
 """
 
 from campaign.testing.embedders import check_embedder, examine_embedder

@@ -1,4 +1,6 @@
-"""What the kits show to plug-ins: small alloys with labels that follow a closed form, and a build of the plug-in for each look."""
+"""What the kits show to plug-ins: small alloys with labels that follow a closed form, and a build
+of the plug-in for each look.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,35 @@ from campaign import plugins
 from campaign.crystals.lattice import supercell
 from campaign.errors import OreloopError
 from campaign.protocols import PluginSpec
-from campaign.types import BULK_MODULUS, ENERGY_PER_ATOM, FORMATION_ENERGY, Candidate, Crystal, FloatArray, LabelledCandidate
+from campaign.types import (
+    BULK_MODULUS,
+    ENERGY_PER_ATOM,
+    FORMATION_ENERGY,
+    Candidate,
+    Crystal,
+    FloatArray,
+    LabelledCandidate,
+)
 
 ELEMENTS = ("Cr", "Fe", "Ni")
 SEED = 11
 
 
-def spec_of(group: str, use: str, params: Mapping[str, Any] | None, elements: Sequence[str], folder: Path | None) -> PluginSpec:
+def spec_of(
+    group: str,
+    use: str,
+    params: Mapping[str, Any] | None,
+    elements: Sequence[str],
+    folder: Path | None,
+) -> PluginSpec:
     home = str(folder) if folder is not None else None
-    return PluginSpec(group=group, use=use, params=dict(params or {}), module_folder=home, elements=tuple(sorted(elements)))
+    return PluginSpec(
+        group=group,
+        use=use,
+        params=dict(params or {}),
+        module_folder=home,
+        elements=tuple(sorted(elements)),
+    )
 
 
 def built(spec: PluginSpec) -> Any:
@@ -50,18 +72,31 @@ def alloys(elements: Sequence[str], n: int, seed: int = 0) -> list[Crystal]:
 def energies(crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
     """(n,) eV/atom: a smooth function of composition and volume, that fits no element in truth."""
     numbers = [atomic_numbers[element] for element in elements]
-    share = np.array([[np.mean(crystal.numbers == number) for number in numbers] for crystal in crystals]).reshape(-1, len(numbers))
+    share = np.array(
+        [[np.mean(crystal.numbers == number) for number in numbers] for crystal in crystals]
+    ).reshape(-1, len(numbers))
     volume = np.array([crystal.volume / len(crystal) for crystal in crystals])
-    found: FloatArray = -4.0 + share @ np.linspace(-0.5, 0.5, len(numbers)) - 0.4 * (share**2).sum(1) + 0.02 * volume
+    found: FloatArray = (
+        -4.0
+        + share @ np.linspace(-0.5, 0.5, len(numbers))
+        - 0.4 * (share**2).sum(1)
+        + 0.02 * volume
+    )
     return found
 
 
 def labelled_of(crystals: Sequence[Crystal], elements: Sequence[str]) -> list[LabelledCandidate]:
-    """Crystals with an energy, a formation energy and a bulk modulus, by id as a campaign gives them."""
+    """Crystals with an energy, a formation energy and a bulk modulus, by id as a campaign gives
+    them.
+    """
     found = [
         LabelledCandidate(
             candidate=Candidate(crystal),
-            values={ENERGY_PER_ATOM.name: energy, FORMATION_ENERGY.name: energy + 4.0, BULK_MODULUS.name: 180.0 - 20 * energy},
+            values={
+                ENERGY_PER_ATOM.name: energy,
+                FORMATION_ENERGY.name: energy + 4.0,
+                BULK_MODULUS.name: 180.0 - 20 * energy,
+            },
         )
         for crystal, energy in zip(crystals, energies(crystals, elements).tolist(), strict=True)
     ]

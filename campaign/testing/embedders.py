@@ -1,4 +1,6 @@
-"""The conformance kit for embedders: ours and the users'. ``oreloop embedder check`` runs it, and ``check_embedder`` in pytest."""
+"""The conformance kit for embedders: ours and the users'. ``oreloop embedder check`` runs it, and
+``check_embedder`` in pytest.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ _TOLERANCE = 1e-6
 """Of a column's size: by how much a row may change with the order of atoms or of crystals."""
 
 
-def examine_embedder(spec: PluginSpec, *, on_step: Callable[[str], None] = tell_nobody) -> Iterator[Finding]:
-    """Run all checks on an embedder, one finding after another. The alloys that it sees are of the elements of ``spec``."""
+def examine_embedder(
+    spec: PluginSpec, *, on_step: Callable[[str], None] = tell_nobody
+) -> Iterator[Finding]:
+    """Run all checks on an embedder, one finding after another. The alloys that it sees are of the
+    elements of ``spec``.
+    """
     yield from findings(_Checks(spec).all(), on_step)
 
 
@@ -48,7 +54,9 @@ class _Checks:
 
     def rows_of(self, embedder: Any, crystals: Sequence[Crystal]) -> FloatArray:
         rows = np.asarray(embedder.embed(crystals, self.elements))
-        assert rows.shape[:-1] == (len(crystals),), f"rows of {len(crystals)} crystals are {shape_told(rows)}"
+        assert rows.shape[:-1] == (len(crystals),), (
+            f"rows of {len(crystals)} crystals are {shape_told(rows)}"
+        )
         assert np.isfinite(rows).all(), "rows are not finite"
         return rows
 
@@ -57,12 +65,20 @@ class _Checks:
         return self.rows_of(built(self.spec), self.crystals)
 
     def differ(self, rows: FloatArray, others: FloatArray) -> float:
-        return float((np.abs(rows - others) / np.maximum(np.abs(self.rows).max(0), 1.0)).max(initial=0.0))
+        return float(
+            (np.abs(rows - others) / np.maximum(np.abs(self.rows).max(0), 1.0)).max(initial=0.0)
+        )
 
     def port(self) -> str:
         embedder = built(self.spec)
-        assert isinstance(embedder, Embedder), "expected is_worth_keeping, version, columns and embed"
-        return "rows are kept by candidate" if embedder.is_worth_keeping else "rows are made anew each time"
+        assert isinstance(embedder, Embedder), (
+            "expected is_worth_keeping, version, columns and embed"
+        )
+        return (
+            "rows are kept by candidate"
+            if embedder.is_worth_keeping
+            else "rows are made anew each time"
+        )
 
     def columns(self) -> str:
         names = list(built(self.spec).columns(self.elements))
@@ -74,13 +90,17 @@ class _Checks:
 
     def none(self) -> str:
         found = np.asarray(built(self.spec).embed([], self.elements))
-        assert found.shape == self.rows[:0].shape, f"no crystals give {shape_told(found)}, expected 0 x {self.rows.shape[1]}"
+        assert found.shape == self.rows[:0].shape, (
+            f"no crystals give {shape_told(found)}, expected 0 x {self.rows.shape[1]}"
+        )
         return ""
 
     def same_again(self) -> str:
         embedder = built(self.spec)
         for rows in (self.rows_of(embedder, self.crystals), self.rows_of(embedder, self.crystals)):
-            assert self.differ(self.rows, rows) <= 1e-12, "another look at the same crystals gives other rows"
+            assert self.differ(self.rows, rows) <= 1e-12, (
+                "another look at the same crystals gives other rows"
+            )
         return ""
 
     def order(self) -> str:
@@ -94,8 +114,13 @@ class _Checks:
         return f"largest change {change:.1g}"
 
     def atoms(self) -> str:
-        change = self.differ(self.rows, self.rows_of(built(self.spec), [reordered(crystal) for crystal in self.crystals]))
-        assert change < _TOLERANCE, f"rows change with the order of the atoms, by {change:.2g} of a column's size"
+        change = self.differ(
+            self.rows,
+            self.rows_of(built(self.spec), [reordered(crystal) for crystal in self.crystals]),
+        )
+        assert change < _TOLERANCE, (
+            f"rows change with the order of the atoms, by {change:.2g} of a column's size"
+        )
         return f"largest change {change:.1g}"
 
     def apart(self) -> str:
@@ -108,7 +133,9 @@ class _Checks:
         self.rows_of(second, self.crystals)
         assert first.version, "version is empty"
         assert isinstance(first.version, str), f"version is {first.version!r}, expected a name"
-        assert first.version == second.version, f"version changes from {first.version!r} to {second.version!r} at the same settings"
+        assert first.version == second.version, (
+            f"version changes from {first.version!r} to {second.version!r} at the same settings"
+        )
         return str(first.version)
 
     def settings(self) -> str:
@@ -122,7 +149,9 @@ class _Checks:
             except (OreloopError, AssertionError):
                 continue
             is_other = rows.shape != self.rows.shape or self.differ(self.rows, rows) > _TOLERANCE
-            assert not is_other or other.version != version, f"{name}: {value} gives other rows under the same version {version!r}"
+            assert not is_other or other.version != version, (
+                f"{name}: {value} gives other rows under the same version {version!r}"
+            )
             tried.append(name)
         if not tried:
             raise Skipped("it has no settings that could be changed here")
@@ -146,9 +175,14 @@ class _Checks:
 
 
 def check_embedder(
-    embedder: str, params: Mapping[str, Any] | None = None, *, elements: Sequence[str] = ELEMENTS, folder: Path | None = None
+    embedder: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    elements: Sequence[str] = ELEMENTS,
+    folder: Path | None = None,
 ) -> list[Finding]:
-    """For pytest: run the kit on an embedder by name or ``module:Class``. Raises AssertionError that lists what failed.
+    """For pytest: run the kit on an embedder by name or ``module:Class``. Raises AssertionError
+    that lists what failed.
 
     ``folder`` is where a user's module lies.
     """

@@ -10,7 +10,9 @@ from campaign.blame import told
 
 Status = Literal["passed", "failed", "skipped"]
 Check = Callable[[], str | None]
-"""Returns what it found, raises AssertionError where it failed and Skipped where it says nothing."""
+"""Returns what it found, raises AssertionError where it failed and Skipped where it says
+nothing.
+"""
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from campaign.config.loaded import LoadedConfig
 from campaign.ledger import Ledger
 from campaign.protocols import Tracker
-from campaign.schema import CampaignConfig
+from campaign.views.view import OpenView
 
 
-class NullTracker:
-    """Logs nothing."""
+class Trackers:
+    """Several as one."""
 
-    def start(self) -> None: ...
+    def __init__(self, *trackers: Tracker) -> None:
+        self._trackers = trackers
 
-    def update(self) -> None: ...
+    def start(self) -> None:
+        for tracker in self._trackers:
+            tracker.start()
 
-    def finish(self) -> None: ...
+    def update(self) -> None:
+        for tracker in self._trackers:
+            tracker.update()
+
+    def finish(self) -> None:
+        for tracker in self._trackers:
+            tracker.finish()
 
 
-def make_tracker(config: CampaignConfig, ledger: Ledger, oracle: str, units: Mapping[str, str]) -> Tracker:
-    """The tracker that a config names; ``oracle`` is the one that measures the objective, ``units`` by quantity."""
-    if config.tracking.use == "none":
-        return NullTracker()
-    from campaign.tracking.mlflow import MlflowTracker
+def make_tracker(loaded: LoadedConfig, ledger: Ledger) -> Tracker:
+    """The trackers that a config names. Raises InputError where notifications cannot be sent from
+    here.
+    """
+    config, view = loaded.config, OpenView(loaded, ledger.state, ledger)
+    found: list[Tracker] = []
+    if config.notifications is not None:
+        from campaign.tracking.notifications import Notifier, by_apprise
 
-    return MlflowTracker(config, ledger, oracle, units)
+        found.append(Notifier(view, by_apprise(config.notifications.to)))
+    if config.tracking.use != "none":
+        from campaign.tracking.mlflow import MlflowTracker
+
+        found.append(MlflowTracker(view, ledger))
+    return Trackers(*found)

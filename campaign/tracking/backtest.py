@@ -1,4 +1,6 @@
-"""A backtest as an MLflow experiment: one run for each strategy and seed, one for each strategy's summary."""
+"""A backtest as an MLflow experiment: one run for each strategy and seed, one for each strategy's
+summary.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from campaign.backtest.figures import Run, best_so_far
-from campaign.tracking import border
+from campaign.tracking import border, places
 from campaign.types import Objective
 
 _STEPS = 200
@@ -17,25 +19,31 @@ _STEPS = 200
 
 def log(
     uri: str,
+    folder: Path,
     experiment: str,
     objective: Objective,
     runs: Sequence[Run],
     summaries: Mapping[str, Mapping[str, float]],
     files: Sequence[Path],
 ) -> None:
-    """Write an experiment anew. The figures of each run are its best gain after each call and the virtual time."""
+    """Write an experiment anew; ``folder`` is the backtest's. Each run has its best gain after each
+    call and the virtual time.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
     from mlflow.entities import Metric
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    client = mlflow.MlflowClient(uri)
-    known = client.get_experiment_by_name(experiment)
-    number = known.experiment_id if known is not None else client.create_experiment(experiment)
+    client = places.client_of(uri)
+    number = places.experiment(client, uri, experiment, folder)
     for old in client.search_runs([number]):
         client.delete_run(old.info.run_id)
     for run in runs:
-        made = border.begin(client, number, f"{run.strategy} {run.seed}", {"strategy": run.strategy, "seed": run.seed})
+        made = border.begin(
+            client,
+            number,
+            f"{run.strategy} {run.seed}",
+            {"strategy": run.strategy, "seed": run.seed},
+        )
         best = best_so_far(run, objective)
         every = max(1, math.ceil(len(best) / _STEPS))
         metrics = [
@@ -47,7 +55,9 @@ def log(
         client.log_batch(made, metrics=metrics)
         client.set_terminated(made)
     for strategy, figures in summaries.items():
-        made = border.begin(client, number, f"{strategy}: summary", {"strategy": strategy, "kind": "summary"})
+        made = border.begin(
+            client, number, f"{strategy}: summary", {"strategy": strategy, "kind": "summary"}
+        )
         border.log_values(client, made, figures, time=0, step=0)
         for path in files:
             client.log_artifact(made, str(path))

@@ -1,27 +1,29 @@
-"""A study as MLflow runs: one parent, and a child for each trial with its settings and what was measured after each step."""
+"""A study as MLflow runs: one parent, and a child for each trial with its settings and what was
+measured after each step.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from campaign.tracking import border
+from campaign.tracking import border, places
 
 if TYPE_CHECKING:
     from campaign.study.trials import TrialRecord
 
 
-def log(uri: str, experiment: str, trials: Sequence[TrialRecord]) -> None:
-    """Write what is not there yet: trials that have ended do not change."""
+def log(uri: str, folder: Path, experiment: str, trials: Sequence[TrialRecord]) -> None:
+    """Write what is not there yet: trials that have ended do not change. ``folder`` is the
+    study's.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    client = mlflow.MlflowClient(uri)
-    known = client.get_experiment_by_name(experiment)
-    number = known.experiment_id if known is not None else client.create_experiment(experiment)
+    client = places.client_of(uri)
+    number = places.experiment(client, uri, experiment, folder)
     there = client.search_runs([number], max_results=50_000)
     parents = [run for run in there if "trial" not in run.data.tags]
     parent = parents[0] if parents else client.create_run(number, run_name=experiment)
@@ -29,7 +31,11 @@ def log(uri: str, experiment: str, trials: Sequence[TrialRecord]) -> None:
     for trial in trials:
         if str(trial.number) in written:
             continue
-        tags = {"mlflow.parentRunId": parent.info.run_id, "trial": str(trial.number), "state": trial.state}
+        tags = {
+            "mlflow.parentRunId": parent.info.run_id,
+            "trial": str(trial.number),
+            "state": trial.state,
+        }
         made = border.begin(client, number, f"trial {trial.number}", tags)
         border.log_values(client, made, {}, time=0, step=0, params=trial.settings)
         for step, measured in enumerate(trial.measured):

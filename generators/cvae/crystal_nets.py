@@ -1,4 +1,6 @@
-"""Names of nets by CrystalNets.jl (L. Zoubritzky and F.-X. Coudert, SciPost Chem. 1 (2022) 005), where a Julia with it is found."""
+"""Names of nets by CrystalNets.jl (L. Zoubritzky and F.-X. Coudert, SciPost Chem. 1 (2022) 005),
+where a Julia with it is found.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,14 @@ for path in ARGS
     end
     println(basename(path), '\\t', name)
 end
-"""
+"""  # noqa: E501
 _START, _EACH = 120.0, 20.0
 """Wall limits (s): to load and compile the package, and of each crystal."""
 
 
 def names(crystals: Sequence[Crystal]) -> list[str]:
-    """What CrystalNets.jl calls each net, bonds as it finds them; empty where it has no answer, all empty without Julia or the package.
+    """What CrystalNets.jl calls each net, bonds as it finds them; empty where it has no answer, all
+    empty without Julia or the package.
 
     One Julia for all crystals: its start takes most of the time.
     """
@@ -45,9 +48,18 @@ def names(crystals: Sequence[Crystal]) -> list[str]:
             crystal.atoms.write(path, format="cif")
         command = [julia, "--startup-file=no", "-e", SCRIPT, *map(str, paths)]
         try:
-            answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_START + _EACH * len(paths))
+            answer = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_START + _EACH * len(paths),
+            )
         except subprocess.TimeoutExpired:
-            log.warning("CrystalNets.jl took more than %.0f s, and names no nets", _START + _EACH * len(paths))
+            log.warning(
+                "CrystalNets.jl took more than %.0f s, and names no nets",
+                _START + _EACH * len(paths),
+            )
             return [""] * len(crystals)
     if answer.returncode:
         told = (answer.stderr.strip() or "no message").splitlines()[0]

@@ -1,8 +1,10 @@
-"""Gradient descent of many crystals at once, each with its own conditioning: the paper's Algorithm 1, and 2 in the latent space.
+"""Gradient descent of many crystals at once, each with its own conditioning: the paper's Algorithm
+1, and 2 in the latent space.
 
-The gradient of each crystal is clipped to a norm of 10, and times a scale that is halved, down to 0.1, when the loss has not fallen by
-1e-4 for ten steps; then AdamW takes a step (O. G. Ridwan et al., section 3.4.1). The loss is S of ``generators.cvae.refine``, in compiled
-loops with its exact gradient, and torch carries that on to whatever the free variables are a function of.
+The gradient of each crystal is clipped to a norm of 10, and times a scale that is halved, down to
+0.1, when the loss has not fallen by 1e-4 for ten steps; then AdamW takes a step (O. G. Ridwan et
+al., section 3.4.1). The loss is S of ``generators.cvae.loss``, in compiled loops with its exact
+gradient, and torch carries that on to whatever the free variables are a function of.
 """
 
 from __future__ import annotations
@@ -17,20 +19,26 @@ from torch import Tensor
 from campaign.types import FloatArray
 from generators.cvae.environment import Spectrum
 from generators.cvae.free_variables import Batch
-from generators.cvae.refine import loss_and_slope
+from generators.cvae.loss import loss_and_slope
 from generators.cvae.tensors import TensorSpectrum
 
 LARGEST_NORM, LEAST_SCALE, PATIENCE, LEAST_GAIN = 10.0, 0.1, 10, 1e-4
 LENGTH, ANGLE = 35.0, float(np.pi)
-"""What lengths (angstrom) and angles (radians) are divided by, so that all variables are about one."""
+"""What lengths (angstrom) and angles (radians) are divided by, so that all variables are about
+one.
+"""
 
 
 class SpectralLoss(torch.autograd.Function):
     """S (B,) of free variables (B, f)."""
 
     @staticmethod
-    def forward(ctx: Any, variables: Tensor, batch: Batch, spectrum: Spectrum, threads: int) -> Tensor:
-        loss, slope = loss_and_slope(batch.with_variables(variables.detach().double().cpu().numpy()), spectrum, threads)
+    def forward(
+        ctx: Any, variables: Tensor, batch: Batch, spectrum: Spectrum, threads: int
+    ) -> Tensor:
+        loss, slope = loss_and_slope(
+            batch.with_variables(variables.detach().double().cpu().numpy()), spectrum, threads
+        )
         # a crystal without a cell or with too many neighbours has a loss, but no way down
         loss = np.where(np.isfinite(loss), loss, _NO_CRYSTAL)
         ctx.save_for_backward(torch.from_numpy(slope).to(variables))
@@ -51,18 +59,27 @@ def spectral_loss(variables: Tensor, batch: Batch, spectrum: Spectrum, threads: 
 
 
 def descend(
-    start: Tensor, loss_of: Callable[[Tensor, Tensor], Tensor], *, steps: int = 1000, rate: float = 2e-3, goal: float = 1e-6
+    start: Tensor,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    *,
+    steps: int = 1000,
+    rate: float = 2e-3,
+    goal: float = 1e-6,
 ) -> Tensor:
     """AdamW on rows of ``start`` (B, k), each conditioned on its own; the best rows seen, (B, k).
 
-    ``loss_of(rows (b, k), which (b,))`` gives (b,) in double precision. Rows whose loss is at most ``goal`` leave the batch.
+    ``loss_of(rows (b, k), which (b,))`` gives (b,) in double precision. Rows whose loss is at most
+    ``goal`` leave the batch.
     """
     rows = start.clone().requires_grad_(True)
     optimiser = torch.optim.AdamW([rows], lr=rate)
     n = len(start)
     best = torch.full((n,), torch.inf, dtype=torch.float64, device=start.device)
     found = start.clone()
-    scale, still = torch.ones(n, dtype=torch.float64, device=start.device), torch.zeros(n, device=start.device)
+    scale, still = (
+        torch.ones(n, dtype=torch.float64, device=start.device),
+        torch.zeros(n, device=start.device),
+    )
     is_left = torch.ones(n, dtype=torch.bool, device=start.device)
     for _ in range(steps):
         which = torch.nonzero(is_left).ravel()
@@ -95,17 +112,29 @@ def units_of(batch: Batch) -> FloatArray:
 
 
 def descent(
-    batch: Batch, spectrum: Spectrum, *, steps: int = 1000, rate: float = 2e-3, threads: int = 1, device: str | None = None
+    batch: Batch,
+    spectrum: Spectrum,
+    *,
+    steps: int = 1000,
+    rate: float = 2e-3,
+    threads: int = 1,
+    device: str | None = None,
 ) -> Batch:
-    """Algorithm 1: AdamW on the free variables, in their units; on a ``device`` of torch as one program of tensors, where one is given."""
+    """Algorithm 1: AdamW on the free variables, in their units; on a ``device`` of torch as one
+    program of tensors, where one is given.
+    """
     units = torch.from_numpy(units_of(batch)).to(device or "cpu")
     whole = TensorSpectrum(batch, spectrum, device) if device is not None else None
 
     def loss_of(rows: Tensor, which: Tensor) -> Tensor:
         if whole is None:
-            return spectral_loss(rows * units[which], batch.subset(which.numpy()), spectrum, threads)
+            return spectral_loss(
+                rows * units[which], batch.subset(which.numpy()), spectrum, threads
+            )
         every = torch.from_numpy(batch.variables).to(units).index_put((which,), rows * units[which])
         return whole.loss(every)[which]
 
-    found = descend(torch.from_numpy(batch.variables).to(units) / units, loss_of, steps=steps, rate=rate)
+    found = descend(
+        torch.from_numpy(batch.variables).to(units) / units, loss_of, steps=steps, rate=rate
+    )
     return batch.with_variables((found * units).cpu().numpy())

@@ -1,6 +1,8 @@
-"""The local environment that crystals are refined towards: its power spectra, its shells of neighbours and its bonds.
+"""The local environment that crystals are refined towards: its power spectra, its shells of
+neighbours and its bonds.
 
-A target is a known crystal: its sites of one element share one environment, the mean over them. Angstrom; alpha in 1/angstrom^2.
+A target is a known crystal: its sites of one element share one environment, the mean over them.
+Angstrom; alpha in 1/angstrom^2.
 """
 
 from __future__ import annotations
@@ -30,12 +32,22 @@ def prototypes() -> dict[str, Crystal]:
 
     hexagonal, cubic = Lattice.hexagonal, Lattice.cubic
     made = {
-        "graphite": Structure.from_spacegroup(194, hexagonal(2.46, 6.70), ["C", "C"], [[0, 0, 0.25], [1 / 3, 2 / 3, 0.25]]),
+        "graphite": Structure.from_spacegroup(
+            194, hexagonal(2.46, 6.70), ["C", "C"], [[0, 0, 0.25], [1 / 3, 2 / 3, 0.25]]
+        ),
         "diamond": Structure.from_spacegroup(227, cubic(3.567), ["C"], [[0, 0, 0]]),
-        "lonsdaleite": Structure.from_spacegroup(194, hexagonal(2.52, 4.12), ["C"], [[1 / 3, 2 / 3, 0.0625]]),
-        "boron_nitride": Structure.from_spacegroup(194, hexagonal(2.504, 6.66), ["B", "N"], [[1 / 3, 2 / 3, 0.25], [1 / 3, 2 / 3, 0.75]]),
-        "cubic_boron_nitride": Structure.from_spacegroup(216, cubic(3.615), ["B", "N"], [[0, 0, 0], [0.25, 0.25, 0.25]]),
-        "cristobalite": Structure.from_spacegroup(227, cubic(7.16), ["Si", "O"], [[0, 0, 0], [0.125, 0.125, 0.125]]),
+        "lonsdaleite": Structure.from_spacegroup(
+            194, hexagonal(2.52, 4.12), ["C"], [[1 / 3, 2 / 3, 0.0625]]
+        ),
+        "boron_nitride": Structure.from_spacegroup(
+            194, hexagonal(2.504, 6.66), ["B", "N"], [[1 / 3, 2 / 3, 0.25], [1 / 3, 2 / 3, 0.75]]
+        ),
+        "cubic_boron_nitride": Structure.from_spacegroup(
+            216, cubic(3.615), ["B", "N"], [[0, 0, 0], [0.25, 0.25, 0.25]]
+        ),
+        "cristobalite": Structure.from_spacegroup(
+            227, cubic(7.16), ["Si", "O"], [[0, 0, 0], [0.125, 0.125, 0.125]]
+        ),
     }
     return {name: Crystal.from_structure(structure) for name, structure in made.items()}
 
@@ -43,7 +55,10 @@ def prototypes() -> dict[str, Crystal]:
 def prototype(name: str) -> Crystal:
     """Raises InputError naming those there are."""
     if name not in prototypes():
-        raise InputError(f"no target is called {name}", hint=f"take one of {', '.join(prototypes())}, or a structure file")
+        raise InputError(
+            f"no target is called {name}",
+            hint=f"take one of {', '.join(prototypes())}, or a structure file",
+        )
     return prototypes()[name]
 
 
@@ -51,8 +66,9 @@ def prototype(name: str) -> Crystal:
 class Environment:
     """What every site should look like.
 
-    references: crystals whose environments are averaged, with the same elements. bonds: longest bond (angstrom) of two elements by
-    their symbols; absent, 1.3 times the shortest distance of the two in the references, and no bond where they are not bonded there.
+    references: crystals whose environments are averaged, with the same elements. bonds: longest
+    bond (angstrom) of two elements by their symbols; absent, 1.3 times the shortest distance of the
+    two in the references, and no bond where they are not bonded there.
     """
 
     references: tuple[Crystal, ...]
@@ -62,11 +78,20 @@ class Environment:
     def __post_init__(self) -> None:
         elements = {frozenset(crystal.numbers.tolist()) for crystal in self.references}
         if len(elements) != 1:
-            raise InputError("expected targets of the same elements, got " + " and ".join(sorted(_names(item) for item in elements)))
+            raise InputError(
+                "expected targets of the same elements, got "
+                + " and ".join(sorted(_names(item) for item in elements))
+            )
         known = set(self.species)
         for pair in self.bonds:
-            if not {atomic_numbers.get(symbol, 0) for symbol in pair.split("-")} <= known or len(pair.split("-")) != 2:
-                raise InputError(f"bonds: expected two elements of the target ({_names(known)}) such as C-C, got {pair}")
+            if (
+                not {atomic_numbers.get(symbol, 0) for symbol in pair.split("-")} <= known
+                or len(pair.split("-")) != 2
+            ):
+                raise InputError(
+                    f"bonds: expected two elements of the target ({_names(known)}) such as "
+                    f"C-C, got {pair}"
+                )
 
     @cached_property
     def species(self) -> tuple[int, ...]:
@@ -79,7 +104,10 @@ class Environment:
         found = np.zeros((len(self.species), len(self.species)))
         for row, one in enumerate(self.species):
             for column, other in enumerate(self.species):
-                names = {f"{chemical_symbols[one]}-{chemical_symbols[other]}", f"{chemical_symbols[other]}-{chemical_symbols[one]}"}
+                names = {
+                    f"{chemical_symbols[one]}-{chemical_symbols[other]}",
+                    f"{chemical_symbols[other]}-{chemical_symbols[one]}",
+                }
                 given = [length for pair, length in self.bonds.items() if pair in names]
                 found[row, column] = given[0] if given else self._longest(one, other)
         return found
@@ -88,45 +116,69 @@ class Environment:
     def bonds_by_numbers(self) -> dict[tuple[int, int], float]:
         """Longest bonds by atomic numbers."""
         rows = range(len(self.species))
-        return {(self.species[one], self.species[other]): float(self.bond_lengths[one, other]) for one in rows for other in rows}
+        return {
+            (self.species[one], self.species[other]): float(self.bond_lengths[one, other])
+            for one in rows
+            for other in rows
+        }
+
+    @property
+    def apart(self) -> frozenset[tuple[int, int]]:
+        """Pairs of atomic numbers, both ways round, that have no bonds."""
+        return frozenset(pair for pair, length in self.bonds_by_numbers.items() if length == 0)
 
     def _longest(self, one: int, other: int) -> float:
         shortest: list[float] = []
         for crystal in self.references:
             first, second, distance, _ = pairs(crystal.lattice, crystal.fractional, 4.0)
             chosen = (crystal.numbers[first] == one) & (crystal.numbers[second] == other)
-            if chosen.any() and distance[chosen].min() < 1.3 * distance[crystal.numbers[first] == one].min():
+            if (
+                chosen.any()
+                and distance[chosen].min() < 1.3 * distance[crystal.numbers[first] == one].min()
+            ):
                 shortest.append(float(distance[chosen].min()))
         return 1.3 * min(shortest) if shortest else 0.0
 
     @cached_property
     def coordination(self) -> tuple[int, ...]:
-        """Bonded neighbours of each element in the references. Raises InputError where sites of an element differ."""
+        """Bonded neighbours of each element in the references. Raises InputError where sites of an
+        element differ.
+        """
         found = []
         for number in self.species:
             counts = set()
             for crystal in self.references:
-                first, second, distance, _ = pairs(crystal.lattice, crystal.fractional, float(self.bond_lengths.max()))
+                first, second, distance, _ = pairs(
+                    crystal.lattice, crystal.fractional, float(self.bond_lengths.max())
+                )
                 rows = [self.species.index(value) for value in crystal.numbers.tolist()]
                 longest = self.bond_lengths[np.array(rows)[first], np.array(rows)[second]]
                 bonded = np.bincount(first[distance < longest], minlength=len(crystal))
                 counts |= set(bonded[crystal.numbers == number].tolist())
             if len(counts) != 1:
                 raise InputError(
-                    f"the targets' {chemical_symbols[number]} atoms have {sorted(counts)} bonds, expected one number",
+                    f"the targets' {chemical_symbols[number]} atoms have {sorted(counts)} "
+                    "bonds, expected one number",
                     hint="set `bonds`, or take another target",
                 )
             found.append(counts.pop())
         return tuple(found)
 
     def spectra(self, spectrum: PowerSpectrum) -> FloatArray:
-        """(elements, n_max (n_max + 1) / 2 (l_max + 1)) of the target: mean over the sites of each element in the references."""
+        """(elements, n_max (n_max + 1) / 2 (l_max + 1)) of the target: mean over the sites of each
+        element in the references.
+        """
         found = []
         for crystal in self.references:
             batch = batch_of([encode(crystal)], self.species)
             rows = site_spectra(batch, Spectrum(spectrum, self._no_target(spectrum), self.species))
             found.append(
-                [np.average(rows[batch.elements == k], 0, batch.multiplicities[batch.elements == k]) for k in range(len(self.species))]
+                [
+                    np.average(
+                        rows[batch.elements == k], 0, batch.multiplicities[batch.elements == k]
+                    )
+                    for k in range(len(self.species))
+                ]
             )
         return np.asarray(np.mean(found, axis=0))
 
@@ -144,13 +196,18 @@ class Environment:
         return self.stage(self.spectrum.cutoff, self.spectrum.alpha)
 
     def shells(self, n: int, margin: float = 0.97) -> Shells:
-        """The nearest ``n`` distances of each element; those beyond the bonds times ``margin``, as they may be longer but not shorter."""
+        """The nearest ``n`` distances of each element; those beyond the bonds times ``margin``, as
+        they may be longer but not shorter.
+        """
         table = np.zeros((len(self.species), n))
         for row, number in enumerate(self.species):
             found = []
             for crystal in self.references:
                 first, _, distance, _ = pairs(crystal.lattice, crystal.fractional, 8.0)
-                found += [np.sort(distance[first == atom])[:n] for atom in np.flatnonzero(crystal.numbers == number)]
+                found += [
+                    np.sort(distance[first == atom])[:n]
+                    for atom in np.flatnonzero(crystal.numbers == number)
+                ]
             table[row] = np.mean(found, axis=0)
             table[row, self.coordination[row] :] *= margin
         return Shells(table, self.coordination)
@@ -158,7 +215,9 @@ class Environment:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Residuals against a spectrum per element. Neighbours weigh their atomic number, negative where the elements differ."""
+    """Residuals against a spectrum per element. Neighbours weigh their atomic number, negative
+    where the elements differ.
+    """
 
     settings: PowerSpectrum
     targets: FloatArray
@@ -176,7 +235,16 @@ class Spectrum:
         settings = self.settings
         pieces = solid_pieces(settings, _INTERVALS)
         step = settings.cutoff**2 / _INTERVALS
-        return settings.cutoff, step, settings.l_max, settings.n_max, pieces, harmonic_norms(settings.l_max), weights, self.targets
+        return (
+            settings.cutoff,
+            step,
+            settings.l_max,
+            settings.n_max,
+            pieces,
+            harmonic_norms(settings.l_max),
+            weights,
+            self.targets,
+        )
 
     def with_shells(self, shells: Shells, share: float) -> tuple[Any, ...]:
         """The objective of both, the shells' residuals (angstrom) times ``share``."""
@@ -185,7 +253,9 @@ class Spectrum:
 
 @dataclass(frozen=True, eq=False)
 class Shells:
-    """Residuals against the nearest distances: (elements, k) in angstrom, the first ones of each element its bonds."""
+    """Residuals against the nearest distances: (elements, k) in angstrom, the first ones of each
+    element its bonds.
+    """
 
     distances: FloatArray
     bonded: tuple[int, ...]
@@ -195,11 +265,26 @@ class Shells:
         """As the compiled loops take it."""
         n = len(self.distances)
         nothing = np.zeros((1, 1))
-        return (1.0, 1.0, 0, 1, np.zeros((1, 1, 1, 4)), nothing, nothing, np.zeros((n, 0)), *self._terms, 1.0)
+        return (
+            1.0,
+            1.0,
+            0,
+            1,
+            np.zeros((1, 1, 1, 4)),
+            nothing,
+            nothing,
+            np.zeros((n, 0)),
+            *self._terms,
+            1.0,
+        )
 
     @cached_property
     def _terms(self) -> tuple[Any, ...]:
-        return 1.3 * float(self.distances.max()), np.array(self.bonded, dtype=np.int64), self.distances
+        return (
+            1.3 * float(self.distances.max()),
+            np.array(self.bonded, dtype=np.int64),
+            self.distances,
+        )
 
 
 _NO_SHELLS = (1.0, np.zeros(1, dtype=np.int64), np.zeros((1, 0)), 1.0)
@@ -207,15 +292,28 @@ _INTERVALS = 512
 
 
 def site_spectra(batch: Batch, spectrum: Spectrum) -> FloatArray:
-    """(S, components) around the first atom of each site; not a number where a crystal has no cell."""
+    """(S, components) around the first atom of each site; not a number where a crystal has no
+    cell.
+    """
     from generators.cvae import kernel
 
     return np.asarray(kernel.spectra_all(*batch.arguments, spectrum.objective, limits_of(batch), 1))
 
 
-def limits_of(batch: Batch, steps: int = 0, goal: float = 0.0, plateau: float = 0.0) -> tuple[Any, ...]:
-    """What the compiled loops are bounded by: steps, loss and gain at which a crystal ends; the room for atoms, sites and neighbours."""
-    return steps, goal, plateau, int(batch.atoms.max()), int(np.diff(batch.site_start).max()), MOST_NEIGHBOURS
+def limits_of(
+    batch: Batch, steps: int = 0, goal: float = 0.0, plateau: float = 0.0
+) -> tuple[Any, ...]:
+    """What the compiled loops are bounded by: steps, loss and gain at which a crystal ends; the
+    room for atoms, sites and neighbours.
+    """
+    return (
+        steps,
+        goal,
+        plateau,
+        int(batch.atoms.max()),
+        int(np.diff(batch.site_start).max()),
+        MOST_NEIGHBOURS,
+    )
 
 
 MOST_NEIGHBOURS = 512

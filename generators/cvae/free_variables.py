@@ -1,4 +1,6 @@
-"""Many crystals of different size as one set of arrays, by their free variables: what the compiled loops and the networks work on."""
+"""Many crystals of different size as one set of arrays, by their free variables: what the compiled
+loops and the networks work on.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from campaign.types import FloatArray
-from generators.cvae.table import FAMILIES, TabularCrystal, cell_map, family_of, free_cell, site_of, variables_of, with_variables
+from generators.cvae.table import (
+    FAMILIES,
+    TabularCrystal,
+    cell_map,
+    family_of,
+    free_cell,
+    site_of,
+    variables_of,
+    with_variables,
+)
 from generators.wyckoff import group_of
 
 
@@ -18,8 +29,9 @@ from generators.wyckoff import group_of
 class Batch:
     """B crystals with S sites in all.
 
-    variables: (B, f) free variables, zero beyond counts (B,). site_start: (B + 1,). positions: (S,) rows of ``tables``.
-    multiplicities: (S,) atoms of each site. elements: (S,) rows of ``species``, atomic numbers. names: what each crystal is a table of.
+    variables: (B, f) free variables, zero beyond counts (B,). site_start: (B + 1,). positions: (S,)
+    rows of ``tables``. multiplicities: (S,) atoms of each site. elements: (S,) rows of ``species``,
+    atomic numbers. names: what each crystal is a table of.
     """
 
     names: tuple[TabularCrystal, ...]
@@ -96,11 +108,16 @@ class Batch:
 
     def as_tables(self) -> list[TabularCrystal]:
         """The crystals with their present variables."""
-        return [with_variables(name, row[:n]) for name, row, n in zip(self.names, self.variables, self.counts, strict=True)]
+        return [
+            with_variables(name, row[:n])
+            for name, row, n in zip(self.names, self.variables, self.counts, strict=True)
+        ]
 
 
 def batch_of(tables: Sequence[TabularCrystal], species: Sequence[int]) -> Batch:
-    """``species``: the atomic numbers that elements are counted in. Raises ValueError for another element."""
+    """``species``: the atomic numbers that elements are counted in. Raises ValueError for another
+    element.
+    """
     rows: dict[tuple[int, int], int] = {}
     positions, multiplicities, elements, lengths = [], [], [], []
     order = list(species)
@@ -117,7 +134,9 @@ def batch_of(tables: Sequence[TabularCrystal], species: Sequence[int]) -> Batch:
         variables[row, : len(value)] = value
     return Batch(
         tuple(tables),
-        np.array([FAMILIES.index(family_of(table.space_group)) for table in tables], dtype=np.int64),
+        np.array(
+            [FAMILIES.index(family_of(table.space_group)) for table in tables], dtype=np.int64
+        ),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         np.array(positions, dtype=np.int64),
         np.array(multiplicities, dtype=np.int64),

@@ -1,16 +1,23 @@
-"""Compiled loops: crystals from their free variables, and the residuals of local environments with exact derivatives.
+"""Compiled loops: crystals from their free variables, and the residuals of local environments with
+exact derivatives.
 
-One crystal is a row of variables (the free parameters of its cell, then the free coordinates of each site) and a list of Wyckoff
-positions. Angstrom and radians; lattice vectors are rows; coordinates are fractional. Two kinds of residual per site:
+One crystal is a row of variables (the free parameters of its cell, then the free coordinates of
+each site) and a list of Wyckoff positions. Angstrom and radians; lattice vectors are rows;
+coordinates are fractional. Two kinds of residual per site:
 
-spectrum   P_nn'l - target, P_nn'l = sum_m c_nlm c_n'lm with real solid harmonics S_lm and c_nlm = sum_j w_j R_nl(r_j) S_lm(r_j), R_nl
-           divided by r^l and tabulated in r^2 as cubic pieces (A. P. Bartok et al., Phys. Rev. B 87 (2013) 184115).
-shells     the k nearest distances - target. It has no range, so that atoms far from all others feel it too.
+spectrum   P_nn'l - target, P_nn'l = sum_m c_nlm c_n'lm with real solid harmonics S_lm and c_nlm =
+sum_j w_j R_nl(r_j) S_lm(r_j), R_nl
+           divided by r^l and tabulated in r^2 as cubic pieces (A. P. Bartok et al., Phys. Rev. B 87
+           (2013) 184115).
+shells     the k nearest distances - target. It has no range, so that atoms far from all others feel
+it too.
 
-Q_lm = r^(l-m) d^m P_l(u) / du^m with u = z / r obeys (l - m) Q_lm = (2 l - 1) z Q_(l-1)m - (l + m - 1) r^2 Q_(l-2)m, and its gradient is
-(-x Q_(l-1)(m+1), -y Q_(l-1)(m+1), (l + m) Q_(l-1)m). Cost: linear in sites, neighbours and free variables of the neighbour's site.
+Q_lm = r^(l-m) d^m P_l(u) / du^m with u = z / r obeys (l - m) Q_lm = (2 l - 1) z Q_(l-1)m - (l + m -
+1) r^2 Q_(l-2)m, and its gradient is (-x Q_(l-1)(m+1), -y Q_(l-1)(m+1), (l + m) Q_(l-1)m). Cost:
+linear in sites, neighbours and free variables of the neighbour's site.
 
-All loops are in this one file, as the compiler's cache of a function is not renewed when a function of another file changes.
+All loops are in this one file, as the compiler's cache of a function is not renewed when a function
+of another file changes.
 """
 
 from __future__ import annotations
@@ -24,13 +31,19 @@ from numba import njit, prange
 MOST_VARIABLES = 30
 _LENGTHS, _ANGLES = (1.5, 50.0), (math.pi / 6, 5 * math.pi / 6)
 _MOST_DAMPING = 1e10
-_compiled: Any = njit(cache=True, fastmath={"contract", "arcp", "nsz", "reassoc"}, error_model="numpy")
-_compiled_parallel: Any = njit(cache=True, parallel=True, fastmath={"contract", "arcp", "nsz", "reassoc"}, error_model="numpy")
+_compiled: Any = njit(
+    cache=True, fastmath={"contract", "arcp", "nsz", "reassoc"}, error_model="numpy"
+)
+_compiled_parallel: Any = njit(
+    cache=True, parallel=True, fastmath={"contract", "arcp", "nsz", "reassoc"}, error_model="numpy"
+)
 
 
 @_compiled
 def lattice_of(six, lattice, derivative):
-    """Rows (3, 3) of the cell (a, b, c, alpha, beta, gamma) and their derivatives (6, 3, 3); False where there is no such cell."""
+    """Rows (3, 3) of the cell (a, b, c, alpha, beta, gamma) and their derivatives (6, 3, 3); False
+    where there is no such cell.
+    """
     a, b, c = six[0], six[1], six[2]
     ca, cb, cg = math.cos(six[3]), math.cos(six[4]), math.cos(six[5])
     sa, sb, sg = math.sin(six[3]), math.sin(six[4]), math.sin(six[5])
@@ -70,7 +83,9 @@ def lattice_of(six, lattice, derivative):
 
 @_compiled
 def six_of(family, x, cell_map, six):
-    """The six parameters of a cell of a crystal family from its free ones; returns how many those are."""
+    """The six parameters of a cell of a crystal family from its free ones; returns how many those
+    are.
+    """
     free = int(cell_map[family, 0, 7])
     for k in range(6):
         six[k] = cell_map[family, k, 6]
@@ -81,7 +96,9 @@ def six_of(family, x, cell_map, six):
 
 @_compiled
 def build(family, sites, x, tables, space):
-    """Fills ``space`` with the lattice, its derivative to the free parameters, and the atoms; returns the number of atoms, 0 where none."""
+    """Fills ``space`` with the lattice, its derivative to the free parameters, and the atoms;
+    returns the number of atoms, 0 where none.
+    """
     cell_map, start, count, free_of, rotations, shifts = tables
     six, lattice, of_six, of_free, fractional, moved, atom_site, offset = space[:8]
     free = six_of(family, x, cell_map, six)
@@ -109,7 +126,9 @@ def build(family, sites, x, tables, space):
             for k in range(d):
                 for b in range(3):
                     moved[n, k, b] = (
-                        rotations[j, 0, k] * lattice[0, b] + rotations[j, 1, k] * lattice[1, b] + rotations[j, 2, k] * lattice[2, b]
+                        rotations[j, 0, k] * lattice[0, b]
+                        + rotations[j, 1, k] * lattice[1, b]
+                        + rotations[j, 2, k] * lattice[2, b]
                     )
             atom_site[n] = s
             n += 1
@@ -133,7 +152,9 @@ def heights_of(lattice, heights):
 
 @_compiled
 def neighbours(centre, n, cutoff, lattice, heights, fractional, atom, apart, vector, square):
-    """All atoms of all images within the cutoff of one atom: which, fractional and Cartesian vectors; returns how many, -1 if too many."""
+    """All atoms of all images within the cutoff of one atom: which, fractional and Cartesian
+    vectors; returns how many, -1 if too many.
+    """
     found = 0
     limit = cutoff * cutoff
     r0, r1, r2 = cutoff / heights[0], cutoff / heights[1], cutoff / heights[2]
@@ -172,7 +193,9 @@ def neighbours(centre, n, cutoff, lattice, heights, fractional, atom, apart, vec
 
 @_compiled
 def solid_harmonics(x, y, z, l_max, norm, legendre, angle, value, gradient):
-    """Real solid harmonics r^l Y_lm, l by l and m = 0, 1c, 1s, ..: value ((l_max+1)^2,) and gradient ((l_max+1)^2, 3)."""
+    """Real solid harmonics r^l Y_lm, l by l and m = 0, 1c, 1s, ..: value ((l_max+1)^2,) and
+    gradient ((l_max+1)^2, 3).
+    """
     rr = x * x + y * y + z * z
     angle[0, 0], angle[1, 0] = 1.0, 0.0
     factor = 1.0
@@ -185,9 +208,10 @@ def solid_harmonics(x, y, z, l_max, norm, legendre, angle, value, gradient):
         if m < l_max:
             legendre[m + 1, m] = (2 * m + 1) * z * factor
         for order in range(m + 2, l_max + 1):
-            legendre[order, m] = ((2 * order - 1) * z * legendre[order - 1, m] - (order + m - 1) * rr * legendre[order - 2, m]) / (
-                order - m
-            )
+            legendre[order, m] = (
+                (2 * order - 1) * z * legendre[order - 1, m]
+                - (order + m - 1) * rr * legendre[order - 2, m]
+            ) / (order - m)
     for order in range(l_max + 1):
         first = order * order
         for m in range(order + 1):
@@ -213,13 +237,41 @@ def solid_harmonics(x, y, z, l_max, norm, legendre, angle, value, gradient):
 
 
 @_compiled
-def spectrum_site(found, l_max, n_max, step, pieces, weights, norm, vector, square, work, target, weight, residual, slope, with_slope):
-    """Residuals (n_pairs (l_max+1),) of one site, pair by pair, and their slopes to each neighbour's vector (found, n_rows, 3)."""
+def spectrum_site(
+    found,
+    l_max,
+    n_max,
+    step,
+    pieces,
+    weights,
+    norm,
+    vector,
+    square,
+    work,
+    target,
+    weight,
+    residual,
+    slope,
+    with_slope,
+):
+    """Residuals (n_pairs (l_max+1),) of one site, pair by pair, and their slopes to each
+    neighbour's vector (found, n_rows, 3).
+    """
     c, radial, radial_slope, value, gradient, legendre, angle, along, turned = work
     n_l = l_max + 1
     c[:] = 0.0
     for k in range(found):
-        solid_harmonics(vector[k, 0], vector[k, 1], vector[k, 2], l_max, norm, legendre, angle, value[k], gradient[k])
+        solid_harmonics(
+            vector[k, 0],
+            vector[k, 1],
+            vector[k, 2],
+            l_max,
+            norm,
+            legendre,
+            angle,
+            value[k],
+            gradient[k],
+        )
         s = square[k] / step
         piece = min(int(s), pieces.shape[0] - 1)
         t = s - piece
@@ -233,7 +285,9 @@ def spectrum_site(found, l_max, n_max, step, pieces, weights, norm, vector, squa
                 )
                 r = weights[k] * (p0 + t * (p1 + t * (p2 + t * p3)))
                 radial[k, n, order] = r
-                radial_slope[k, n, order] = weights[k] * (p1 + t * (2 * p2 + 3 * t * p3)) * 2.0 / step
+                radial_slope[k, n, order] = (
+                    weights[k] * (p1 + t * (2 * p2 + 3 * t * p3)) * 2.0 / step
+                )
                 for m in range(order * order, (order + 1) * (order + 1)):
                     c[n, m] += r * value[k, m]
     row = 0
@@ -262,7 +316,10 @@ def spectrum_site(found, l_max, n_max, step, pieces, weights, norm, vector, squa
         for n in range(n_max):
             for other in range(n + 1):
                 for order in range(n_l):
-                    outward = along[n, order] * radial_slope[k, other, order] + along[other, order] * radial_slope[k, n, order]
+                    outward = (
+                        along[n, order] * radial_slope[k, other, order]
+                        + along[other, order] * radial_slope[k, n, order]
+                    )
                     for a in range(3):
                         slope[k, row, a] = weight * (
                             outward * vector[k, a]
@@ -274,9 +331,11 @@ def spectrum_site(found, l_max, n_max, step, pieces, weights, norm, vector, squa
 
 @_compiled
 def shells_site(found, first, bonded, targets, vector, square, taken, weight, residual, slope):
-    """Residuals of the k nearest distances of one site, from row ``first`` on: the bonded as they are, others only where they are too near.
+    """Residuals of the k nearest distances of one site, from row ``first`` on: the bonded as they
+    are, others only where they are too near.
 
-    ``taken`` (k,) gets the neighbours in order; their slopes are (k, first + k, 3), filled on the diagonal.
+    ``taken`` (k,) gets the neighbours in order; their slopes are (k, first + k, 3), filled on the
+    diagonal.
     """
     for place in range(len(targets)):
         best = -1
@@ -295,8 +354,12 @@ def shells_site(found, first, bonded, targets, vector, square, taken, weight, re
 
 
 @_compiled
-def add_neighbour(j, k, first, low, high, place, slope, sites, free_of, space, apart, stress, pulled, jacobian):
-    """Adds what the rows ``low`` to ``high`` of a site owe to its neighbour ``k``, which is atom ``j``."""
+def add_neighbour(
+    j, k, first, low, high, place, slope, sites, free_of, space, apart, stress, pulled, jacobian
+):
+    """Adds what the rows ``low`` to ``high`` of a site owe to its neighbour ``k``, which is atom
+    ``j``.
+    """
     moved, atom_site, offset = space[5], space[6], space[7]
     site = atom_site[j]
     d = free_of[sites[site]]
@@ -317,14 +380,52 @@ def add_neighbour(j, k, first, low, high, place, slope, sites, free_of, space, a
         stress[row, 2, 1] += u2 * s1
         stress[row, 2, 2] += u2 * s2
         for q in range(d):
-            jacobian[first + row, begin + q] += s0 * moved[j, q, 0] + s1 * moved[j, q, 1] + s2 * moved[j, q, 2]
+            jacobian[first + row, begin + q] += (
+                s0 * moved[j, q, 0] + s1 * moved[j, q, 1] + s2 * moved[j, q, 2]
+            )
 
 
 @_compiled
-def evaluate(family, sites, multiplicity, elements, x, tables, objective, space, memory, residual, jacobian, with_jacobian):
-    """Residuals of all sites of one crystal and their Jacobian to x; returns 0.5 |residual|^2, infinity where there is no such crystal."""
-    cutoff, step, l_max, n_max, pieces, norm, pair_weights, targets, reach, bonded, distances, share = objective
-    lattice, of_free, fractional, moved, atom_site, offset, heights = space[1], space[3], space[4], space[5], space[6], space[7], space[8]
+def evaluate(
+    family,
+    sites,
+    multiplicity,
+    elements,
+    x,
+    tables,
+    objective,
+    space,
+    memory,
+    residual,
+    jacobian,
+    with_jacobian,
+):
+    """Residuals of all sites of one crystal and their Jacobian to x; returns 0.5 |residual|^2,
+    infinity where there is no such crystal.
+    """
+    (
+        cutoff,
+        step,
+        l_max,
+        n_max,
+        pieces,
+        norm,
+        pair_weights,
+        targets,
+        reach,
+        bonded,
+        distances,
+        share,
+    ) = objective
+    lattice, of_free, fractional, moved, atom_site, offset, heights = (
+        space[1],
+        space[3],
+        space[4],
+        space[5],
+        space[6],
+        space[7],
+        space[8],
+    )
     atom, apart, vector, square, weights, slope, taken, work, stress, pulled = memory
     n = build(family, sites, x, tables, space)
     if n == 0:
@@ -349,33 +450,94 @@ def evaluate(family, sites, multiplicity, elements, x, tables, objective, space,
             stress[:] = 0.0
             pulled[:] = 0.0
         if n_spectrum > 0:
-            found = neighbours(centre, n, cutoff, lattice, heights, fractional, atom, apart, vector, square)
+            found = neighbours(
+                centre, n, cutoff, lattice, heights, fractional, atom, apart, vector, square
+            )
             if found < 0:
                 return np.inf
             for k in range(found):
                 weights[k] = pair_weights[element, elements[atom_site[atom[k]]]]
             spectrum_site(
-                found, l_max, n_max, step, pieces, weights, norm, vector, square, work, targets[element], weight, own, slope, with_jacobian
+                found,
+                l_max,
+                n_max,
+                step,
+                pieces,
+                weights,
+                norm,
+                vector,
+                square,
+                work,
+                targets[element],
+                weight,
+                own,
+                slope,
+                with_jacobian,
             )
             if with_jacobian:
                 for k in range(found):
-                    add_neighbour(atom[k], k, first, 0, n_spectrum, k, slope, sites, free_of, space, apart, stress, pulled, jacobian)
+                    add_neighbour(
+                        atom[k],
+                        k,
+                        first,
+                        0,
+                        n_spectrum,
+                        k,
+                        slope,
+                        sites,
+                        free_of,
+                        space,
+                        apart,
+                        stress,
+                        pulled,
+                        jacobian,
+                    )
         if n_shells > 0:
             within = reach
-            found = neighbours(centre, n, within, lattice, heights, fractional, atom, apart, vector, square)
+            found = neighbours(
+                centre, n, within, lattice, heights, fractional, atom, apart, vector, square
+            )
             for _ in range(8):
                 if found < 0 or found >= n_shells:
                     break
                 within *= 1.4
-                found = neighbours(centre, n, within, lattice, heights, fractional, atom, apart, vector, square)
+                found = neighbours(
+                    centre, n, within, lattice, heights, fractional, atom, apart, vector, square
+                )
             if found < n_shells:
                 return np.inf
-            shells_site(found, n_spectrum, bonded[element], distances[element], vector, square, taken, weight * share, own, slope)
+            shells_site(
+                found,
+                n_spectrum,
+                bonded[element],
+                distances[element],
+                vector,
+                square,
+                taken,
+                weight * share,
+                own,
+                slope,
+            )
             if with_jacobian:
                 for place in range(n_shells):
                     k = taken[place]
                     row = n_spectrum + place
-                    add_neighbour(atom[k], k, first, row, row + 1, place, slope, sites, free_of, space, apart, stress, pulled, jacobian)
+                    add_neighbour(
+                        atom[k],
+                        k,
+                        first,
+                        row,
+                        row + 1,
+                        place,
+                        slope,
+                        sites,
+                        free_of,
+                        space,
+                        apart,
+                        stress,
+                        pulled,
+                        jacobian,
+                    )
         for row in range(n_rows):
             total += own[row] * own[row]
         if with_jacobian:
@@ -384,7 +546,9 @@ def evaluate(family, sites, multiplicity, elements, x, tables, objective, space,
             for row in range(n_rows):
                 for q in range(d):
                     jacobian[first + row, begin + q] -= (
-                        pulled[row, 0] * moved[centre, q, 0] + pulled[row, 1] * moved[centre, q, 1] + pulled[row, 2] * moved[centre, q, 2]
+                        pulled[row, 0] * moved[centre, q, 0]
+                        + pulled[row, 1] * moved[centre, q, 1]
+                        + pulled[row, 2] * moved[centre, q, 2]
                     )
                 for q in range(n_free):
                     value = 0.0
@@ -439,7 +603,9 @@ def workspace(most_atoms, most_sites, most_neighbours, n_rows, l_max, n_max):
 
 @_compiled
 def solve(normal, gradient, damping, n, factor, found):
-    """(normal + damping diag(normal)) found = -gradient by Cholesky; False where it is not positive."""
+    """(normal + damping diag(normal)) found = -gradient by Cholesky; False where it is not
+    positive.
+    """
     mean = 0.0
     for i in range(n):
         mean += normal[i, i] / n
@@ -479,15 +645,45 @@ def keep_cell(family, x, cell_map):
 
 
 @_compiled
-def least_squares(family, sites, multiplicity, elements, x, tables, objective, steps, goal, plateau, space, memory, solver):
+def least_squares(
+    family,
+    sites,
+    multiplicity,
+    elements,
+    x,
+    tables,
+    objective,
+    steps,
+    goal,
+    plateau,
+    space,
+    memory,
+    solver,
+):
     """Levenberg-Marquardt from x, in place; returns |residual|^2 and the calls of ``evaluate``.
 
-    Ends when |residual|^2 is at most ``goal``, or has fallen by less than the share ``plateau`` in each of three steps taken.
+    Ends when |residual|^2 is at most ``goal``, or has fallen by less than the share ``plateau`` in
+    each of three steps taken.
     """
-    residual, jacobian, trial_residual, trial_jacobian, normal, gradient, factor, found, trial = solver
+    residual, jacobian, trial_residual, trial_jacobian, normal, gradient, factor, found, trial = (
+        solver
+    )
     n = len(x)
     n_rows = len(sites) * (objective[7].shape[1] + objective[10].shape[1])
-    value = evaluate(family, sites, multiplicity, elements, x, tables, objective, space, memory, residual, jacobian, True)
+    value = evaluate(
+        family,
+        sites,
+        multiplicity,
+        elements,
+        x,
+        tables,
+        objective,
+        space,
+        memory,
+        residual,
+        jacobian,
+        True,
+    )
     calls = 1
     damping = 1e-2
     still = 0
@@ -510,7 +706,18 @@ def least_squares(family, sites, multiplicity, elements, x, tables, objective, s
                     trial[i] = x[i] + found[i]
                 keep_cell(family, trial, tables[0])
                 new = evaluate(
-                    family, sites, multiplicity, elements, trial[:n], tables, objective, space, memory, trial_residual, trial_jacobian, True
+                    family,
+                    sites,
+                    multiplicity,
+                    elements,
+                    trial[:n],
+                    tables,
+                    objective,
+                    space,
+                    memory,
+                    trial_residual,
+                    trial_jacobian,
+                    True,
                 )
                 calls += 1
                 is_better = new < value
@@ -527,8 +734,23 @@ def least_squares(family, sites, multiplicity, elements, x, tables, objective, s
 
 
 @_compiled_parallel
-def refine_all(families, site_start, positions, multiplicities, elements, variables, counts, tables, objective, limits, parts, with_steps):
-    """Refines each crystal, in place, or only evaluates it: |residual|^2 (B,), gradient of that (B, most variables), calls (B,)."""
+def refine_all(
+    families,
+    site_start,
+    positions,
+    multiplicities,
+    elements,
+    variables,
+    counts,
+    tables,
+    objective,
+    limits,
+    parts,
+    with_steps,
+):
+    """Refines each crystal, in place, or only evaluates it: |residual|^2 (B,), gradient of that (B,
+    most variables), calls (B,).
+    """
     steps, goal, plateau, most_atoms, most_sites, most_neighbours = limits
     total = len(families)
     loss = np.zeros(total)
@@ -536,7 +758,9 @@ def refine_all(families, site_start, positions, multiplicities, elements, variab
     calls = np.zeros(total, np.int64)
     n_rows = objective[7].shape[1] + objective[10].shape[1]
     for part in prange(parts):
-        space, memory = workspace(most_atoms, most_sites, most_neighbours, n_rows, objective[2], objective[3])
+        space, memory = workspace(
+            most_atoms, most_sites, most_neighbours, n_rows, objective[2], objective[3]
+        )
         wide, tall = variables.shape[1], most_sites * n_rows
         solver = (
             np.zeros(tall),
@@ -551,16 +775,43 @@ def refine_all(families, site_start, positions, multiplicities, elements, variab
         )
         for b in range(part, total, parts):
             low, high = site_start[b], site_start[b + 1]
-            sites, multiplicity, element = positions[low:high], multiplicities[low:high], elements[low:high]
+            sites, multiplicity, element = (
+                positions[low:high],
+                multiplicities[low:high],
+                elements[low:high],
+            )
             x = variables[b, : counts[b]]
             if with_steps:
                 loss[b], calls[b] = least_squares(
-                    families[b], sites, multiplicity, element, x, tables, objective, steps, goal, plateau, space, memory, solver
+                    families[b],
+                    sites,
+                    multiplicity,
+                    element,
+                    x,
+                    tables,
+                    objective,
+                    steps,
+                    goal,
+                    plateau,
+                    space,
+                    memory,
+                    solver,
                 )
             else:
                 residual, jacobian = solver[0], solver[1]
                 loss[b] = 2 * evaluate(
-                    families[b], sites, multiplicity, element, x, tables, objective, space, memory, residual, jacobian, True
+                    families[b],
+                    sites,
+                    multiplicity,
+                    element,
+                    x,
+                    tables,
+                    objective,
+                    space,
+                    memory,
+                    residual,
+                    jacobian,
+                    True,
                 )
                 calls[b] = 1
                 if np.isfinite(loss[b]):
@@ -573,18 +824,41 @@ def refine_all(families, site_start, positions, multiplicities, elements, variab
 
 
 @_compiled_parallel
-def spectra_all(families, site_start, positions, multiplicities, elements, variables, counts, tables, objective, limits, parts):
-    """The power spectrum (sites, n_rows) around the first atom of each site; not a number where there is no such crystal."""
+def spectra_all(
+    families,
+    site_start,
+    positions,
+    multiplicities,
+    elements,
+    variables,
+    counts,
+    tables,
+    objective,
+    limits,
+    parts,
+):
+    """The power spectrum (sites, n_rows) around the first atom of each site; not a number where
+    there is no such crystal.
+    """
     most_atoms, most_sites, most_neighbours = limits[3], limits[4], limits[5]
     n_rows = objective[7].shape[1]
     spectra = np.zeros((len(positions), n_rows))
     targets = objective[7]
     for part in prange(parts):
-        space, memory = workspace(most_atoms, most_sites, most_neighbours, n_rows, objective[2], objective[3])
-        residual, jacobian = np.zeros(most_sites * n_rows), np.zeros((most_sites * n_rows, variables.shape[1]))
+        space, memory = workspace(
+            most_atoms, most_sites, most_neighbours, n_rows, objective[2], objective[3]
+        )
+        residual, jacobian = (
+            np.zeros(most_sites * n_rows),
+            np.zeros((most_sites * n_rows, variables.shape[1])),
+        )
         for b in range(part, len(families), parts):
             low, high = site_start[b], site_start[b + 1]
-            sites, multiplicity, element = positions[low:high], multiplicities[low:high], elements[low:high]
+            sites, multiplicity, element = (
+                positions[low:high],
+                multiplicities[low:high],
+                elements[low:high],
+            )
             value = evaluate(
                 families[b],
                 sites,
@@ -603,13 +877,30 @@ def spectra_all(families, site_start, positions, multiplicities, elements, varia
             for s in range(high - low):
                 weight = math.sqrt(multiplicity[s] / n)
                 for row in range(n_rows):
-                    spectra[low + s, row] = residual[s * n_rows + row] / weight + targets[element[s], row] if np.isfinite(value) else np.nan
+                    spectra[low + s, row] = (
+                        residual[s * n_rows + row] / weight + targets[element[s], row]
+                        if np.isfinite(value)
+                        else np.nan
+                    )
     return spectra
 
 
 @_compiled_parallel
-def bonds_all(families, site_start, positions, multiplicities, elements, variables, counts, tables, bond_lengths, limits, parts):
-    """Bonded neighbours of each site (sites,), the shortest distance (B,) and the volume per atom (B,) of each crystal.
+def bonds_all(
+    families,
+    site_start,
+    positions,
+    multiplicities,
+    elements,
+    variables,
+    counts,
+    tables,
+    bond_lengths,
+    limits,
+    parts,
+):
+    """Bonded neighbours of each site (sites,), the shortest distance (B,) and the volume per atom
+    (B,) of each crystal.
 
     ``bond_lengths`` (elements, elements): longest bond of each pair.
     """
@@ -631,19 +922,28 @@ def bonds_all(families, site_start, positions, multiplicities, elements, variabl
             volume[b] = heights_of(lattice, heights) / n
             centre = 0
             for s in range(low, high):
-                found = neighbours(centre, n, cutoff, lattice, heights, fractional, atom, apart, vector, square)
+                found = neighbours(
+                    centre, n, cutoff, lattice, heights, fractional, atom, apart, vector, square
+                )
                 bonded[s] = found
                 for k in range(found):
                     shortest[b] = min(shortest[b], math.sqrt(square[k]))
-                    if square[k] >= bond_lengths[elements[s], elements[low + atom_site[atom[k]]]] ** 2:
+                    if (
+                        square[k]
+                        >= bond_lengths[elements[s], elements[low + atom_site[atom[k]]]] ** 2
+                    ):
                         bonded[s] -= 1
                 centre += multiplicities[s]
     return bonded, shortest, volume
 
 
 @_compiled
-def atoms_all(families, site_start, positions, multiplicities, elements, variables, counts, tables, limits):
-    """Lattices (B, 3, 3), fractional coordinates of all atoms one after the other (N, 3), and which crystals have a cell (B,)."""
+def atoms_all(
+    families, site_start, positions, multiplicities, elements, variables, counts, tables, limits
+):
+    """Lattices (B, 3, 3), fractional coordinates of all atoms one after the other (N, 3), and which
+    crystals have a cell (B,).
+    """
     total = len(families)
     lattices = np.zeros((total, 3, 3))
     fractional = np.zeros((multiplicities.sum(), 3))

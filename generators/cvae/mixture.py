@@ -1,7 +1,9 @@
-"""Columns of numbers as mixtures of Gaussians: a component each, and where in it (the encoding of tabular generators).
+"""Columns of numbers as mixtures of Gaussians: a component each, and where in it (the encoding of
+tabular generators).
 
-Each column x is fitted by K Gaussians; a value becomes the one-hot of a component k, drawn by its responsibility, and the residual
-(x - mu_k) / sigma_k: K + 1 inputs a column (O. G. Ridwan et al., section 3.2; L. Xu et al., NeurIPS 2019, for the encoding).
+Each column x is fitted by K Gaussians; a value becomes the one-hot of a component k, drawn by its
+responsibility, and the residual (x - mu_k) / sigma_k: K + 1 inputs a column (O. G. Ridwan et al.,
+section 3.2; L. Xu et al., NeurIPS 2019, for the encoding).
 """
 
 from __future__ import annotations
@@ -40,15 +42,26 @@ class Mixture:
         from sklearn.mixture import GaussianMixture
 
         if len(columns) < components:
-            raise InputError(f"expected at least {components} crystals, one for each component, got {len(columns)}")
+            raise InputError(
+                f"expected at least {components} crystals, one for each component, got "
+                f"{len(columns)}"
+            )
         rng = np.random.default_rng(seed)
-        rows = columns if len(columns) <= _FITTED else columns[rng.choice(len(columns), _FITTED, replace=False)]
+        rows = (
+            columns
+            if len(columns) <= _FITTED
+            else columns[rng.choice(len(columns), _FITTED, replace=False)]
+        )
         found = []
         for column in rows.T:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                fitted = GaussianMixture(components, random_state=seed, reg_covar=_LEAST_SPREAD**2).fit(column[:, None])
-            found.append((fitted.means_.ravel(), np.sqrt(fitted.covariances_.ravel()), fitted.weights_))
+                fitted = GaussianMixture(
+                    components, random_state=seed, reg_covar=_LEAST_SPREAD**2
+                ).fit(column[:, None])
+            found.append(
+                (fitted.means_.ravel(), np.sqrt(fitted.covariances_.ravel()), fitted.weights_)
+            )
         means, spreads, weights = (np.array(values) for values in zip(*found, strict=True))
         return cls(means, np.maximum(spreads, _LEAST_SPREAD), weights)
 
@@ -66,9 +79,13 @@ class Mixture:
     def decode(self, logits: Tensor, residual: Tensor, *, soft: bool) -> Tensor:
         """(n, c) values of logits (n, c, K) and residuals (n, c).
 
-        ``soft``: components mixed by their probabilities, as published; otherwise the most likely one, with the gradient of the soft.
+        ``soft``: components mixed by their probabilities, as published; otherwise the most likely
+        one, with the gradient of the soft.
         """
-        means, spreads = (torch.as_tensor(values, dtype=logits.dtype, device=logits.device) for values in (self.means, self.spreads))
+        means, spreads = (
+            torch.as_tensor(values, dtype=logits.dtype, device=logits.device)
+            for values in (self.means, self.spreads)
+        )
         share = torch.softmax(logits, 2)
         if not soft:
             hard = torch.nn.functional.one_hot(share.argmax(2), share.shape[2]).to(share)

@@ -13,7 +13,9 @@ from generators.cvae.free_variables import Batch
 
 
 def nets(batch: Batch, environment: Environment) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-    """Of each crystal its bonds (m, 5), the kind of each atom (n,), and the first atom of each site; no bonds where it has no cell."""
+    """Of each crystal its bonds (m, 5), the kind of each atom (n,), and the first atom of each
+    site; no bonds where it has no cell.
+    """
     lattices, fractional, found = kernel.atoms_all(*batch.arguments, limits_of(batch))
     ends = np.cumsum(batch.atoms)
     for row, end in enumerate(ends):
@@ -23,17 +25,28 @@ def nets(batch: Batch, environment: Environment) -> Iterator[tuple[IntArray, Int
         kinds = np.repeat(batch.elements[low:high], multiplicity)
         roots = np.concatenate([[0], np.cumsum(multiplicity)[:-1]]).astype(np.int64)
         if found[row]:
-            yield bonds_of(lattices[row], fractional[end - n : end], kinds, environment.bond_lengths), kinds, roots
+            yield (
+                bonds_of(lattices[row], fractional[end - n : end], kinds, environment.bond_lengths),
+                kinds,
+                roots,
+            )
         else:
             yield np.empty((0, 5), dtype=np.int64), kinds, roots
 
 
 def dimensions_of(batch: Batch, environment: Environment) -> IntArray:
-    """(B,) the least dimension of any component of each net: 3 where all is one framework, or several through each other."""
-    return np.array([min(dimensions(len(kinds), bonds)) for bonds, kinds, _ in nets(batch, environment)], dtype=np.int64)
+    """(B,) the least dimension of any component of each net: 3 where all is one framework, or
+    several through each other.
+    """
+    return np.array(
+        [min(dimensions(len(kinds), bonds)) for bonds, kinds, _ in nets(batch, environment)],
+        dtype=np.int64,
+    )
 
 
-def keys_of(batch: Batch, environment: Environment, depth: int = DEPTH, largest: int = LARGEST_RING) -> list[str]:
+def keys_of(
+    batch: Batch, environment: Environment, depth: int = DEPTH, largest: int = LARGEST_RING
+) -> list[str]:
     """The key of each net, by the first atom of each site."""
     found = []
     for row, (bonds, kinds, roots) in enumerate(nets(batch, environment)):

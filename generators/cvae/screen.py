@@ -1,4 +1,6 @@
-"""The screen ``local_environment``: refuses crystals whose atoms have not the target's bonds, or whose net has too few dimensions."""
+"""The screen ``local_environment``: refuses crystals whose atoms have not the target's bonds, or
+whose net has too few dimensions.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,22 @@ from ase.data import chemical_symbols
 from pydantic import Field
 
 from campaign.crystals.topology import dimensions, net_of
+from campaign.parameters import Parameters
 from campaign.types import Candidate, SearchSpace, Verdict
 from generators.cvae.environment import Environment
-from generators.cvae.settings import Frame, TargetConfig
+from generators.cvae.settings import TargetConfig
 
 _NAME = "local_environment"
 
 
-class LocalEnvironmentConfig(Frame):
+class LocalEnvironmentConfig(Parameters):
     target: TargetConfig
-    dimension: int = Field(3, ge=0, le=3, description="Least dimension of the net: 3 for frameworks, 2 for layers, 0 for any.")
+    dimension: int = Field(
+        3,
+        ge=0,
+        le=3,
+        description="Least dimension of the net: 3 for frameworks, 2 for layers, 0 for any.",
+    )
 
 
 class LocalEnvironment:
@@ -41,8 +49,14 @@ class LocalEnvironment:
         for number, wanted in zip(environment.species, environment.coordination, strict=True):
             other = sorted(set(counts[crystal.numbers == number].tolist()) - {wanted})
             if other:
-                return Verdict(False, _NAME, f"{chemical_symbols[number]} has {other[0]} bonds, wanted {wanted}")
+                return Verdict(
+                    False,
+                    _NAME,
+                    f"{chemical_symbols[number]} has {other[0]} bonds, wanted {wanted}",
+                )
         least = min(dimensions(len(crystal), bonds))
         if least < self.config.dimension:
-            return Verdict(False, _NAME, f"a net of {least} dimensions, wanted {self.config.dimension}")
+            return Verdict(
+                False, _NAME, f"a net of {least} dimensions, wanted {self.config.dimension}"
+            )
         return Verdict(True, "")

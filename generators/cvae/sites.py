@@ -1,81 +1,25 @@
-"""Space groups and Wyckoff sites: which can hold the wanted bonds, random tables on them, and where conditions are drawn from.
-
-An atom's bonds make whole orbits of its site symmetry, so a site of symmetry -3 has two or six bonds and never three. Positions that no
-set of orbits fits are left out.
+"""Space groups and Wyckoff sites that can hold the wanted bonds: random ones, those like some
+data's, and random tables on them.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from ase.geometry import cell_to_cellpar
 
 from campaign.errors import InputError
-from campaign.types import FloatArray
+from generators.cvae.feasible import Condition, SiteLimits, is_feasible
+from generators.cvae.orbits import allows, bond_orbits
 from generators.cvae.table import MOST_SITES, TabularCrystal, site_of
 from generators.wyckoff import group_of, random_lattice
 
-Condition = tuple[int, tuple[tuple[int, int], ...]]
-"""A space group and its sites, each a position and an atomic number."""
-
-
-@lru_cache(maxsize=4096)
-def bond_orbits(space_group: int, index: int) -> tuple[int, ...]:
-    """How many directions the site symmetry makes of one: all numbers that are possible."""
-    operations = group_of(space_group).positions[0].operations
-    site = site_of(space_group, index)
-    free = np.array([0.1234, 0.2711, 0.3871])
-    point = site.rotations[0] @ free + site.shifts[0]
-    moved = operations[:, :3, :3] @ point + operations[:, :3, 3] - point
-    stays = np.abs(moved - np.round(moved)).max(1) < 1e-6
-    rotations = np.unique(np.round(operations[stays][:, :3, :3]).astype(int), axis=0)
-    directions = [np.array([0.31, 0.52, 0.79])]
-    for chosen in itertools.chain(itertools.combinations(rotations, 1), itertools.combinations(rotations, 2)):
-        kept = _left_alone(np.concatenate([rotation - np.eye(3) for rotation in chosen]))
-        for weights in itertools.product((-1.0, 0.37, 1.0), repeat=len(kept)):
-            if len(kept):
-                directions.append(np.array(weights) @ kept)
-    return tuple(sorted({len(np.unique(np.round(rotations @ direction, 6), axis=0)) for direction in directions}))
-
-
-def _left_alone(matrix: FloatArray) -> FloatArray:
-    _, values, vectors = np.linalg.svd(matrix)
-    return np.asarray(vectors[values < 1e-8])
-
-
-@lru_cache(maxsize=16384)
-def allows(space_group: int, index: int, bonds: int) -> bool:
-    """Whether ``bonds`` bonds can be made of whole orbits of the site's symmetry."""
-    sizes = bond_orbits(space_group, index)
-    reachable = {0}
-    for _ in range(bonds):
-        reachable |= {total + size for total in reachable for size in sizes if total + size <= bonds}
-    return bonds in reachable
-
-
-@dataclass(frozen=True)
-class SiteLimits:
-    """What is drawn: space groups (all where empty), atoms of the conventional cell, sites, and the formula's ratios by atomic number."""
-
-    species: tuple[int, ...]
-    bonds: tuple[int, ...]
-    ratios: tuple[int, ...]
-    space_groups: tuple[int, ...] = ()
-    atoms: tuple[int, int] = (2, 200)
-    sites: tuple[int, int] = (1, MOST_SITES)
-
-    @property
-    def groups(self) -> tuple[int, ...]:
-        return self.space_groups or tuple(range(2, 231))
-
 
 def random_condition(limits: SiteLimits, rng: np.random.Generator, tries: int = 2000) -> Condition:
-    """A space group, then sites one by one that can hold the bonds, until the formula is met within the limits.
+    """A space group, then sites one by one that can hold the bonds, until the formula is met within
+    the limits.
 
     Raises InputError where no draw meets them.
     """
@@ -86,18 +30,25 @@ def random_condition(limits: SiteLimits, rng: np.random.Generator, tries: int = 
         if found is not None:
             return group, found
     raise InputError(
-        f"no sites with {limits.atoms[0]} to {limits.atoms[1]} atoms and {limits.sites[0]} to {limits.sites[1]} sites were found in "
+        f"no sites with {limits.atoms[0]} to {limits.atoms[1]} atoms and {limits.sites[0]} to "
+        f"{limits.sites[1]} sites were found in "
         f"{tries} draws",
         hint="allow other space groups, more atoms or more sites",
     )
 
 
-def _draw_sites(group: int, n_sites: int, limits: SiteLimits, rng: np.random.Generator) -> tuple[tuple[int, int], ...] | None:
+def _draw_sites(
+    group: int, n_sites: int, limits: SiteLimits, rng: np.random.Generator
+) -> tuple[tuple[int, int], ...] | None:
     positions = group_of(group).positions
     chosen: list[tuple[int, int]] = []
     atoms: Counter[int] = Counter()
     for k in range(n_sites):
-        element = k % len(limits.species) if k < len(limits.species) else int(rng.integers(len(limits.species)))
+        element = (
+            k % len(limits.species)
+            if k < len(limits.species)
+            else int(rng.integers(len(limits.species)))
+        )
         number = limits.species[element]
         taken = {index for index, _ in chosen}
         fitting = [
@@ -109,47 +60,87 @@ def _draw_sites(group: int, n_sites: int, limits: SiteLimits, rng: np.random.Gen
         ]
         if not fitting:
             return None
-        # general positions are as likely as all special ones together, so that both kinds are met in every group
-        weights = np.array([1.0 if positions[index].degrees_of_freedom < 3 else max(1.0, len(fitting) - 1.0) for index in fitting])
+        # general positions are as likely as all special ones together, so that both kinds are met
+        # in every group
+        weights = np.array(
+            [
+                1.0 if positions[index].degrees_of_freedom < 3 else max(1.0, len(fitting) - 1.0)
+                for index in fitting
+            ]
+        )
         index = fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
         chosen.append((index, number))
         atoms[number] += positions[index].multiplicity
     unit = atoms[limits.species[0]] / limits.ratios[0]
-    has_formula = all(atoms[number] == unit * ratio for number, ratio in zip(limits.species, limits.ratios, strict=True))
-    return tuple(sorted(chosen)) if has_formula and atoms.total() >= limits.atoms[0] else None
+    has_formula = all(
+        atoms[number] == unit * ratio
+        for number, ratio in zip(limits.species, limits.ratios, strict=True)
+    )
+    sites = tuple(sorted(chosen))
+    return (
+        sites
+        if has_formula and atoms.total() >= limits.atoms[0] and is_feasible((group, sites), limits)
+        else None
+    )
 
 
 def check_condition(condition: Condition, limits: SiteLimits) -> None:
-    """Raises InputError where the sites do not exist in the group, hold another formula or cannot have the bonds."""
+    """Raises InputError where the sites do not exist in the group, hold another formula or cannot
+    have the bonds, each or together.
+    """
     group, sites = condition
     atoms: Counter[int] = Counter()
     for index, number in sites:
         site_of(group, index)
         if number not in limits.species:
-            raise InputError(f"expected elements of the target (atomic numbers {list(limits.species)}), got {number}")
+            raise InputError(
+                f"expected elements of the target (atomic numbers {list(limits.species)}), got "
+                f"{number}"
+            )
         atoms[number] += group_of(group).positions[index].multiplicity
         bonds = limits.bonds[limits.species.index(number)]
         if not allows(group, index, bonds):
             position = group_of(group).positions[index]
             raise InputError(
-                f"Wyckoff position {position.multiplicity}{position.letter} of space group {group} cannot have {bonds} bonds: its site "
+                f"Wyckoff position {position.multiplicity}{position.letter} of space group "
+                f"{group} cannot have {bonds} bonds: its site "
                 f"symmetry makes {' or '.join(map(str, bond_orbits(group, index)))} of each"
             )
     unit = atoms[limits.species[0]] / limits.ratios[0]
     for number, ratio in zip(limits.species, limits.ratios, strict=True):
         if atoms[number] != unit * ratio:
-            raise InputError(f"the sites {list(sites)} of space group {group} hold {dict(atoms)} atoms, not {list(limits.ratios)} of each")
+            raise InputError(
+                f"the sites {list(sites)} of space group {group} hold {dict(atoms)} atoms, not "
+                f"{list(limits.ratios)} of each"
+            )
+    if not is_feasible(condition, limits):
+        positions = [group_of(group).positions[index] for index, _ in sites]
+        letters = " ".join(f"{position.multiplicity}{position.letter}" for position in positions)
+        raise InputError(
+            f"the ends of the bonds of {letters} in space group {group} cannot pair off, so no "
+            "crystal on them has the bonds"
+        )
 
 
-def random_table(condition: Condition, volume: tuple[float, float], rng: np.random.Generator) -> TabularCrystal:
-    """A random cell with a volume per atom (angstrom^3) in the range, and random points on the sites."""
+def random_table(
+    condition: Condition, volume: tuple[float, float], rng: np.random.Generator
+) -> TabularCrystal:
+    """A random cell with a volume per atom (angstrom^3) in the range, and random points on the
+    sites.
+    """
     group, sites = condition
     positions = group_of(group).positions
     atoms = sum(positions[index].multiplicity for index, _ in sites)
     lattice = random_lattice(group_of(group).family, atoms * float(rng.uniform(*volume)), rng)
     points = tuple((float(x), float(y), float(z)) for x, y, z in rng.random((len(sites), 3)))
     cell = tuple(cell_to_cellpar(lattice, radians=True).tolist())
-    return TabularCrystal(group, cell, tuple(index for index, _ in sites), points, tuple(number for _, number in sites))
+    return TabularCrystal(
+        group,
+        cell,
+        tuple(index for index, _ in sites),
+        points,
+        tuple(number for _, number in sites),
+    )
 
 
 def condition_of(table: TabularCrystal) -> Condition:
@@ -157,13 +148,24 @@ def condition_of(table: TabularCrystal) -> Condition:
 
 
 class SiteModel:
-    """Conditions like those of some data: a space group as often as there, then a chain of sites, each given the one before it.
+    """Conditions like those of some data: a space group as often as there, then a chain of sites,
+    each given the one before it.
 
-    A small stand-in for what was learned with the others; ``fit`` is counting, with ``prior`` counts of every position of the group.
+    A small stand-in for what was learned with the others; ``fit`` is counting, with ``prior``
+    counts of every position of the group.
     """
 
-    def __init__(self, groups: Mapping[int, int], follows: Mapping[tuple[int, int], Mapping[int, int]], prior: float = 0.1) -> None:
-        self.groups, self.follows, self.prior = dict(groups), {key: dict(value) for key, value in follows.items()}, prior
+    def __init__(
+        self,
+        groups: Mapping[int, int],
+        follows: Mapping[tuple[int, int], Mapping[int, int]],
+        prior: float = 0.1,
+    ) -> None:
+        self.groups, self.follows, self.prior = (
+            dict(groups),
+            {key: dict(value) for key, value in follows.items()},
+            prior,
+        )
 
     @classmethod
     def fit(cls, tables: Sequence[TabularCrystal]) -> SiteModel:
@@ -178,24 +180,38 @@ class SiteModel:
         return cls(groups, follows)
 
     def draw(self, limits: SiteLimits, rng: np.random.Generator, tries: int = 2000) -> Condition:
-        """Of one element; of several, elements are drawn for the sites. Raises InputError where no draw meets the limits."""
-        known = [group for group in self.groups if not limits.space_groups or group in limits.space_groups]
+        """Of one element; of several, elements are drawn for the sites. Raises InputError where no
+        draw meets the limits.
+        """
+        known = [
+            group
+            for group in self.groups
+            if not limits.space_groups or group in limits.space_groups
+        ]
         if not known:
             raise InputError(f"the data has none of the space groups {list(limits.space_groups)}")
         weights = np.array([self.groups[group] for group in known], dtype=np.float64)
         for _ in range(tries):
             group = int(rng.choice(known, p=weights / weights.sum()))
             sites = self._chain(group, rng)
-            numbers = [limits.species[int(k)] for k in rng.integers(len(limits.species), size=len(sites))]
+            numbers = [
+                limits.species[int(k)] for k in rng.integers(len(limits.species), size=len(sites))
+            ]
             condition = (group, tuple(zip(sites, numbers, strict=True)))
             atoms = sum(group_of(group).positions[index].multiplicity for index in sites)
-            if limits.atoms[0] <= atoms <= limits.atoms[1] and limits.sites[0] <= len(sites) <= limits.sites[1]:
+            if (
+                limits.atoms[0] <= atoms <= limits.atoms[1]
+                and limits.sites[0] <= len(sites) <= limits.sites[1]
+            ):
                 try:
                     check_condition(condition, limits)
                 except InputError:
                     continue
                 return condition
-        raise InputError(f"no sites within the limits were found in {tries} draws of the data's own", hint="allow more atoms or sites")
+        raise InputError(
+            f"no sites within the limits were found in {tries} draws of the data's own",
+            hint="allow more atoms or sites",
+        )
 
     def _chain(self, group: int, rng: np.random.Generator) -> tuple[int, ...]:
         positions = group_of(group).positions
@@ -203,7 +219,11 @@ class SiteModel:
         before = _BEGIN
         while len(sites) < MOST_SITES:
             counts = self.follows.get((group, before), {})
-            options = [k for k in range(len(positions)) if k >= before and (k > before or positions[k].degrees_of_freedom)]
+            options = [
+                k
+                for k in range(len(positions))
+                if k >= before and (k > before or positions[k].degrees_of_freedom)
+            ]
             options += [_END] if sites else []
             if not options:
                 break

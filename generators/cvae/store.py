@@ -1,4 +1,6 @@
-"""A trained tabular generator as a checkpoint: weights, the mixture, what it learned from. Nothing is unpickled."""
+"""A trained tabular generator as a checkpoint: weights, the mixture, what it learned from. Nothing
+is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -8,61 +10,85 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
-import torch
 
 from campaign.errors import InputError
 from campaign.types import Checkpoint, FloatArray
+from generators.cvae.described import Described
 from generators.cvae.mixture import Mixture
-from generators.cvae.model import Categories, Sizes, TabularVAE
+from generators.cvae.model import Categories, Sizes, TabularVAE, Variant
 from generators.cvae.table import MOST_SITES, TabularCrystal, to_row
+from generators.networks.checkpoints import arrays_of, kind_of, load_arrays
 
 KIND = "tabular_vae"
+_WEIGHTS = "weights."
 
 
-def to_checkpoint(model: TabularVAE, tables: Sequence[TabularCrystal], metrics: Mapping[str, float]) -> Checkpoint:
-    """``tables``: the distinct crystals that it learned from, before they were described in many ways."""
+def to_checkpoint(
+    model: TabularVAE, tables: Sequence[TabularCrystal], metrics: Mapping[str, float]
+) -> Checkpoint:
+    """``tables``: the distinct crystals that it learned from, before they were described in many
+    ways.
+    """
     rows, numbers = rows_of(tables)
     facts = {
         "kind": KIND,
         "sizes": json.dumps(asdict(model.sizes)),
-        "form": model.form,
+        "variant": model.variant,
         "is_conditional": json.dumps(model.is_conditional),
         "species": json.dumps(model.species),
-        "categories": json.dumps(model.categories.values),
         "data": hashlib.sha256(rows.tobytes() + numbers.tobytes()).hexdigest(),
     }
-    tensors = {f"weights.{name}": value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
-    mixture = model.mixture
-    tensors |= {"mixture.means": mixture.means, "mixture.spreads": mixture.spreads, "mixture.weights": mixture.weights}
-    return Checkpoint(tensors={**tensors, "crystals": rows, "numbers": numbers}, metrics=dict(metrics), facts=facts)
+    mixture, conditions = model.mixture, model.conditions
+    scales: dict[str, FloatArray] = {}
+    if isinstance(conditions, Described):
+        scales = {"conditions.center": conditions.center, "conditions.spread": conditions.spread}
+    else:
+        facts["categories"] = json.dumps(conditions.values)
+    tensors = arrays_of(model, _WEIGHTS) | {
+        "mixture.means": mixture.means,
+        "mixture.spreads": mixture.spreads,
+        "mixture.weights": mixture.weights,
+    }
+    return Checkpoint(
+        tensors={**tensors, **scales, "crystals": rows, "numbers": numbers},
+        metrics=dict(metrics),
+        facts=facts,
+    )
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> tuple[TabularVAE, list[TabularCrystal]]:
-    """The model and the crystals that it learned from. Raises InputError on a checkpoint of another kind, or with other arrays."""
+    """The model and the crystals that it learned from. Raises InputError on a checkpoint of another
+    kind, or with other arrays.
+    """
     facts, tensors = checkpoint.facts, checkpoint.tensors
-    if facts.get("kind") != KIND:
-        raise InputError(
-            f"expected weights of kind {KIND}, got kind {facts.get('kind', 'none')}", hint="give a file that `oreloop train cvae` wrote"
-        )
+    kind_of(checkpoint, KIND, command="oreloop train cvae")
     try:
-        mixture = Mixture(tensors["mixture.means"], tensors["mixture.spreads"], tensors["mixture.weights"])
-        categories = Categories(tuple(tuple(values) for values in json.loads(facts["categories"])))
+        mixture = Mixture(
+            tensors["mixture.means"], tensors["mixture.spreads"], tensors["mixture.weights"]
+        )
+        conditions = (
+            Described(tensors["conditions.center"], tensors["conditions.spread"])
+            if "conditions.center" in tensors
+            else Categories(tuple(tuple(values) for values in json.loads(facts["categories"])))
+        )
         model = TabularVAE(
             mixture,
-            categories,
+            conditions,
             tuple(json.loads(facts["species"])),
             Sizes(**json.loads(facts["sizes"])),
-            "published" if facts["form"] == "published" else "better",
+            _variant(facts),
             is_conditional=json.loads(facts["is_conditional"]),
-        )
-        prefix = "weights."
-        model.load_state_dict(
-            {name.removeprefix(prefix): torch.from_numpy(np.array(value)) for name, value in tensors.items() if name.startswith(prefix)}
         )
     except (KeyError, RuntimeError) as error:
         raise InputError(f"the weights do not fit their own description: {error}") from error
-    model.eval()
+    load_arrays(model, tensors, "their own description", _WEIGHTS)
     return model, tables_of(tensors["crystals"], tensors["numbers"])
+
+
+def _variant(facts: Mapping[str, str]) -> Variant:
+    """Checkpoints called it a form, published or better, once."""
+    named = facts["variant"] if "variant" in facts else facts["form"]
+    return "paper" if named in ("paper", "published") else "oreloop"
 
 
 def rows_of(tables: Sequence[TabularCrystal]) -> tuple[FloatArray, FloatArray]:

@@ -1,8 +1,10 @@
 """Crystals as a table: a space group, a cell, and Wyckoff sites; and what is free in it.
 
-A site is a Wyckoff position by its index in PyXtal's list of the group, 0 the general one, a point on it and an element. The 39 columns of
-the paper are spg, a, b, c (angstrom), alpha, beta, gamma (radians), then eight times (wp, x, y, z), -1 where there is no site (O. G.
-Ridwan et al., section 3.1). The free variables of a crystal are the free parameters of its cell, then the free coordinates of each site.
+A site is a Wyckoff position by its index in PyXtal's list of the group, 0 the general one, a point
+on it and an element. The 39 columns of the paper are spg, a, b, c (angstrom), alpha, beta, gamma
+(radians), then eight times (wp, x, y, z), -1 where there is no site (O. G. Ridwan et al., section
+3.1). The free variables of a crystal are the free parameters of its cell, then the free coordinates
+of each site.
 """
 
 from __future__ import annotations
@@ -23,7 +25,16 @@ from campaign.types import Crystal, FloatArray
 from generators.wyckoff import group_of
 
 MOST_SITES = 8
-COLUMNS = ("spg", "a", "b", "c", "alpha", "beta", "gamma", *(f"{name}{k}" for k in range(MOST_SITES) for name in ("wp", "x", "y", "z")))
+COLUMNS = (
+    "spg",
+    "a",
+    "b",
+    "c",
+    "alpha",
+    "beta",
+    "gamma",
+    *(f"{name}{k}" for k in range(MOST_SITES) for name in ("wp", "x", "y", "z")),
+)
 FAMILIES = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "hexagonal", "cubic")
 _RIGHT, _WIDE = math.pi / 2, 2 * math.pi / 3
 # rows of each free parameter: which of a, b, c, alpha, beta, gamma follow it; then the fixed values
@@ -39,10 +50,11 @@ _FREE: dict[str, tuple[list[list[int]], list[float]]] = {
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A Wyckoff position as the compiled loops take it: atoms at rotations (m, 3, 3) @ free + shifts (m, 3).
+    """A Wyckoff position as the compiled loops take it: atoms at rotations (m, 3, 3) @ free +
+    shifts (m, 3).
 
-    The first ``degrees_of_freedom`` columns of the rotations count, the others are zero. inverse: (m, 3, 3), the free coordinates
-    nearest to a point, as inverse @ (point - shift).
+    The first ``degrees_of_freedom`` columns of the rotations count, the others are zero. inverse:
+    (m, 3, 3), the free coordinates nearest to a point, as inverse @ (point - shift).
     """
 
     degrees_of_freedom: int
@@ -53,7 +65,9 @@ class Site:
 
 @dataclass(frozen=True)
 class TabularCrystal:
-    """cell: a, b, c (angstrom), alpha, beta, gamma (radians). sites: index of the position. points: (n, 3). numbers: atomic numbers."""
+    """cell: a, b, c (angstrom), alpha, beta, gamma (radians). sites: index of the position. points:
+    (n, 3). numbers: atomic numbers.
+    """
 
     space_group: int
     cell: tuple[float, ...]
@@ -75,7 +89,9 @@ def family_of(space_group: int) -> str:
 
 @lru_cache(maxsize=6)
 def cell_map(family: str) -> FloatArray:
-    """(6, 7): a, b, c, alpha, beta, gamma as a linear map of the free parameters, and its constant in the last column."""
+    """(6, 7): a, b, c, alpha, beta, gamma as a linear map of the free parameters, and its constant
+    in the last column.
+    """
     rows, fixed = _FREE[family]
     found = np.zeros((6, 7))
     found[:, 6] = fixed
@@ -85,7 +101,9 @@ def cell_map(family: str) -> FloatArray:
 
 
 def free_cell(family: str, cell: Sequence[float]) -> list[float]:
-    """The free parameters of a cell: means of the lengths and angles that the family makes equal."""
+    """The free parameters of a cell: means of the lengths and angles that the family makes
+    equal.
+    """
     return [float(np.mean([cell[k] for k in row])) for row in _FREE[family][0]]
 
 
@@ -95,7 +113,8 @@ def site_of(space_group: int, index: int) -> Site:
     positions = group_of(space_group).positions
     if not 0 <= index < len(positions):
         raise InputError(
-            f"space group {space_group} ({group_of(space_group).symbol}) has no Wyckoff position {index}",
+            f"space group {space_group} ({group_of(space_group).symbol}) has no Wyckoff "
+            f"position {index}",
             hint=f"take one from 0 (general) to {len(positions) - 1}",
         )
     operations = positions[index].operations
@@ -104,19 +123,27 @@ def site_of(space_group: int, index: int) -> Site:
     rotations[:, :, : len(used)] = operations[:, :3, used]
     inverse = np.zeros_like(rotations)
     for k, rotation in enumerate(rotations):
-        inverse[k, : len(used)] = np.linalg.pinv(rotation[:, : len(used)]) if used else np.zeros((0, 3))
+        inverse[k, : len(used)] = (
+            np.linalg.pinv(rotation[:, : len(used)]) if used else np.zeros((0, 3))
+        )
     return Site(len(used), rotations, np.ascontiguousarray(operations[:, :3, 3]), inverse)
 
 
 def free_point(space_group: int, index: int, point: Sequence[float]) -> tuple[FloatArray, float]:
-    """Free coordinates of the site whose atoms come nearest to a point, and how far that is (fractional).
+    """Free coordinates of the site whose atoms come nearest to a point, and how far that is
+    (fractional).
 
-    Every point is taken to some site: to the nearest of the lines, planes or points that the position is made of, in any cell.
+    Every point is taken to some site: to the nearest of the lines, planes or points that the
+    position is made of, in any cell.
     """
     site = site_of(space_group, index)
     d = site.degrees_of_freedom
     # images of the point that lie in other cells project onto other places of a line or plane
-    images = np.asarray(point, dtype=np.float64) % 1.0 + _CELLS if d < 3 else np.asarray(point, dtype=np.float64)[None] % 1.0
+    images = (
+        np.asarray(point, dtype=np.float64) % 1.0 + _CELLS
+        if d < 3
+        else np.asarray(point, dtype=np.float64)[None] % 1.0
+    )
     apart = images[:, None] - site.shifts
     free = np.einsum("mda,nma->nmd", site.inverse, apart)
     left = apart - np.einsum("mad,nmd->nma", site.rotations, free)
@@ -125,20 +152,30 @@ def free_point(space_group: int, index: int, point: Sequence[float]) -> tuple[Fl
     return free[best][:d], float(np.sqrt(distance[best]))
 
 
-_CELLS = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), -1).reshape(-1, 3).astype(np.float64)
+_CELLS = (
+    np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), -1)
+    .reshape(-1, 3)
+    .astype(np.float64)
+)
 
 
 def encode(crystal: Crystal, precision: float = 0.01) -> TabularCrystal:
-    """The table of a crystal in the standard setting of its space group, one row per set of symmetric atoms.
+    """The table of a crystal in the standard setting of its space group, one row per set of
+    symmetric atoms.
 
     Raises InputError where spglib finds no symmetry within ``precision`` (angstrom).
     """
     cell = (crystal.lattice, crystal.fractional, crystal.numbers.astype(int))
     found = spglib.get_symmetry_dataset(cell, symprec=precision)
     if found is not None:
-        found = spglib.get_symmetry_dataset(cell, symprec=precision, hall_number=_hall_number(found.number))
+        found = spglib.get_symmetry_dataset(
+            cell, symprec=precision, hall_number=_hall_number(found.number)
+        )
     if found is None:
-        raise InputError(f"no space group found for a crystal of {len(crystal)} atoms within {precision} angstrom")
+        raise InputError(
+            f"no space group found for a crystal of {len(crystal)} atoms within {precision} "
+            "angstrom"
+        )
     lattice, fractional, numbers = found.std_lattice, found.std_positions, found.std_types
     group, operations = found.number, group_of(found.number).positions[0].operations
     tolerance = precision / length_scale(lattice, len(fractional))
@@ -148,7 +185,9 @@ def encode(crystal: Crystal, precision: float = 0.01) -> TabularCrystal:
         first = int(left.argmax())
         images = (operations @ np.append(fractional[first], 1.0))[:, :3]
         apart = images[:, None] - fractional
-        near = (np.linalg.norm((apart - np.round(apart)) @ lattice, axis=2) < 10 * precision) & (numbers == numbers[first])
+        near = (np.linalg.norm((apart - np.round(apart)) @ lattice, axis=2) < 10 * precision) & (
+            numbers == numbers[first]
+        )
         orbit = near.any(0)
         left &= ~orbit
         index, free = _position_of(group, int(orbit.sum()), fractional[orbit], tolerance)
@@ -157,7 +196,13 @@ def encode(crystal: Crystal, precision: float = 0.01) -> TabularCrystal:
         sites.append(index)
         points.append(_triple(point))
         elements.append(int(numbers[first]))
-    return TabularCrystal(group, tuple(cell_to_cellpar(lattice, radians=True).tolist()), tuple(sites), tuple(points), tuple(elements))
+    return TabularCrystal(
+        group,
+        tuple(cell_to_cellpar(lattice, radians=True).tolist()),
+        tuple(sites),
+        tuple(points),
+        tuple(elements),
+    )
 
 
 def _triple(point: FloatArray) -> tuple[float, float, float]:
@@ -165,7 +210,9 @@ def _triple(point: FloatArray) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _position_of(group: int, multiplicity: int, atoms: FloatArray, tolerance: float) -> tuple[int, FloatArray]:
+def _position_of(
+    group: int, multiplicity: int, atoms: FloatArray, tolerance: float
+) -> tuple[int, FloatArray]:
     best: tuple[float, int, FloatArray] | None = None
     for index in range(len(group_of(group).positions) - 1, -1, -1):
         if group_of(group).positions[index].multiplicity == multiplicity:
@@ -187,7 +234,9 @@ def _hall_number(space_group: int) -> int:
 
 
 def variables_of(table: TabularCrystal) -> FloatArray:
-    """(f,) the free variables: of the cell, then of each site. Points off their position are taken to the nearest place on it."""
+    """(f,) the free variables: of the cell, then of each site. Points off their position are taken
+    to the nearest place on it.
+    """
     values = free_cell(family_of(table.space_group), table.cell)
     for index, point in zip(table.sites, table.points, strict=True):
         values += free_point(table.space_group, index, point)[0].tolist()
@@ -206,7 +255,9 @@ def with_variables(table: TabularCrystal, variables: FloatArray) -> TabularCryst
         free = variables[place : place + site.degrees_of_freedom]
         points.append(_triple(site.rotations[0, :, : len(free)] @ free + site.shifts[0]))
         place += len(free)
-    return TabularCrystal(table.space_group, tuple(cell.tolist()), table.sites, tuple(points), table.numbers)
+    return TabularCrystal(
+        table.space_group, tuple(cell.tolist()), table.sites, tuple(points), table.numbers
+    )
 
 
 def decode(table: TabularCrystal) -> Crystal:
@@ -218,7 +269,12 @@ def decode(table: TabularCrystal) -> Crystal:
     y = (math.cos(alpha) - math.cos(beta) * math.cos(gamma)) / math.sin(gamma)
     height = math.sqrt(max(1e-6, 1 - math.cos(beta) ** 2 - y**2))
     lattice = np.array(
-        [[a, 0, 0], [b * math.cos(gamma), b * math.sin(gamma), 0], [c * math.cos(beta), c * y, c * height]], dtype=np.float64
+        [
+            [a, 0, 0],
+            [b * math.cos(gamma), b * math.sin(gamma), 0],
+            [c * math.cos(beta), c * y, c * height],
+        ],
+        dtype=np.float64,
     )
     fractional, numbers = [], []
     for index, number in zip(table.sites, table.numbers, strict=True):
@@ -241,9 +297,13 @@ def to_row(table: TabularCrystal) -> list[float]:
 
 
 def from_row(row: Sequence[float], number: int) -> TabularCrystal:
-    """The table of 39 columns of one element. Raises InputError on wrong columns, groups or positions, or where there is no site."""
+    """The table of 39 columns of one element. Raises InputError on wrong columns, groups or
+    positions, or where there is no site.
+    """
     if len(row) < len(COLUMNS):
-        raise InputError(f"expected {len(COLUMNS)} columns ({', '.join(COLUMNS[:8])}, ..), got {len(row)}")
+        raise InputError(
+            f"expected {len(COLUMNS)} columns ({', '.join(COLUMNS[:8])}, ..), got {len(row)}"
+        )
     group = round(row[0])
     sites, points = [], []
     for k in range(7, len(COLUMNS), 4):
@@ -254,17 +314,28 @@ def from_row(row: Sequence[float], number: int) -> TabularCrystal:
             points.append((float(row[k + 1]), float(row[k + 2]), float(row[k + 3])))
     if not sites:
         raise InputError(f"a crystal of space group {group} has no Wyckoff site")
-    return TabularCrystal(group, tuple(float(value) for value in row[1:7]), tuple(sites), tuple(points), (number,) * len(sites))
+    return TabularCrystal(
+        group,
+        tuple(float(value) for value in row[1:7]),
+        tuple(sites),
+        tuple(points),
+        (number,) * len(sites),
+    )
 
 
 def tables_of_csv(path: Path, number: int) -> tuple[list[TabularCrystal], list[str]]:
-    """Tables of a CSV file with the 39 columns by name, and why rows were refused. Raises InputError naming the first absent column."""
+    """Tables of a CSV file with the 39 columns by name, and why rows were refused. Raises
+    InputError naming the first absent column.
+    """
     import pandas as pd
 
     frame = pd.read_csv(path)
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
-        raise InputError(f"{path} has no column {missing[0]}", hint=f"the columns are {', '.join(COLUMNS[:11])}, .. up to z7")
+        raise InputError(
+            f"{path} has no column {missing[0]}",
+            hint=f"the columns are {', '.join(COLUMNS[:11])}, .. up to z7",
+        )
     tables, refused = [], []
     for row in frame[list(COLUMNS)].to_numpy(dtype=np.float64):
         try:

@@ -11,10 +11,21 @@ from torch import Tensor
 
 from campaign.errors import InputError
 from campaign.types import FloatArray
+from generators.cvae.described import Described
+from generators.cvae.feasible import Condition
 from generators.cvae.free_variables import Batch, batch_of
 from generators.cvae.mixture import Mixture
-from generators.cvae.model import CONTINUOUS, Categories, Form, Sizes, TabularVAE, discrete_of, drawn_conditions, used_columns
-from generators.cvae.sites import Condition, condition_of
+from generators.cvae.model import (
+    CONTINUOUS,
+    Categories,
+    Sizes,
+    TabularVAE,
+    Variant,
+    discrete_of,
+    drawn_conditions,
+    used_columns,
+)
+from generators.cvae.sites import condition_of
 from generators.cvae.table import MOST_SITES, TabularCrystal, site_of, to_row
 from generators.networks.training import Progress
 
@@ -38,30 +49,41 @@ def train(
     species: tuple[int, ...],
     settings: TrainingSettings,
     *,
-    form: Form = "better",
+    variant: Variant = "oreloop",
     sizes: Sizes | None = None,
     is_conditional: bool = True,
+    by_features: bool = False,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
-    """Raises InputError on fewer tables than mixture components, or on tables with more than eight sites."""
+    """``by_features``: conditions are numbers that all sites have, so that the model can be asked
+    for sites that it never learned.
+
+    Raises InputError on fewer tables than mixture components, or on tables with more than eight
+    sites.
+    """
     sizes = sizes or Sizes()
     if not tables:
         raise InputError("expected crystals to learn from, got none")
     columns = np.array([to_row(table) for table in tables])[:, CONTINUOUS]
     conditions = [condition_of(table) for table in tables]
-    discrete = discrete_of(conditions, species)
     rng = np.random.default_rng(seed)
     used = used_columns(conditions)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         mixture = Mixture.fit(columns, sizes.components, int(rng.integers(2**31)))
-        categories = Categories.of(discrete)
-        model = TabularVAE(mixture, categories, species, sizes, form, is_conditional=is_conditional)
+        known = (
+            Described.of(conditions, species)
+            if by_features
+            else Categories.of(discrete_of(conditions, species))
+        )
+        model = TabularVAE(mixture, known, species, sizes, variant, is_conditional=is_conditional)
         one_hot, residual = mixture.encode(columns, rng)
-        encoded = categories.encode(discrete)
-        weight = torch.from_numpy(used if form == "better" else np.ones_like(used)).float()
-        optimiser = torch.optim.Adam(model.parameters(), lr=settings.rate, weight_decay=settings.decay)
+        encoded = model.encoded(conditions)
+        weight = torch.from_numpy(used if variant == "oreloop" else np.ones_like(used)).float()
+        optimiser = torch.optim.Adam(
+            model.parameters(), lr=settings.rate, weight_decay=settings.decay
+        )
         n = len(tables)
         steps = settings.epochs * max(1, -(-n // settings.batch_size))
         loss, step = np.nan, 0
@@ -79,18 +101,23 @@ def train(
 
 
 class Decoder:
-    """Free variables as a differentiable function of latent vectors, for fixed conditions: the decoder, then the symmetry's own maps.
+    """Free variables as a differentiable function of latent vectors, for fixed conditions: the
+    decoder, then the symmetry's own maps.
 
-    ``batch``: the conditions as crystals; their coordinates are replaced. A point off its site is taken to the place of the site that is
-    nearest for the first latent vectors; which of the equivalent places that is stays as it is, so that the map is smooth.
+    ``batch``: the conditions as crystals; their coordinates are replaced. A point off its site is
+    taken to the place of the site that is nearest for the first latent vectors; which of the
+    equivalent places that is stays as it is, so that the map is smooth.
     """
 
     def __init__(self, model: TabularVAE, conditions: Sequence[Condition], latent: Tensor) -> None:
         self.model = model.requires_grad_(False)
         with torch.no_grad():
-            self.embedding = model.embed(model.categories.encode(discrete_of(conditions, model.species)))
+            self.embedding = model.embed(model.encoded(conditions))
             columns, _ = model.columns(latent, self.embedding)
-        tables = [table_of(condition, row) for condition, row in zip(conditions, columns.numpy(), strict=True)]
+        tables = [
+            table_of(condition, row)
+            for condition, row in zip(conditions, columns.numpy(), strict=True)
+        ]
         self.batch = batch_of(tables, model.species)
         self.maps, self.offsets = _maps(tables, self.batch)
 
@@ -102,9 +129,14 @@ class Decoder:
 
 
 def _maps(tables: Sequence[TabularCrystal], batch: Batch) -> tuple[Tensor, Tensor]:
-    """(B, f, 30) and (B, f): free variables as a linear function of the continuous columns, where the tables' points are now."""
+    """(B, f, 30) and (B, f): free variables as a linear function of the continuous columns, where
+    the tables' points are now.
+    """
     n_free = batch.variables.shape[1]
-    maps, offsets = np.zeros((len(tables), n_free, len(CONTINUOUS))), np.zeros((len(tables), n_free))
+    maps, offsets = (
+        np.zeros((len(tables), n_free, len(CONTINUOUS))),
+        np.zeros((len(tables), n_free)),
+    )
     for row, table in enumerate(tables):
         n_cell = int(batch.n_cell[row])
         cell = batch.tables[0][batch.families[row], :, :n_cell]
@@ -131,28 +163,51 @@ def _nearest(inverse: FloatArray, shifts: FloatArray, point: FloatArray, found: 
 def table_of(condition: Condition, columns: FloatArray) -> TabularCrystal:
     """Of (30,) continuous columns; lengths and angles within what a cell can have."""
     group, sites = condition
-    cell = [*np.clip(columns[:3], 1.5, 50.0).tolist(), *np.clip(columns[3:6], np.pi / 6, 5 * np.pi / 6).tolist()]
-    points = tuple((float(x), float(y), float(z)) for x, y, z in columns[6:].reshape(MOST_SITES, 3)[: len(sites)])
-    return TabularCrystal(group, tuple(cell), tuple(index for index, _ in sites), points, tuple(number for _, number in sites))
+    cell = [
+        *np.clip(columns[:3], 1.5, 50.0).tolist(),
+        *np.clip(columns[3:6], np.pi / 6, 5 * np.pi / 6).tolist(),
+    ]
+    points = tuple(
+        (float(x), float(y), float(z))
+        for x, y, z in columns[6:].reshape(MOST_SITES, 3)[: len(sites)]
+    )
+    return TabularCrystal(
+        group,
+        tuple(cell),
+        tuple(index for index, _ in sites),
+        points,
+        tuple(number for _, number in sites),
+    )
 
 
 @torch.no_grad()
-def sample(model: TabularVAE, conditions: Sequence[Condition], rng: np.random.Generator) -> list[TabularCrystal]:
-    """A crystal for each condition, from the prior. Raises InputError on a condition that was not learned."""
+def sample(
+    model: TabularVAE, conditions: Sequence[Condition], rng: np.random.Generator
+) -> list[TabularCrystal]:
+    """A crystal for each condition, from the prior. Raises InputError on a condition that was not
+    learned.
+    """
     latent = normal(len(conditions), model, rng)
-    columns, _ = model.columns(latent, model.embed(model.categories.encode(discrete_of(conditions, model.species))))
-    return [table_of(condition, row) for condition, row in zip(conditions, columns.numpy(), strict=True)]
+    columns, _ = model.columns(latent, model.embed(model.encoded(conditions)))
+    return [
+        table_of(condition, row) for condition, row in zip(conditions, columns.numpy(), strict=True)
+    ]
 
 
 @torch.no_grad()
 def sample_all(model: TabularVAE, n: int, rng: np.random.Generator) -> list[TabularCrystal | None]:
-    """``n`` draws of the VAE on all columns; None where its space group and sites do not go together."""
+    """``n`` draws of the VAE on all columns; None where its space group and sites do not go
+    together.
+    """
     latent = normal(n, model, rng)
     columns, logits = model.columns(latent, latent[:, :0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         conditions = drawn_conditions(model, logits)
-    return [None if condition is None else table_of(condition, row) for condition, row in zip(conditions, columns.numpy(), strict=True)]
+    return [
+        None if condition is None else table_of(condition, row)
+        for condition, row in zip(conditions, columns.numpy(), strict=True)
+    ]
 
 
 def normal(n: int, model: TabularVAE, rng: np.random.Generator) -> Tensor:

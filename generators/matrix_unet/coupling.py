@@ -1,8 +1,10 @@
-"""The nearest of a crystal's equivalent descriptions, so that the paths of flow matching are short and do not cross without need.
+"""The nearest of a crystal's equivalent descriptions, so that the paths of flow matching are short
+and do not cross without need.
 
-Two descriptions of one crystal with the same operations differ by a translation that keeps the operations, and by which of equal orbits
-is called which. The free coordinates c of a start lead to the description with the least sum of squared lengths (as in L. Klein,
-A. Kraemer, F. Noe, NeurIPS 2023, for molecules).
+Two descriptions of one crystal with the same operations differ by a translation that keeps the
+operations, and by which of equal orbits is called which. The free coordinates c of a start lead to
+the description with the least sum of squared lengths (as in L. Klein, A. Kraemer, F. Noe, NeurIPS
+2023, for molecules).
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ _TOLERANCE = 2e-3
 
 @dataclass(frozen=True)
 class _Slot:
-    """An orbit: where its free coordinates stand among all, its metric (r, r) times its atoms, and its targets.
+    """An orbit: where its free coordinates stand among all, its metric (r, r) times its atoms, and
+    its targets.
 
-    ``targets``: by translation, pairs of an orbit and the coordinates (r,) of one of its atoms from the first atom of this one.
+    ``targets``: by translation, pairs of an orbit and the coordinates (r,) of one of its atoms from
+    the first atom of this one.
     """
 
     first: int
@@ -50,7 +54,9 @@ _plans: WeakKeyDictionary[SymmetricCell, _Plan] = WeakKeyDictionary()
 
 
 def nearest_equivalent(cell: SymmetricCell, free: FloatArray) -> FloatArray:
-    """(f,) the steps from free coordinates ``free`` (f,), counted from the crystal, to its nearest equivalent."""
+    """(f,) the steps from free coordinates ``free`` (f,), counted from the crystal, to its nearest
+    equivalent.
+    """
     plan = _plans.get(cell)
     if plan is None:
         plan = _plans[cell] = _plan(cell)
@@ -69,7 +75,9 @@ def nearest_equivalent(cell: SymmetricCell, free: FloatArray) -> FloatArray:
     return way
 
 
-def _matched(plan: _Plan, group: tuple[int, ...], k: int, free: FloatArray) -> tuple[float, list[tuple[int, FloatArray]]]:
+def _matched(
+    plan: _Plan, group: tuple[int, ...], k: int, free: FloatArray
+) -> tuple[float, list[tuple[int, FloatArray]]]:
     prices = np.full((len(group), len(group)), np.inf)
     steps: dict[tuple[int, int], FloatArray] = {}
     for row, orbit in enumerate(group):
@@ -89,24 +97,36 @@ def _matched(plan: _Plan, group: tuple[int, ...], k: int, free: FloatArray) -> t
     cost = float(prices[rows, columns].sum())
     if not np.isfinite(cost):
         return np.inf, []
-    return cost, [(plan.slots[group[r]].first, steps[r, c]) for r, c in zip(rows.tolist(), columns.tolist(), strict=True)]
+    return cost, [
+        (plan.slots[group[r]].first, steps[r, c])
+        for r, c in zip(rows.tolist(), columns.tolist(), strict=True)
+    ]
 
 
 def _plan(cell: SymmetricCell) -> _Plan:
     metric = cell.crystal.lattice @ cell.crystal.lattice.T
     positions = cell.crystal.fractional
     identity = np.arange(len(cell.crystal))
-    keepers = [frozenset(np.flatnonzero(cell.permutations[:, atom] == atom).tolist()) for atom in identity]
+    keepers = [
+        frozenset(np.flatnonzero(cell.permutations[:, atom] == atom).tolist()) for atom in identity
+    ]
     orbit_of = np.empty(len(identity), dtype=int)
     for number, orbit in enumerate(cell.orbits):
         orbit_of[orbit.taken] = number
     alike = [
-        [a for a in identity if cell.crystal.numbers[a] == cell.crystal.numbers[orbit.first] and keepers[a] == keepers[orbit.first]]
+        [
+            a
+            for a in identity
+            if cell.crystal.numbers[a] == cell.crystal.numbers[orbit.first]
+            and keepers[a] == keepers[orbit.first]
+        ]
         for orbit in cell.orbits
     ]
     kinds: defaultdict[tuple[int, frozenset[int]], list[int]] = defaultdict(list)
     for number, orbit in enumerate(cell.orbits):
-        kinds[int(cell.crystal.numbers[orbit.first]), frozenset(orbit_of[alike[number]].tolist())].append(number)
+        kinds[
+            int(cell.crystal.numbers[orbit.first]), frozenset(orbit_of[alike[number]].tolist())
+        ].append(number)
     translations = _translations(cell.rotations.tobytes(), len(cell.rotations))
     slots, first = [], 0
     for orbit, atoms in zip(cell.orbits, alike, strict=True):
@@ -114,7 +134,9 @@ def _plan(cell: SymmetricCell) -> _Plan:
         for shift in translations:
             options = []
             for atom in atoms:
-                coordinates = _coordinates(positions[atom] + shift - positions[orbit.first], orbit.basis)
+                coordinates = _coordinates(
+                    positions[atom] + shift - positions[orbit.first], orbit.basis
+                )
                 if coordinates is not None:
                     options.append((int(orbit_of[atom]), coordinates))
             targets.append(tuple(options))
@@ -125,7 +147,9 @@ def _plan(cell: SymmetricCell) -> _Plan:
 
 
 def _coordinates(difference: FloatArray, basis: NDArray[np.int64]) -> FloatArray | None:
-    """(r,) of a difference in a basis (r, 3), up to lattice vectors; None where no lattice vector brings it into the span."""
+    """(r,) of a difference in a basis (r, 3), up to lattice vectors; None where no lattice vector
+    brings it into the span.
+    """
     if not len(basis):
         return np.zeros(0) if np.abs(difference - np.round(difference)).max() < _TOLERANCE else None
     if len(basis) == 3:
@@ -139,7 +163,9 @@ def _coordinates(difference: FloatArray, basis: NDArray[np.int64]) -> FloatArray
 
 @lru_cache(maxsize=4096)
 def _translations(rotations: bytes, count: int) -> tuple[FloatArray, ...]:
-    """Shifts t with (W - 1) t whole for each rotation W, of those that differ by a free translation one: the zero shift first."""
+    """Shifts t with (W - 1) t whole for each rotation W, of those that differ by a free translation
+    one: the zero shift first.
+    """
     turned = np.frombuffer(rotations, dtype=np.int64).reshape(count, 3, 3)
     moved = np.einsum("gij,tj->tgi", turned - np.eye(3, dtype=np.int64), _GRID)
     kept = _GRID[np.abs(moved - np.round(moved)).max((1, 2)) < 1e-6]

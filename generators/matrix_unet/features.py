@@ -31,13 +31,17 @@ _NUMERIC = (
 )
 _FLAGS = ("is_metal", "is_transition_metal", "is_halogen")
 N_PROPERTIES = len(_NUMERIC) + len(_FLAGS) + 1
-"""22; the last is the share of the others that the tables do not have, which stand at the mean of the elements."""
+"""22; the last is the share of the others that the tables do not have, which stand at the mean of
+the elements.
+"""
 N_ELEMENTS = 103
 
 
 @lru_cache(maxsize=1)
 def element_properties() -> FloatArray:
-    """(119, 22) by atomic number, each column of mean 0 and deviation 1 over H to Lr; zeros for other numbers."""
+    """(119, 22) by atomic number, each column of mean 0 and deviation 1 over H to Lr; zeros for
+    other numbers.
+    """
     from pymatgen.core import Element
 
     found = np.full((N_ELEMENTS, N_PROPERTIES - 1), np.nan)
@@ -51,7 +55,9 @@ def element_properties() -> FloatArray:
     missing = np.isnan(found)
     standard = (found - np.nanmean(found, 0)) / np.nanstd(found, 0).clip(1e-9)
     share = missing.mean(1, keepdims=True)
-    columns = np.concatenate([np.where(missing, 0.0, standard), (share - share.mean()) / share.std()], 1)
+    columns = np.concatenate(
+        [np.where(missing, 0.0, standard), (share - share.mean()) / share.std()], 1
+    )
     table = np.zeros((119, N_PROPERTIES))
     table[1 : N_ELEMENTS + 1] = columns
     table.flags.writeable = False

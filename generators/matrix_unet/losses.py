@@ -1,6 +1,8 @@
-"""Losses of fractional coordinates: absolute differences, the periodic losses of the paper, and the minimum image.
+"""Losses of fractional coordinates: absolute differences, the periodic losses of the paper, and the
+minimum image.
 
-Predictions and targets are (..., 3); every loss is (...). L. Novitskiy et al. (2024), section 3.3 and appendix A.4.
+Predictions and targets are (..., 3); every loss is (...). L. Novitskiy et al. (2024), section 3.3
+and appendix A.4.
 """
 
 from __future__ import annotations
@@ -23,14 +25,18 @@ def absolute(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def smooth_minimum(values: Tensor, order: float = -64.0) -> Tensor:
-    """(...) of positive values (..., n): (sum_i x_i^k)^(1/k), whose limit for k to minus infinity is the least."""
+    """(...) of positive values (..., n): (sum_i x_i^k)^(1/k), whose limit for k to minus infinity
+    is the least.
+    """
     return torch.exp(torch.logsumexp(order * values.clamp_min(_LEAST).log(), -1) / order)
 
 
 def periodic(predicted: Tensor, target: Tensor) -> Tensor:
-    """The distance to the nearest of the points that a target at a vertex, an edge or a side of the cell is the same as (A.4).
+    """The distance to the nearest of the points that a target at a vertex, an edge or a side of the
+    cell is the same as (A.4).
 
-    A coordinate that is exactly 0 or 1 may be either: 8 points for a vertex, 4 for an edge, 2 for a side, 1 inside.
+    A coordinate that is exactly 0 or 1 may be either: 8 points for a vertex, 4 for an edge, 2 for a
+    side, 1 inside.
     """
     corners = _CORNERS.to(target)
     is_border = (target == 0) | (target == 1)

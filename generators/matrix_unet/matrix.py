@@ -1,7 +1,9 @@
-"""The matrix form of a crystal: 64 rows of 3, of which 60 are fractional coordinates, one is empty and three are lattice vectors.
+"""The matrix form of a crystal: 64 rows of 3, of which 60 are fractional coordinates, one is empty
+and three are lattice vectors.
 
-L. Novitskiy et al. (2024), section 2.1. Rows beyond the crystal's atoms are zero. Conditions stand beside it: what each row is (one-hot
-elements H to Lr and their properties), the operations of a space group as sorted affine matrices (192, 4, 4), and an energy.
+L. Novitskiy et al. (2024), section 2.1. Rows beyond the crystal's atoms are zero. Conditions stand
+beside it: what each row is (one-hot elements H to Lr and their properties), the operations of a
+space group as sorted affine matrices (192, 4, 4), and an energy.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _LEAST_VOLUME = 1.0
 
 @dataclass(frozen=True)
 class Conditions:
-    """elements (b, 64, 125); operations (b, 192, 4, 4); energy (b,); counts (b,); numbers (b, 64), 0 where there is no atom."""
+    """elements (b, 64, 125); operations (b, 192, 4, 4); energy (b,); counts (b,); numbers (b, 64),
+    0 where there is no atom.
+    """
 
     elements: Tensor
     operations: Tensor
@@ -52,11 +56,16 @@ def matrices(crystals: Sequence[Crystal]) -> Tensor:
 def check_size(n_atoms: int) -> None:
     """Raises InputError on more than 60 atoms."""
     if n_atoms > MOST_ATOMS:
-        raise InputError(f"expected at most {MOST_ATOMS} atoms, which the matrix form has rows for, got {n_atoms}")
+        raise InputError(
+            f"expected at most {MOST_ATOMS} atoms, which the matrix form has rows for, got "
+            f"{n_atoms}"
+        )
 
 
 def crystals_of(found: Tensor, numbers: Tensor) -> list[Crystal | None]:
-    """Of matrices (b, 64, 3) and the elements of their rows (b, 64); None where the lattice vectors span no volume."""
+    """Of matrices (b, 64, 3) and the elements of their rows (b, 64); None where the lattice vectors
+    span no volume.
+    """
     crystals: list[Crystal | None] = []
     for matrix, row in zip(found.double().cpu().numpy(), numbers.cpu().numpy(), strict=True):
         lattice, n = matrix[FIRST_LATTICE_ROW:], int((row > 0).sum())
@@ -65,8 +74,12 @@ def crystals_of(found: Tensor, numbers: Tensor) -> list[Crystal | None]:
     return crystals
 
 
-def conditions_of(numbers: Sequence[Sequence[int]], space_groups: Sequence[int], energies: Sequence[float]) -> Conditions:
-    """``numbers``: the elements of each crystal's atoms in order. Energies in the unit that the network is trained in."""
+def conditions_of(
+    numbers: Sequence[Sequence[int]], space_groups: Sequence[int], energies: Sequence[float]
+) -> Conditions:
+    """``numbers``: the elements of each crystal's atoms in order. Energies in the unit that the
+    network is trained in.
+    """
     rows = np.zeros((len(numbers), ROWS), dtype=np.int64)
     for row, elements in zip(rows, numbers, strict=True):
         check_size(len(elements))
@@ -90,10 +103,17 @@ def element_table() -> NDArray[np.float32]:
 
 @lru_cache(maxsize=230)
 def operations(space_group: int) -> NDArray[np.float32]:
-    """(192, 4, 4) float32 affine matrices of the conventional cell, sorted, zeros beyond the group's order."""
+    """(192, 4, 4) float32 affine matrices of the conventional cell, sorted, zeros beyond the
+    group's order.
+    """
     from pymatgen.symmetry.groups import SpaceGroup
 
-    matrices_ = np.array([operation.affine_matrix for operation in SpaceGroup.from_int_number(space_group).symmetry_ops])
+    matrices_ = np.array(
+        [
+            operation.affine_matrix
+            for operation in SpaceGroup.from_int_number(space_group).symmetry_ops
+        ]
+    )
     flat = np.round(matrices_.reshape(len(matrices_), 16), 6)
     found = np.zeros((192, 4, 4), dtype=np.float32)
     found[: len(flat)] = flat[np.lexsort(flat.T[::-1])].reshape(-1, 4, 4)

@@ -1,15 +1,16 @@
-"""Trained weights of the conditional generators as checkpoints: arrays, and what they are as readable facts. Nothing is unpickled."""
+"""Trained weights of the conditional generators as checkpoints: arrays, and what they are as
+readable facts. Nothing is unpickled.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
-import torch
 
-from campaign.errors import InputError
 from campaign.types import Checkpoint
 from generators.formulas import check_formula
 from generators.matrix_unet.choice import SiteChoice
@@ -17,13 +18,16 @@ from generators.matrix_unet.energies import SiteEnergies
 from generators.matrix_unet.model import Design, MatrixModel
 from generators.matrix_unet.symmetric_flow import SymmetricFlow
 from generators.matrix_unet.train import Trained
+from generators.networks.checkpoints import arrays_of, kind_of, load_arrays
 from generators.networks.periodic import PeriodicSizes
 
 MATRIX, SYMMETRIC = "matrix_unet", "symmetric_flow"
 _EXPECTATION = ("energy_errors", "network.value.")
 
 
-def to_checkpoint(trained: Trained, data_key: str, extra: Mapping[str, float] | None = None) -> Checkpoint:
+def to_checkpoint(
+    trained: Trained, data_key: str, extra: Mapping[str, float] | None = None
+) -> Checkpoint:
     model = trained.model
     is_matrix = isinstance(model, MatrixModel)
     shape = asdict(model.design) if isinstance(model, MatrixModel) else asdict(model.sizes)
@@ -36,36 +40,54 @@ def to_checkpoint(trained: Trained, data_key: str, extra: Mapping[str, float] | 
         "known_energies": _written(trained.choice.energies),
         "data": data_key,
     }
-    tensors = {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
-    return Checkpoint(tensors=tensors, metrics={**trained.metrics, **(extra or {})}, facts=facts)
+    metrics = {**trained.metrics, **(extra or {})}
+    return Checkpoint(tensors=arrays_of(model), metrics=metrics, facts=facts)
+
+
+def _design(shape: Mapping[str, Any]) -> Design:
+    """Checkpoints called the variant a form, faithful or better, once."""
+    facts = dict(shape)
+    if former := facts.pop("form", ""):
+        facts["variant"] = {"faithful": "paper", "better": "oreloop"}[former]
+    return Design(**facts)
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> tuple[MatrixModel | SymmetricFlow, SiteChoice]:
-    """Raises InputError on a checkpoint of another kind, or on one whose arrays are not those of its facts."""
+    """Raises InputError on a checkpoint of another kind, or on one whose arrays are not those of
+    its facts.
+    """
     facts = checkpoint.facts
-    kind = facts.get("kind", "none")
-    if kind not in (MATRIX, SYMMETRIC):
-        raise InputError(
-            f"expected weights of kind {MATRIX} or {SYMMETRIC}, got kind {kind}", hint="give a file that `oreloop train flow` wrote"
-        )
+    kind = kind_of(checkpoint, MATRIX, SYMMETRIC, command="oreloop train flow")
     shape = json.loads(facts["shape"])
-    model = MatrixModel(Design(**shape)) if kind == MATRIX else SymmetricFlow(PeriodicSizes(**shape))
-    arrays = {name: torch.from_numpy(np.array(tensor)) for name, tensor in checkpoint.tensors.items()}
-    if kind == SYMMETRIC and "energy_errors" not in arrays:  # an older checkpoint: it expects no energies, and trusts none
-        arrays = {name: value for name, value in model.state_dict().items() if name.startswith(_EXPECTATION)} | arrays
-    try:
-        model.load_state_dict(arrays)
-    except RuntimeError as error:
-        raise InputError(f"the weights do not fit their own description: {error}") from error
-    model.eval()
-    energies = _read(facts["known_energies"]) if "known_energies" in facts else SiteEnergies()  # older checkpoints know nothing of them
+    model = MatrixModel(_design(shape)) if kind == MATRIX else SymmetricFlow(PeriodicSizes(**shape))
+    arrays = dict(checkpoint.tensors)
+    if (
+        kind == SYMMETRIC and "energy_errors" not in arrays
+    ):  # an older checkpoint: it expects no energies, and trusts none
+        arrays = {
+            name: value for name, value in arrays_of(model).items() if name.startswith(_EXPECTATION)
+        } | arrays
+    load_arrays(model, arrays, "their own description")
+    energies = (
+        _read(facts["known_energies"]) if "known_energies" in facts else SiteEnergies()
+    )  # older checkpoints know nothing of them
     new = np.array(json.loads(facts.get("new_site_weights", "[0.0, 0.0, 0.0]")))
-    return model, SiteChoice(np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]), energies, new)
+    return model, SiteChoice(
+        np.array(json.loads(facts["site_weights"])), json.loads(facts["prototypes"]), energies, new
+    )
 
 
 def _written(energies: SiteEnergies) -> str:
     known = [[str(formula), prototype] for formula, prototype in energies.known]
-    return json.dumps([known, energies.weights.tolist(), energies.middle, energies.settings.tolist(), energies.deviation])
+    return json.dumps(
+        [
+            known,
+            energies.weights.tolist(),
+            energies.middle,
+            energies.settings.tolist(),
+            energies.deviation,
+        ]
+    )
 
 
 def _read(text: str) -> SiteEnergies:

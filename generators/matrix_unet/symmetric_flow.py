@@ -1,14 +1,19 @@
-"""Flow matching between random crystals of a space group and known ones, by a network that keeps every symmetry.
+"""Flow matching between random crystals of a space group and known ones, by a network that keeps
+every symmetry.
 
-Start and end of a path have the same Wyckoff positions. Free coordinates c start uniform on their torus and move the shortest way to an
-equivalent description of the crystal. The metric G of the cell starts from the group average of a random one, at the volume that the
-elements have in the data, and follows a geodesic:
+Start and end of a path have the same Wyckoff positions. Free coordinates c start uniform on their
+torus and move the shortest way to an equivalent description of the crystal. The metric G of the
+cell starts from the group average of a random one, at the volume that the elements have in the
+data, and follows a geodesic:
 
-    x_t = x_1 - (1 - t) sum_f c_f D_f,    G_t = G_0^(1/2) exp(t log(G_0^(-1/2) G_1 G_0^(-1/2))) G_0^(1/2)
+    x_t = x_1 - (1 - t) sum_f c_f D_f,    G_t = G_0^(1/2) exp(t log(G_0^(-1/2) G_1 G_0^(-1/2)))
+    G_0^(1/2)
 
-The network gives the ways that are left, x_1 - x_t and the tangent from G_t to G_1; velocities are these over 1 - t (R. T. Q. Chen and
-Y. Lipman, ICLR 2024, for flows on manifolds). The ways turn with the crystal, so what is symmetric at the start stays so; they are
-projected on the group's operations against rounding. Time per sample grows with steps x n^2; 20 steps take about 5 ms for 6 atoms.
+The network gives the ways that are left, x_1 - x_t and the tangent from G_t to G_1; velocities are
+these over 1 - t (R. T. Q. Chen and Y. Lipman, ICLR 2024, for flows on manifolds). The ways turn
+with the crystal, so what is symmetric at the start stays so; they are projected on the group's
+operations against rounding. Time per sample grows with steps x n^2; 20 steps take about 5 ms for 6
+atoms.
 """
 
 from __future__ import annotations
@@ -41,9 +46,10 @@ _NEAR = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))
 class Cells:
     """b crystals padded to n atoms.
 
-    fractional (b, n, 3); metric (b, 3, 3) in angstrom^2; numbers (b, n), 0 where padded; counts (b,); site (b, n) logarithms of the
-    operations that keep each atom; group (b, 2) logarithm of the number of operations, and the free coordinates over the atoms;
-    system (b, 8) the crystal system; projectors (b, 3 n, 3 n) and (b, 9, 9).
+    fractional (b, n, 3); metric (b, 3, 3) in angstrom^2; numbers (b, n), 0 where padded; counts
+    (b,); site (b, n) logarithms of the operations that keep each atom; group (b, 2) logarithm of
+    the number of operations, and the free coordinates over the atoms; system (b, 8) the crystal
+    system; projectors (b, 3 n, 3 n) and (b, 9, 9).
     """
 
     fractional: Tensor
@@ -57,7 +63,15 @@ class Cells:
     keep_metric: Tensor
 
     def moved(self, fractional: Tensor, metric: Tensor) -> Cells:
-        parts = (self.numbers, self.counts, self.site, self.group, self.system, self.keep_positions, self.keep_metric)
+        parts = (
+            self.numbers,
+            self.counts,
+            self.site,
+            self.group,
+            self.system,
+            self.keep_positions,
+            self.keep_metric,
+        )
         return Cells(fractional, metric, *parts)
 
     def taken(self, rows: Sequence[int]) -> Cells:
@@ -69,9 +83,19 @@ class Cells:
         return Cells(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def crystals(self) -> list[Crystal]:
-        """With atoms in the order of the batch; a metric that no cell has is made one by its nearest positive one."""
+        """With atoms in the order of the batch; a metric that no cell has is made one by its
+        nearest positive one.
+        """
         found = []
-        arrays = (tensor.cpu().numpy() for tensor in (self.fractional.double(), self.metric.double(), self.numbers, self.counts))
+        arrays = (
+            tensor.cpu().numpy()
+            for tensor in (
+                self.fractional.double(),
+                self.metric.double(),
+                self.numbers,
+                self.counts,
+            )
+        )
         for fractional, metric, numbers, n in zip(*arrays, strict=True):
             values, vectors = np.linalg.eigh((metric + metric.T) / 2)
             lattice = np.linalg.cholesky((vectors * values.clip(1e-2)) @ vectors.T)
@@ -89,12 +113,27 @@ def cells_of(cells: Sequence[SymmetricCell]) -> Cells:
         site[row, :m] = np.log(cell.site_symmetry)
         positions[row, :m, :, :m] = cell.position_projector.reshape(m, 3, m, 3)
     metric = np.stack([cell.crystal.lattice @ cell.crystal.lattice.T for cell in cells])
-    group = [[np.log(len(cell.rotations)), len(cell.free_directions) / len(cell.crystal)] for cell in cells]
+    group = [
+        [np.log(len(cell.rotations)), len(cell.free_directions) / len(cell.crystal)]
+        for cell in cells
+    ]
     system = np.eye(8)[[_crystal_system(cell.space_group) for cell in cells]]
-    arrays = (site, np.array(group), system, positions.reshape(b, 3 * n, 3 * n), np.stack([cell.metric_projector for cell in cells]))
+    arrays = (
+        site,
+        np.array(group),
+        system,
+        positions.reshape(b, 3 * n, 3 * n),
+        np.stack([cell.metric_projector for cell in cells]),
+    )
     rest = [torch.as_tensor(array, dtype=torch.float32) for array in arrays]
     counts = torch.tensor([len(cell.crystal) for cell in cells])
-    return Cells(torch.as_tensor(fractional).float(), torch.as_tensor(metric).float(), torch.as_tensor(numbers), counts, *rest)
+    return Cells(
+        torch.as_tensor(fractional).float(),
+        torch.as_tensor(metric).float(),
+        torch.as_tensor(numbers),
+        counts,
+        *rest,
+    )
 
 
 def _crystal_system(space_group: int) -> int:
@@ -102,22 +141,33 @@ def _crystal_system(space_group: int) -> int:
 
 
 def random_start(
-    cells: Sequence[SymmetricCell], atomic_volumes: FloatArray, rng: np.random.Generator, *, couple: bool = True
+    cells: Sequence[SymmetricCell],
+    atomic_volumes: FloatArray,
+    rng: np.random.Generator,
+    *,
+    couple: bool = True,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Coordinates (b, n, 3) at the start and at the end of each path, padded, and metrics (b, 3, 3) in angstrom^2 at the start.
+    """Coordinates (b, n, 3) at the start and at the end of each path, padded, and metrics (b, 3, 3)
+    in angstrom^2 at the start.
 
-    Of several draws that with the largest shortest distance is the start. atomic_volumes (119,) in cubic angstrom by atomic number.
-    ``couple``: the end is the nearest equivalent of the crystal.
+    Of several draws that with the largest shortest distance is the start. atomic_volumes (119,) in
+    cubic angstrom by atomic number. ``couple``: the end is the nearest equivalent of the crystal.
     """
     n = max(len(cell.crystal) for cell in cells)
     positions, metrics = np.zeros((len(cells), _DRAWS, n, 3)), np.empty((len(cells), _DRAWS, 3, 3))
     free = [rng.uniform(-0.5, 0.5, (_DRAWS, len(cell.free_directions))) for cell in cells]
     for row, cell in enumerate(cells):
         m = len(cell.crystal)
-        positions[row, :, :m] = cell.crystal.fractional + np.einsum("kf,fni->kni", free[row], cell.free_directions)
+        positions[row, :, :m] = cell.crystal.fractional + np.einsum(
+            "kf,fni->kni", free[row], cell.free_directions
+        )
         axes = np.eye(3) + _SPREAD_OF_AXES * rng.normal(size=(_DRAWS, 3, 3))
-        drawn = np.einsum("ab,kb->ka", cell.metric_projector, (axes @ axes.transpose(0, 2, 1)).reshape(-1, 9)).reshape(-1, 3, 3)
-        volume = atomic_volumes[cell.crystal.numbers].sum() * np.exp(_SPREAD_OF_VOLUME * rng.normal())
+        drawn = np.einsum(
+            "ab,kb->ka", cell.metric_projector, (axes @ axes.transpose(0, 2, 1)).reshape(-1, 9)
+        ).reshape(-1, 3, 3)
+        volume = atomic_volumes[cell.crystal.numbers].sum() * np.exp(
+            _SPREAD_OF_VOLUME * rng.normal()
+        )
         metrics[row] = drawn * ((volume**2 / np.linalg.det(drawn)) ** (1 / 3))[:, None, None]
     chosen = _most_spread(positions, metrics, np.array([len(cell.crystal) for cell in cells]))
     rows = np.arange(len(cells))
@@ -125,18 +175,29 @@ def random_start(
     end = np.zeros_like(start)
     for row, cell in enumerate(cells):
         taken, m = free[row][chosen[row]], len(cell.crystal)
-        way = np.einsum("f,fni->ni", nearest_equivalent(cell, taken) if couple else -taken, cell.free_directions)
+        way = np.einsum(
+            "f,fni->ni", nearest_equivalent(cell, taken) if couple else -taken, cell.free_directions
+        )
         end[row, :m] = start[row, :m] + way - way.mean(0)
     return start, end, metric
 
 
-def _most_spread(positions: FloatArray, metrics: FloatArray, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(b,) of positions (b, k, n, 3) and metrics (b, k, 3, 3): the draw with the largest shortest distance, over neighbouring cells."""
-    x, metric = torch.as_tensor(positions, dtype=torch.float32), torch.as_tensor(metrics, dtype=torch.float32)
+def _most_spread(
+    positions: FloatArray, metrics: FloatArray, counts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(b,) of positions (b, k, n, 3) and metrics (b, k, 3, 3): the draw with the largest shortest
+    distance, over neighbouring cells.
+    """
+    x, metric = (
+        torch.as_tensor(positions, dtype=torch.float32),
+        torch.as_tensor(metrics, dtype=torch.float32),
+    )
     difference = x[:, :, None] - x[:, :, :, None]
     difference = difference - difference.round()
     crossed = torch.einsum("bknmi,bkij->bknmj", difference, metric)
-    squared = torch.einsum("bknmj,bknmj->bknm", crossed, difference)[..., None] + 2 * torch.einsum("bknmj,pj->bknmp", crossed, _NEAR)
+    squared = torch.einsum("bknmj,bknmj->bknm", crossed, difference)[..., None] + 2 * torch.einsum(
+        "bknmj,pj->bknmp", crossed, _NEAR
+    )
     squared = squared + torch.einsum("pi,bkij,pj->bkp", _NEAR, metric, _NEAR)[:, :, None, None]
     here = torch.arange(x.shape[2]) < torch.as_tensor(counts)[:, None]
     is_self = torch.eye(x.shape[2], dtype=torch.bool)[:, :, None] & (_NEAR == 0).all(1)
@@ -146,10 +207,14 @@ def _most_spread(positions: FloatArray, metrics: FloatArray, counts: NDArray[np.
 
 
 def log_metric(here: FloatArray, there: FloatArray) -> FloatArray:
-    """(b, 3, 3): the tangent at one metric whose geodesic reaches the other, G^(1/2) log(G^(-1/2) G' G^(-1/2)) G^(1/2)."""
+    """(b, 3, 3): the tangent at one metric whose geodesic reaches the other, G^(1/2) log(G^(-1/2)
+    G' G^(-1/2)) G^(1/2).
+    """
     root, inverse = _roots(here)
     values, vectors = np.linalg.eigh(inverse @ there @ inverse)
-    return np.asarray(root @ (vectors * np.log(values.clip(1e-6))[:, None]) @ vectors.transpose(0, 2, 1) @ root)
+    return np.asarray(
+        root @ (vectors * np.log(values.clip(1e-6))[:, None]) @ vectors.transpose(0, 2, 1) @ root
+    )
 
 
 def exp_metric(here: FloatArray, tangent: FloatArray) -> FloatArray:
@@ -159,18 +224,26 @@ def exp_metric(here: FloatArray, tangent: FloatArray) -> FloatArray:
     """
     root, inverse = _roots(here)
     values, vectors = np.linalg.eigh(inverse @ tangent @ inverse)
-    return np.asarray(root @ (vectors * np.exp(values.clip(-_MOST_STRAIN, _MOST_STRAIN))[:, None]) @ vectors.transpose(0, 2, 1) @ root)
+    return np.asarray(
+        root
+        @ (vectors * np.exp(values.clip(-_MOST_STRAIN, _MOST_STRAIN))[:, None])
+        @ vectors.transpose(0, 2, 1)
+        @ root
+    )
 
 
 def _roots(metric: FloatArray) -> tuple[FloatArray, FloatArray]:
     values, vectors = np.linalg.eigh(metric)
     root = np.sqrt(values)[:, None]
-    return (vectors * root) @ vectors.transpose(0, 2, 1), (vectors / root) @ vectors.transpose(0, 2, 1)
+    return (vectors * root) @ vectors.transpose(0, 2, 1), (vectors / root) @ vectors.transpose(
+        0, 2, 1
+    )
 
 
 class Outlook(NamedTuple):
-    """What is left of a crystal's way: of the coordinates (b, n, 3), of the metric (b, 3, 3) over (V/n)^(2/3); and the energy (b,) in
-    eV/atom that it is expected to end at, which means something only where no energy is asked for.
+    """What is left of a crystal's way: of the coordinates (b, n, 3), of the metric (b, 3, 3) over
+    (V/n)^(2/3); and the energy (b,) in eV/atom that it is expected to end at, which means something
+    only where no energy is asked for.
     """
 
     way: Tensor
@@ -179,7 +252,9 @@ class Outlook(NamedTuple):
 
 
 class SymmetricFlow(nn.Module):
-    """The way that is left of a crystal at time t under a wanted energy, and the energy to expect where none is wanted."""
+    """The way that is left of a crystal at time t under a wanted energy, and the energy to expect
+    where none is wanted.
+    """
 
     def __init__(self, sizes: PeriodicSizes) -> None:
         super().__init__()
@@ -194,8 +269,9 @@ class SymmetricFlow(nn.Module):
         self.energy_scale: Tensor
         self.atomic_volumes: Tensor
         self.energy_errors: Tensor
-        """eV/atom by which expected energies miss at the times ``JUDGED``, on formulas whose energies were not learned; infinite where
-        that is not known."""
+        """eV/atom by which expected energies miss at the times ``JUDGED``, on formulas whose
+        energies were not learned; infinite where that is not known.
+        """
 
     @property
     def device(self) -> torch.device:
@@ -208,24 +284,37 @@ class SymmetricFlow(nn.Module):
         asked = torch.where(known, (energy - self.energy_scale[0]) / self.energy_scale[1], 0.0)
         wanted = torch.stack([asked, known.float()], 1)
         condition = torch.cat([angle.sin(), angle.cos(), wanted, cells.system, cells.group], 1)
-        atoms = torch.cat([self.elements(cells.numbers), self.properties[cells.numbers], cells.site[..., None]], -1)
-        way, change, value = self.network(cells.fractional, cells.metric, cells.counts, atoms, condition)
+        atoms = torch.cat(
+            [self.elements(cells.numbers), self.properties[cells.numbers], cells.site[..., None]],
+            -1,
+        )
+        way, change, value = self.network(
+            cells.fractional, cells.metric, cells.counts, atoms, condition
+        )
         return Outlook(way, change, self.energy_scale[0] + self.energy_scale[1] * value)
 
     def log_chance(self, expected: FloatArray, asked: FloatArray, time: FloatArray) -> FloatArray:
-        """(b,) logarithm of p(asked energy | expected energy at a time), up to a constant; energies in eV/atom."""
+        """(b,) logarithm of p(asked energy | expected energy at a time), up to a constant; energies
+        in eV/atom.
+        """
         error = np.interp(time, JUDGED, self.energy_errors.cpu().numpy())
         return np.asarray(-0.5 * ((expected - asked) / error) ** 2)
 
-    def guided(self, cells: Cells, time: Tensor, energy: Tensor, guidance: float = 1.0) -> tuple[Tensor, Tensor]:
-        """The same, projected on the group's operations; ``guidance`` above 1 goes further from what no energy gives.
+    def guided(
+        self, cells: Cells, time: Tensor, energy: Tensor, guidance: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """The same, projected on the group's operations; ``guidance`` above 1 goes further from
+        what no energy gives.
 
         Classifier-free guidance: J. Ho and T. Salimans, arXiv:2207.12598.
         """
         moved, change, _ = self(cells, time, energy)
         if guidance != 1.0:
             free_moved, free_change, _ = self(cells, time, torch.full_like(energy, torch.nan))
-            moved, change = torch.lerp(free_moved, moved, guidance), torch.lerp(free_change, change, guidance)
+            moved, change = (
+                torch.lerp(free_moved, moved, guidance),
+                torch.lerp(free_change, change, guidance),
+            )
         b, n, _ = moved.shape
         moved = torch.einsum("bij,bj->bi", cells.keep_positions, moved.flatten(1)).view(b, n, 3)
         change = torch.einsum("bij,bj->bi", cells.keep_metric, change.flatten(1)).view(b, 3, 3)
@@ -240,7 +329,9 @@ def scale_of(metric: Tensor, counts: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Paths:
-    """Crystals on their way: ``here`` at time (b,), with the ways to the end of the coordinates (b, n, 3) and of the metric (b, 3, 3)."""
+    """Crystals on their way: ``here`` at time (b,), with the ways to the end of the coordinates (b,
+    n, 3) and of the metric (b, 3, 3).
+    """
 
     here: Cells
     time: Tensor
@@ -248,7 +339,12 @@ class Paths:
     change: Tensor
 
 
-def draw_paths(cells: Sequence[SymmetricCell], model: SymmetricFlow, rng: np.random.Generator, time: FloatArray | None = None) -> Paths:
+def draw_paths(
+    cells: Sequence[SymmetricCell],
+    model: SymmetricFlow,
+    rng: np.random.Generator,
+    time: FloatArray | None = None,
+) -> Paths:
     """Random starts, and a time (b,) for each: uniform from 0 to 1 where none is given."""
     start, end, metric = random_start(cells, model.atomic_volumes.cpu().numpy(), rng)
     time = rng.random(len(cells)) if time is None else time
@@ -265,11 +361,15 @@ def _tensor(array: FloatArray) -> Tensor:
     return torch.as_tensor(array, dtype=torch.float32)
 
 
-def losses(model: SymmetricFlow, paths: Paths, energy: Tensor, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean errors of the ways to the end: of the atoms as lengths over (V/n)^(1/3), of the metric as logarithmic strains; and of the
-    expected energies, in deviations of the data, where none is asked for.
+def losses(
+    model: SymmetricFlow, paths: Paths, energy: Tensor, asked: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean errors of the ways to the end: of the atoms as lengths over (V/n)^(1/3), of the metric
+    as logarithmic strains; and of the expected energies, in deviations of the data, where none is
+    asked for.
 
-    energy (b,): what the crystals have at the end, in eV/atom. asked (b,): the same, or not a number.
+    energy (b,): what the crystals have at the end, in eV/atom. asked (b,): the same, or not a
+    number.
     """
     here = paths.here
     energy, asked = (values.to(here.metric) for values in (energy, asked))
@@ -287,11 +387,19 @@ def losses(model: SymmetricFlow, paths: Paths, energy: Tensor, asked: Tensor) ->
 
 @torch.no_grad()
 def sample(
-    model: SymmetricFlow, here: Cells, first: FloatArray, energy: Tensor, *, steps: int = 20, guidance: float = 1.0
+    model: SymmetricFlow,
+    here: Cells,
+    first: FloatArray,
+    energy: Tensor,
+    *,
+    steps: int = 20,
+    guidance: float = 1.0,
 ) -> list[Crystal]:
-    """Crystals that lie ahead of those which stand ``here`` at times ``first`` (b,), under a wanted energy (b,) in eV/atom.
+    """Crystals that lie ahead of those which stand ``here`` at times ``first`` (b,), under a wanted
+    energy (b,) in eV/atom.
 
-    Euler's method over ``steps`` equal times: each takes 1 / (steps left) of the way that is left. Nothing is drawn.
+    Euler's method over ``steps`` equal times: each takes 1 / (steps left) of the way that is left.
+    Nothing is drawn.
     """
     here, energy = here.to(model.device), energy.to(here.metric)
     for k in range(steps):
@@ -299,7 +407,9 @@ def sample(
         way, change = model.guided(here, time, energy, guidance)
         scale = scale_of(here.metric, here.counts)[:, None, None]
         share = 1 / (steps - k)
-        metric = exp_metric(*(tensor.double().cpu().numpy() for tensor in (here.metric, share * scale * change)))
+        metric = exp_metric(
+            *(tensor.double().cpu().numpy() for tensor in (here.metric, share * scale * change))
+        )
         here = here.moved(here.fractional + share * way, _tensor(metric).to(energy))
     return here.crystals()
 

@@ -1,4 +1,6 @@
-"""Training of the matrix models and of the symmetric flow on polymorphs: batches, scales, and what is kept beside the weights."""
+"""Training of the matrix models and of the symmetric flow on polymorphs: batches, scales, and what
+is kept beside the weights.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,21 @@ from generators.matrix_unet.choice import SiteChoice
 from generators.matrix_unet.energies import NORMAL
 from generators.matrix_unet.matrix import Conditions, conditions_of, matrices, operations
 from generators.matrix_unet.model import Design, Examples, MatrixModel, atomic_volumes_of
-from generators.matrix_unet.symmetric_flow import JUDGED, SymmetricFlow, draw_paths, expected_energies, losses
+from generators.matrix_unet.symmetric_flow import (
+    JUDGED,
+    SymmetricFlow,
+    draw_paths,
+    expected_energies,
+    losses,
+)
 from generators.networks.periodic import PeriodicSizes
 from generators.networks.training import Progress, Schedule, on_device, optimise
 from generators.polymorphs import Polymorph, PolymorphDataset, tenth_of
 
 SYMMETRIC_RATE, MATRIX_RATE = 2e-3, 5e-4
-"""Largest rates. The first is the one of the best trial of configs/studies/flow_matching_training.yaml (benchmarks.studies)."""
+"""Largest rates. The first is the one of the best trial of
+configs/studies/flow_matching_training.yaml (benchmarks.studies).
+"""
 PAIRS_PER_BATCH = 2500
 _BATCH = 64
 _FREE = 0.5
@@ -48,8 +58,8 @@ def train_symmetric(
     progress: Told | None = None,
     device: str = "cpu",
 ) -> Trained:
-    """Of the equivariant flow matching; the model stays on the device. ``start``: weights to go on from, in place of new ones of these
-    sizes; ``pairs``: of atoms in a batch, about.
+    """Of the equivariant flow matching; the model stays on the device. ``start``: weights to go on
+    from, in place of new ones of these sizes; ``pairs``: of atoms in a batch, about.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -65,7 +75,9 @@ def train_symmetric(
         rows = next(batches)
         asked = np.where((rng.random(len(rows)) < _FREE) & ~unheard[rows], np.nan, energies[rows])
         paths = draw_paths([data.items[row].cell for row in rows], model, rng)
-        of_atoms, of_cell, of_energy = losses(model, paths, torch.tensor(energies[rows]), torch.tensor(asked))
+        of_atoms, of_cell, of_energy = losses(
+            model, paths, torch.tensor(energies[rows]), torch.tensor(asked)
+        )
         return of_atoms + of_cell + of_energy
 
     metrics = optimise(model, loss, schedule, progress)
@@ -74,9 +86,11 @@ def train_symmetric(
 
 
 def _energy_errors(model: SymmetricFlow, data: PolymorphDataset) -> Tensor:
-    """By how much expected energies miss (eV/atom) at each of the times ``JUDGED``; infinite where there are no crystals.
+    """By how much expected energies miss (eV/atom) at each of the times ``JUDGED``; infinite where
+    there are no crystals.
 
-    The deviation of a normal distribution with the median of the misses: few are large, and they count little.
+    The deviation of a normal distribution with the median of the misses: few are large, and they
+    count little.
     """
     if not len(data):
         return torch.full((len(JUDGED),), torch.inf)
@@ -87,13 +101,19 @@ def _energy_errors(model: SymmetricFlow, data: PolymorphDataset) -> Tensor:
         for first in range(0, len(data), _BATCH):
             cells = [item.cell for item in data.items[first : first + _BATCH]]
             time = np.full(len(cells), at)
-            expected += expected_energies(model, draw_paths(cells, model, rng, time).here, time).tolist()
+            expected += expected_energies(
+                model, draw_paths(cells, model, rng, time).here, time
+            ).tolist()
         found.append(NORMAL * float(np.median(np.abs(np.array(expected) - energies))))
     return torch.tensor(found)
 
 
-def _by_size(sizes: NDArray[np.int64], pairs: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Rows of crystals of nearly the same size, as many as give about the same number of pairs of atoms; all before any comes again."""
+def _by_size(
+    sizes: NDArray[np.int64], pairs: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Rows of crystals of nearly the same size, as many as give about the same number of pairs of
+    atoms; all before any comes again.
+    """
     while True:
         order = np.argsort(sizes + 2 * rng.random(len(sizes)))
         parts, first = [], 0
@@ -115,7 +135,7 @@ def train_matrix(
     progress: Told | None = None,
     device: str = "cpu",
 ) -> Trained:
-    """Of one of the seven models, or of the better form; the model stays on the device.
+    """Of one of the seven models, or of oreloop's variant; the model stays on the device.
 
     Raises InputError where a modification has no pairs to learn from.
     """
@@ -123,7 +143,9 @@ def train_matrix(
     rng = np.random.default_rng(seed)
     model = MatrixModel(design) if start is None else start
     pairs = data.pairs(rng) if design.modifies else []
-    energies = [data.items[low].energy - data.items[high].energy for high, low in pairs] or [item.energy for item in data.items]
+    energies = [data.items[low].energy - data.items[high].energy for high, low in pairs] or [
+        item.energy for item in data.items
+    ]
     model.cpu().fit_scales(data.items, energies, atomic_volumes_of(data.items))
     on_device(model, device)
     arrays = _Arrays.of(data.items).to(model.device)
@@ -149,7 +171,9 @@ def _pair_batches(data: PolymorphDataset, rng: np.random.Generator) -> Iterator[
 
 @dataclass(frozen=True)
 class _Arrays:
-    """All crystals as tensors: matrices, conditions without operations, and each crystal's row in a table of operations."""
+    """All crystals as tensors: matrices, conditions without operations, and each crystal's row in a
+    table of operations.
+    """
 
     matrix: Tensor
     conditions: Conditions
@@ -163,7 +187,12 @@ class _Arrays:
         conditions = conditions_of(numbers, [1] * len(items), [item.energy for item in items])
         table = torch.from_numpy(np.stack([operations(group) for group in groups]))
         index = torch.tensor([groups.index(item.cell.space_group) for item in items])
-        return cls(matrices([item.crystal for item in items]), replace(conditions, operations=torch.empty(0)), table, index)
+        return cls(
+            matrices([item.crystal for item in items]),
+            replace(conditions, operations=torch.empty(0)),
+            table,
+            index,
+        )
 
     def to(self, device: torch.device) -> _Arrays:
         return _Arrays(*(getattr(self, field.name).to(device) for field in fields(self)))
@@ -172,9 +201,23 @@ class _Arrays:
         """Rows (b,) of crystals, or (b, 2) from and to."""
         target = torch.as_tensor(rows[:, 1] if modifies else rows)
         every = self.conditions
-        energy = every.energy[target] - every.energy[torch.as_tensor(rows[:, 0])] if modifies else every.energy[target]
-        conditions = Conditions(every.elements[target], self.table[self.group[target]], energy, every.counts[target], every.numbers[target])
-        return Examples(self.matrix[target], conditions, self.matrix[torch.as_tensor(rows[:, 0])] if modifies else None)
+        energy = (
+            every.energy[target] - every.energy[torch.as_tensor(rows[:, 0])]
+            if modifies
+            else every.energy[target]
+        )
+        conditions = Conditions(
+            every.elements[target],
+            self.table[self.group[target]],
+            energy,
+            every.counts[target],
+            every.numbers[target],
+        )
+        return Examples(
+            self.matrix[target],
+            conditions,
+            self.matrix[torch.as_tensor(rows[:, 0])] if modifies else None,
+        )
 
 
 def matrix_loss(model: MatrixModel, data: PolymorphDataset, rng: np.random.Generator) -> float:

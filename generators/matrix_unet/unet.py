@@ -1,7 +1,9 @@
-"""The network on the matrix form: a one-dimensional UNet over the rows, under time, elements, space group and energy.
+"""The network on the matrix form: a one-dimensional UNet over the rows, under time, elements, space
+group and energy.
 
-The UNet is that of A. Q. Nichol and P. Dhariwal (ICML 2021) with one dimension in place of two; conditions and sizes are those of
-L. Novitskiy et al. (2024), section 4 and appendix A.3. ``paper`` has 304,781,763 parameters for generation.
+The UNet is that of A. Q. Nichol and P. Dhariwal (ICML 2021) with one dimension in place of two;
+conditions and sizes are those of L. Novitskiy et al. (2024), section 4 and appendix A.3. ``paper``
+has 304,781,763 parameters for generation.
 """
 
 from __future__ import annotations
@@ -35,8 +37,12 @@ PRESETS: dict[Preset, UNetSizes] = {
 
 
 def sinusoids(time: Tensor, n: int, longest: float = 10000.0) -> Tensor:
-    """(b, n) of times (b,): cosines and sines of n / 2 frequencies from 1 down to 1 / ``longest``."""
-    frequencies = torch.exp(-math.log(longest) * torch.arange(n // 2, device=time.device) / (n // 2))
+    """(b, n) of times (b,): cosines and sines of n / 2 frequencies from 1 down to 1 /
+    ``longest``.
+    """
+    frequencies = torch.exp(
+        -math.log(longest) * torch.arange(n // 2, device=time.device) / (n // 2)
+    )
     angle = time[:, None].float() * frequencies
     return torch.cat([angle.cos(), angle.sin()], 1)
 
@@ -48,9 +54,13 @@ def normalisation(channels: int) -> nn.GroupNorm:
 class ResidualBlock(nn.Module):
     def __init__(self, n_in: int, n_out: int, n_condition: int) -> None:
         super().__init__()
-        self.before = nn.Sequential(normalisation(n_in), nn.SiLU(), nn.Conv1d(n_in, n_out, 3, padding=1))
+        self.before = nn.Sequential(
+            normalisation(n_in), nn.SiLU(), nn.Conv1d(n_in, n_out, 3, padding=1)
+        )
         self.condition = nn.Sequential(nn.SiLU(), nn.Linear(n_condition, n_out))
-        self.after = nn.Sequential(normalisation(n_out), nn.SiLU(), zero(nn.Conv1d(n_out, n_out, 3, padding=1)))
+        self.after = nn.Sequential(
+            normalisation(n_out), nn.SiLU(), zero(nn.Conv1d(n_out, n_out, 3, padding=1))
+        )
         self.skip = nn.Identity() if n_in == n_out else nn.Conv1d(n_in, n_out, 1)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -68,7 +78,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.to_qkv(self.norm(x)).transpose(1, 2).chunk(3, -1)
-        return torch.as_tensor(x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)))
+        return torch.as_tensor(
+            x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2))
+        )
 
 
 class Step(nn.Module):
@@ -88,7 +100,9 @@ class Up(nn.Module):
         self.convolution = nn.Conv1d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.convolution(functional.interpolate(x, scale_factor=2.0, mode="nearest")))
+        return torch.as_tensor(
+            self.convolution(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+        )
 
 
 def zero(layer: nn.Conv1d) -> nn.Conv1d:
@@ -114,14 +128,18 @@ class UNet(nn.Module):
             if level < len(sizes.multipliers) - 1:
                 self.down.append(nn.Conv1d(width, width, 3, stride=2, padding=1))
                 kept.append(width)
-        self.middle = nn.ModuleList([Step(width, width, n_condition), ResidualBlock(width, width, n_condition)])
+        self.middle = nn.ModuleList(
+            [Step(width, width, n_condition), ResidualBlock(width, width, n_condition)]
+        )
         for level, multiplier in reversed(list(enumerate(sizes.multipliers))):
             for k in range(sizes.residual_blocks + 1):
                 self.up.append(Step(width + kept.pop(), multiplier * channels, n_condition))
                 width = multiplier * channels
                 if level and k == sizes.residual_blocks:
                     self.up.append(Up(width))
-        self.last = nn.Sequential(normalisation(width), nn.SiLU(), zero(nn.Conv1d(width, 3, 3, padding=1)))
+        self.last = nn.Sequential(
+            normalisation(width), nn.SiLU(), zero(nn.Conv1d(width, 3, 3, padding=1))
+        )
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         x = self.first(x)
@@ -132,12 +150,18 @@ class UNet(nn.Module):
         for layer in self.middle:
             x = layer(x, condition)
         for layer in self.up:
-            x = layer(torch.cat([x, kept.pop()], 1), condition) if isinstance(layer, Step) else layer(x)
+            x = (
+                layer(torch.cat([x, kept.pop()], 1), condition)
+                if isinstance(layer, Step)
+                else layer(x)
+            )
         return torch.as_tensor(self.last(x))
 
 
 class MatrixUNet(nn.Module):
-    """Matrices (b, 64, 3) from matrices, times (b,) and conditions; ``sees_initial``: also from the matrix of an initial crystal."""
+    """Matrices (b, 64, 3) from matrices, times (b,) and conditions; ``sees_initial``: also from the
+    matrix of an initial crystal.
+    """
 
     def __init__(self, preset: Preset, *, sees_initial: bool = False) -> None:
         super().__init__()
@@ -145,9 +169,17 @@ class MatrixUNet(nn.Module):
         self.preset, self.sees_initial = preset, sees_initial
         channels, (a, b, c) = sizes.channels, sizes.encoders
         self.unet = UNet(sizes)
-        self.time = nn.Sequential(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels))
+        self.time = nn.Sequential(
+            nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels)
+        )
         self.elements = nn.Sequential(
-            nn.Conv1d(ELEMENT_COLUMNS, a, 3), nn.GELU(), nn.Conv1d(a, b, 3), nn.GELU(), nn.Conv1d(b, c, 3), nn.GELU(), nn.Flatten()
+            nn.Conv1d(ELEMENT_COLUMNS, a, 3),
+            nn.GELU(),
+            nn.Conv1d(a, b, 3),
+            nn.GELU(),
+            nn.Conv1d(b, c, 3),
+            nn.GELU(),
+            nn.Flatten(),
         )
         self.elements_out = nn.Linear(c * (ROWS - 6), c)
         self.group = nn.Sequential(
@@ -161,14 +193,25 @@ class MatrixUNet(nn.Module):
         )
         n_condition = 2 * c + 1
         if sees_initial:
-            self.initial = nn.Sequential(nn.Conv1d(ROWS, b, 2), nn.GELU(), nn.Conv1d(b, c, 2), nn.GELU(), nn.Flatten(), nn.Linear(c, c))
+            self.initial = nn.Sequential(
+                nn.Conv1d(ROWS, b, 2),
+                nn.GELU(),
+                nn.Conv1d(b, c, 2),
+                nn.GELU(),
+                nn.Flatten(),
+                nn.Linear(c, c),
+            )
             n_condition += c
         self.condition = nn.Linear(n_condition, 4 * channels)
 
-    def forward(self, x: Tensor, time: Tensor, conditions: Conditions, initial: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, conditions: Conditions, initial: Tensor | None = None
+    ) -> Tensor:
         elements = self.elements_out(self.elements(conditions.elements.transpose(1, 2)))
         parts = [elements, self.group(conditions.operations), conditions.energy[:, None]]
         if self.sees_initial and initial is not None:
             parts.append(self.initial(initial))
-        condition = self.time(sinusoids(time, self.unet.first.out_channels)) + self.condition(torch.cat(parts, 1))
+        condition = self.time(sinusoids(time, self.unet.first.out_channels)) + self.condition(
+            torch.cat(parts, 1)
+        )
         return torch.as_tensor(self.unet(x.transpose(1, 2), condition).transpose(1, 2))

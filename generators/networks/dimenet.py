@@ -1,8 +1,11 @@
-"""DimeNet++ on periodic crystals: a vector for each crystal that no rotation, translation or order of its atoms changes.
+"""DimeNet++ on periodic crystals: a vector for each crystal that no rotation, translation or order
+of its atoms changes.
 
-J. Gasteiger, S. Giri, J. T. Margraf, S. Guennemann, arXiv:2011.14115. Messages (n, k, c) lie on the edges from k neighbours to each atom.
-What reaches an edge from the neighbours of its source is one batched product for each atom; it is weighted with the envelope of the
-opposite edge, so that it vanishes smoothly where the source does not count the atom among its neighbours. Time and memory grow with n k^2.
+J. Gasteiger, S. Giri, J. T. Margraf, S. Guennemann, arXiv:2011.14115. Messages (n, k, c) lie on the
+edges from k neighbours to each atom. What reaches an edge from the neighbours of its source is one
+batched product for each atom; it is weighted with the envelope of the opposite edge, so that it
+vanishes smoothly where the source does not count the atom among its neighbours. Time and memory
+grow with n k^2.
 """
 
 from __future__ import annotations
@@ -57,12 +60,16 @@ class DimeNetPlusPlus(nn.Module):
         zonal = legendre(cosine, sizes.spherical)
         zonal.diagonal(dim1=2, dim2=3).zero_()
         zonal = zonal.permute(1, 2, 3, 0).flatten(2)
-        spherical = near.envelope[..., None, None] * spherical_bessel(near.distance, sizes.cutoff, sizes.spherical, sizes.radial)
+        spherical = near.envelope[..., None, None] * spherical_bessel(
+            near.distance, sizes.cutoff, sizes.spherical, sizes.radial
+        )
 
         atom, bias = self.element(batch.numbers), self.pair.bias
         first, second, third = torch.split(self.pair.weight, sizes.hidden, dim=1)
         edge = silu(self.radial(radial)) @ third.T
-        message = silu((atom @ first.T + bias.to(edge.dtype))[:, None] + (atom @ second.T)[near.source] + edge)
+        message = silu(
+            (atom @ first.T + bias.to(edge.dtype))[:, None] + (atom @ second.T)[near.source] + edge
+        )
         radial, spherical, zonal = (basis.to(message.dtype) for basis in (radial, spherical, zonal))
         total = self.outputs[0](message, radial)
         for interaction, output in zip(self.interactions, self.outputs[1:], strict=True):
@@ -84,7 +91,10 @@ class _Interaction(nn.Module):
     def __init__(self, sizes: EncoderSizes) -> None:
         super().__init__()
         hidden, n_spherical = sizes.hidden, sizes.spherical * sizes.radial
-        self.radial = nn.Sequential(nn.Linear(sizes.radial, sizes.basis, bias=False), nn.Linear(sizes.basis, hidden, bias=False))
+        self.radial = nn.Sequential(
+            nn.Linear(sizes.radial, sizes.basis, bias=False),
+            nn.Linear(sizes.basis, hidden, bias=False),
+        )
         spherical = nn.Linear(n_spherical, sizes.basis, bias=False).weight.detach()
         self.spherical = nn.Parameter(spherical.view(sizes.basis, sizes.spherical, -1))
         self.expand = nn.Linear(sizes.basis, sizes.interaction, bias=False)
@@ -94,12 +104,18 @@ class _Interaction(nn.Module):
         self.before, self.middle = _Skip(hidden), nn.Linear(hidden, hidden)
         self.after = nn.Sequential(_Skip(hidden), _Skip(hidden))
 
-    def forward(self, message: Tensor, radial: Tensor, spherical: Tensor, zonal: Tensor, near: Neighbours) -> Tensor:
-        """(n, k, hidden) after the messages that reach each edge's source from its own neighbours."""
+    def forward(
+        self, message: Tensor, radial: Tensor, spherical: Tensor, zonal: Tensor, near: Neighbours
+    ) -> Tensor:
+        """(n, k, hidden) after the messages that reach each edge's source from its own
+        neighbours.
+        """
         incoming = silu(self.down(silu(self.source(message)) * self.radial(radial)))
         weights = self.expand(torch.einsum("nklr,blr->nklb", spherical, self.spherical))
         leaving = torch.bmm(zonal, (incoming[:, :, None] * weights).flatten(1, 2))
-        gathered = leaving.flatten(0, 1)[near.reverse] * near.reverse_envelope[..., None].to(leaving.dtype)
+        gathered = leaving.flatten(0, 1)[near.reverse] * near.reverse_envelope[..., None].to(
+            leaving.dtype
+        )
         h = self.before(silu(self.edge(message)) + silu(self.up(gathered)))
         return self.after(silu(self.middle(h)) + message)  # type: ignore[no-any-return]
 
@@ -109,7 +125,9 @@ class _Output(nn.Module):
         super().__init__()
         self.radial = nn.Linear(sizes.radial, sizes.hidden, bias=False)
         self.up = nn.Linear(sizes.hidden, sizes.output)
-        self.layers = nn.ModuleList([nn.Linear(sizes.output, sizes.output) for _ in range(sizes.output_layers)])
+        self.layers = nn.ModuleList(
+            [nn.Linear(sizes.output, sizes.output) for _ in range(sizes.output_layers)]
+        )
         self.out = nn.Linear(sizes.output, n_out, bias=False)
 
     def forward(self, message: Tensor, radial: Tensor) -> Tensor:

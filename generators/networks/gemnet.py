@@ -1,9 +1,12 @@
-"""GemNet-dT on periodic crystals: for each atom a vector that turns with the crystal, a scalar, and features.
+"""GemNet-dT on periodic crystals: for each atom a vector that turns with the crystal, a scalar, and
+features.
 
-J. Gasteiger, F. Becker, S. Guennemann, NeurIPS 2021 (arXiv:2106.08903), with direct forces and a latent vector joined to the atoms'
-embedding. Messages (n, k, c) lie on the edges from k neighbours to each atom. The angular basis of all triplets and the radial one are
-contracted once for all blocks; a triplet interaction is then one batched product and one matrix product. Products of features with the
-weights of edge embeddings are made per atom, not per edge. Time grows with n k (edge layers), memory with n k^2.
+J. Gasteiger, F. Becker, S. Guennemann, NeurIPS 2021 (arXiv:2106.08903), with direct forces and a
+latent vector joined to the atoms' embedding. Messages (n, k, c) lie on the edges from k neighbours
+to each atom. The angular basis of all triplets and the radial one are contracted once for all
+blocks; a triplet interaction is then one batched product and one matrix product. Products of
+features with the weights of edge embeddings are made per atom, not per edge. Time grows with n k
+(edge layers), memory with n k^2.
 """
 
 from __future__ import annotations
@@ -16,7 +19,15 @@ from torch import Tensor, nn
 
 from generators.networks.bases import gaussians, legendre
 from generators.networks.graph import Batch, nearest_neighbours
-from generators.networks.layers import Dense, Residual, Scale, he_orthogonal, mean, scaled_silu, weighted_sum
+from generators.networks.layers import (
+    Dense,
+    Residual,
+    Scale,
+    he_orthogonal,
+    mean,
+    scaled_silu,
+    weighted_sum,
+)
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,23 @@ class GemNet(nn.Module):
         self.radial_triplet = Dense(sizes.radial, small)
         self.radial_atom = Dense(sizes.radial, small)
         self.radial_out = Dense(sizes.radial, small)
-        self.angular = nn.Parameter(torch.stack([he_orthogonal(sizes.angular_embedding, sizes.radial).T for _ in range(sizes.spherical)]))
+        self.angular = nn.Parameter(
+            torch.stack(
+                [
+                    he_orthogonal(sizes.angular_embedding, sizes.radial).T
+                    for _ in range(sizes.spherical)
+                ]
+            )
+        )
         self.interactions = nn.ModuleList([_Interaction(sizes) for _ in range(sizes.blocks)])
         self.outputs = nn.ModuleList([_Output(sizes) for _ in range(sizes.blocks + 1)])
 
-    def forward(self, batch: Batch, kinds: Tensor, latent: Tensor, *, with_scalar: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Vectors (n, 3), features (n, hidden), and scalars (n,) where asked for; kinds: (n,) rows of the embedding; latent: (b, d)."""
+    def forward(
+        self, batch: Batch, kinds: Tensor, latent: Tensor, *, with_scalar: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Vectors (n, 3), features (n, hidden), and scalars (n,) where asked for; kinds: (n,) rows
+        of the embedding; latent: (b, d).
+        """
         sizes = self.sizes
         with torch.no_grad(), torch.autocast(batch.fractional.device.type, enabled=False):
             near = nearest_neighbours(batch, sizes.cutoff, sizes.neighbours)
@@ -61,17 +83,34 @@ class GemNet(nn.Module):
             zonal.diagonal(dim1=2, dim2=3).zero_()
         h = self.with_latent(torch.cat([self.kind(kinds), latent[batch.crystal]], dim=1))
         bases = basis.to(h.dtype), zonal.to(h.dtype), near.reverse_envelope.to(h.dtype)
-        edge_force, features, scalar = self.messages(h, *bases, near.source, near.reverse, with_scalar)
-        return torch.einsum("nk,nkx->nx", edge_force.to(near.direction.dtype), near.direction), features, scalar
+        edge_force, features, scalar = self.messages(
+            h, *bases, near.source, near.reverse, with_scalar
+        )
+        return (
+            torch.einsum("nk,nkx->nx", edge_force.to(near.direction.dtype), near.direction),
+            features,
+            scalar,
+        )
 
     def messages(
-        self, h: Tensor, radial: Tensor, zonal: Tensor, reverse_envelope: Tensor, source: Tensor, reverse: Tensor, with_scalar: bool
+        self,
+        h: Tensor,
+        radial: Tensor,
+        zonal: Tensor,
+        reverse_envelope: Tensor,
+        source: Tensor,
+        reverse: Tensor,
+        with_scalar: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Forces along edges (n, k), features (n, hidden), and scalars (n,) where asked for."""
         n, k, _ = radial.shape
         by_order = torch.einsum("nkr,sri->nkis", radial, self.angular).flatten(0, 1)
         angular = torch.bmm(by_order, zonal.permute(1, 2, 0, 3).flatten(0, 1)).view(n, -1, k)
-        triplet, atom, out = self.radial_triplet(radial), self.radial_atom(radial), self.radial_out(radial)
+        triplet, atom, out = (
+            self.radial_triplet(radial),
+            self.radial_atom(radial),
+            self.radial_out(radial),
+        )
 
         m = self.edge(h, radial, source)
         force, scalar = self.outputs[0](m, out, with_scalar)
@@ -92,7 +131,9 @@ class _EdgeEmbedding(nn.Module):
         self.weight = nn.Parameter(he_orthogonal(hidden, 2 * hidden + n_edge))
 
     def forward(self, h: Tensor, m: Tensor, source: Tensor) -> Tensor:
-        of_source, of_atom, of_edge = torch.split(self.weight, [self.hidden, self.hidden, m.shape[-1]], dim=1)
+        of_source, of_atom, of_edge = torch.split(
+            self.weight, [self.hidden, self.hidden, m.shape[-1]], dim=1
+        )
         y = (h @ of_source.T)[source] + (h @ of_atom.T)[:, None] + m @ of_edge.T
         return scaled_silu(y)
 
@@ -120,9 +161,14 @@ class _Triplets(nn.Module):
         self.scale_radial, self.scale_sum = Scale(), Scale()
         self.down = Dense(hidden, sizes.triplet, True)
         self.bilinear = Dense(sizes.angular_embedding * sizes.triplet, sizes.bilinear)
-        self.up, self.up_reverse = Dense(sizes.bilinear, hidden, True), Dense(sizes.bilinear, hidden, True)
+        self.up, self.up_reverse = (
+            Dense(sizes.bilinear, hidden, True),
+            Dense(sizes.bilinear, hidden, True),
+        )
 
-    def forward(self, m: Tensor, radial: Tensor, angular: Tensor, reverse: Tensor, reverse_envelope: Tensor) -> Tensor:
+    def forward(
+        self, m: Tensor, radial: Tensor, angular: Tensor, reverse: Tensor, reverse_envelope: Tensor
+    ) -> Tensor:
         n, k, _ = m.shape
         x = self.dense(m)
         x = self.down(self.scale_radial(x, x * self.radial(radial)))
@@ -135,7 +181,11 @@ class _Interaction(nn.Module):
     def __init__(self, sizes: DecoderSizes) -> None:
         super().__init__()
         hidden = sizes.hidden
-        self.dense, self.triplets, self.atom = Dense(hidden, hidden, True), _Triplets(sizes), _AtomUpdate(sizes)
+        self.dense, self.triplets, self.atom = (
+            Dense(hidden, hidden, True),
+            _Triplets(sizes),
+            _AtomUpdate(sizes),
+        )
         self.before = Residual(hidden)
         self.after = nn.Sequential(Residual(hidden), Residual(hidden))
         self.edge, self.last = _EdgeEmbedding(hidden, hidden), Residual(hidden)
@@ -162,7 +212,11 @@ class _Output(nn.Module):
         super().__init__()
         self.atom, self.scalar = _AtomUpdate(sizes), Dense(sizes.hidden, 1)
         self.layers = _atom_layers(sizes.hidden, sizes.atom_layers)
-        self.radial, self.scale, self.force = Dense(sizes.radial_embedding, sizes.hidden), Scale(), Dense(sizes.hidden, 1)
+        self.radial, self.scale, self.force = (
+            Dense(sizes.radial_embedding, sizes.hidden),
+            Scale(),
+            Dense(sizes.hidden, 1),
+        )
 
     def forward(self, m: Tensor, radial: Tensor, with_scalar: bool) -> tuple[Tensor, Tensor | None]:
         x = self.layers(m)

@@ -1,4 +1,6 @@
-"""Layers of GemNet and DimeNet++ networks (J. Gasteiger, F. Becker, S. Guennemann, NeurIPS 2021; NeurIPS ML4Molecules workshop 2020)."""
+"""Layers of GemNet and DimeNet++ networks (J. Gasteiger, F. Becker, S. Guennemann, NeurIPS 2021;
+NeurIPS ML4Molecules workshop 2020).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ SILU_SCALE = 0.6
 
 
 def scaled_silu(x: Tensor) -> Tensor:
-    """SiLU over 0.6, which keeps the variance of normal inputs; scaled in place, as memory traffic is half of what edge layers cost."""
+    """SiLU over 0.6, which keeps the variance of normal inputs; scaled in place, as memory traffic
+    is half of what edge layers cost.
+    """
     return functional.silu(x).mul_(1 / SILU_SCALE)
 
 
@@ -24,7 +28,9 @@ def mean(one: Tensor, other: Tensor) -> Tensor:
 
 
 class Dense(nn.Module):
-    """A linear layer without bias and the activation SiLU, scaled to keep the variance; weights start orthogonal with variance 1/fan-in."""
+    """A linear layer without bias and the activation SiLU, scaled to keep the variance; weights
+    start orthogonal with variance 1/fan-in.
+    """
 
     def __init__(self, n_in: int, n_out: int, is_activated: bool = False) -> None:
         super().__init__()
@@ -37,7 +43,9 @@ class Dense(nn.Module):
 
 
 class Residual(nn.Module):
-    """mean(x, f(x)), f two activated dense layers; the scale of the inner activation goes into the weights that follow it."""
+    """mean(x, f(x)), f two activated dense layers; the scale of the inner activation goes into the
+    weights that follow it.
+    """
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -49,7 +57,9 @@ class Residual(nn.Module):
 
 
 class Scale(nn.Module):
-    """A constant that gives the output of a sum over neighbours the variance of its input; set inside ``observing``."""
+    """A constant that gives the output of a sum over neighbours the variance of its input; set
+    inside ``observing``.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,13 +68,17 @@ class Scale(nn.Module):
 
     def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
         if self.is_observing:
-            self.factor.fill_(float((inputs.float().var() / output.float().var().clamp_min(1e-12)).sqrt()))
+            self.factor.fill_(
+                float((inputs.float().var() / output.float().var().clamp_min(1e-12)).sqrt())
+            )
         scaled: Tensor = output * self.factor.to(output.dtype)
         return scaled
 
 
 class observing:  # noqa: N801
-    """A block in which each Scale of a network sets itself by what passes through it, in the order of the network."""
+    """A block in which each Scale of a network sets itself by what passes through it, in the order
+    of the network.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.scales = [module for module in network.modules() if isinstance(module, Scale)]
@@ -79,9 +93,11 @@ class observing:  # noqa: N801
 
 
 def weighted_sum(m: Tensor, radial: Tensor, weight: Tensor) -> Tensor:
-    """(n, c) of messages (n, k, c), radial functions (n, k, r) and weights (c, r): sum over k of m (weight radial).
+    """(n, c) of messages (n, k, c), radial functions (n, k, r) and weights (c, r): sum over k of m
+    (weight radial).
 
-    One batched product in place of weights for each edge, their product with the messages and its sum.
+    One batched product in place of weights for each edge, their product with the messages and its
+    sum.
     """
     return (torch.bmm(radial.transpose(1, 2), m) * weight.T).sum(1)
 

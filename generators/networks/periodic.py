@@ -1,11 +1,15 @@
-"""A message-passing network whose ways of atoms and cell turn with the crystal and do not depend on the choice of its axes.
+"""A message-passing network whose ways of atoms and cell turn with the crystal and do not depend on
+the choice of its axes.
 
-Crystals of one batch are padded to the same number of atoms n. Lattice and positions enter by the distances r between atoms and all
-periodic images, in units of (V/n)^(1/3), and by the differences d in fractional coordinates weighted by radial functions of r. The
-ways are sums of d, the change of the metric G one of G d d^T G: each turns with any change of basis, so that a crystal keeps every
-symmetry that it has. Vectors of the atoms, updated by messages, tell angles (K. T. Schuett, O. T. Unke, M. Gastegger, ICML 2021).
+Crystals of one batch are padded to the same number of atoms n. Lattice and positions enter by the
+distances r between atoms and all periodic images, in units of (V/n)^(1/3), and by the differences d
+in fractional coordinates weighted by radial functions of r. The ways are sums of d, the change of
+the metric G one of G d d^T G: each turns with any change of basis, so that a crystal keeps every
+symmetry that it has. Vectors of the atoms, updated by messages, tell angles (K. T. Schuett, O. T.
+Unke, M. Gastegger, ICML 2021).
 
-Time and memory grow with crystals x n^2 x images; 64 crystals of 8 atoms take about 0.1 s forward and back on one core.
+Time and memory grow with crystals x n^2 x images; 64 crystals of 8 atoms take about 0.1 s forward
+and back on one core.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ _REACH = 2
 
 @dataclass(frozen=True)
 class Geometry:
-    """Radial features (b, n, n, k), and weighted differences (b, n, n, k, 3), of every pair of atoms over its images within the cutoff."""
+    """Radial features (b, n, n, k), and weighted differences (b, n, n, k, 3), of every pair of
+    atoms over its images within the cutoff.
+    """
 
     radial: Tensor
     vectors: Tensor
@@ -41,13 +47,19 @@ class Geometry:
 
 
 def geometry(fractional: Tensor, metric: Tensor, counts: Tensor, n_radial: int) -> Geometry:
-    """Of fractional coordinates (b, n, 3), padded, and metrics (b, 3, 3); counts (b,). Images up to two cells away count."""
+    """Of fractional coordinates (b, n, 3), padded, and metrics (b, 3, 3); counts (b,). Images up to
+    two cells away count.
+    """
     b, n, _ = fractional.shape
     scale = (torch.linalg.det(metric).clamp_min(1e-12).sqrt() / counts) ** (2 / 3)
     metric = metric / scale[:, None, None]
     difference = fractional[:, None] - fractional[:, :, None]
     difference = difference - difference.round()
-    images = torch.tensor(list(itertools.product(range(-_REACH, _REACH + 1), repeat=3)), dtype=fractional.dtype, device=fractional.device)
+    images = torch.tensor(
+        list(itertools.product(range(-_REACH, _REACH + 1), repeat=3)),
+        dtype=fractional.dtype,
+        device=fractional.device,
+    )
     here = torch.arange(n, device=fractional.device) < counts[:, None]
     pair = here[:, :, None] & here[:, None, :]
     crossed = torch.einsum("bnmi,bij->bnmj", difference, metric)
@@ -63,11 +75,20 @@ def geometry(fractional: Tensor, metric: Tensor, counts: Tensor, n_radial: int) 
     radial = basis.new_zeros(b * n * n, n_radial).index_add_(0, flat, basis)
     weighted = (basis[:, :, None] * direction[:, None, :]).flatten(1)
     vectors = basis.new_zeros(b * n * n, 3 * n_radial).index_add_(0, flat, weighted)
-    return Geometry(radial.view(b, n, n, n_radial), vectors.view(b, n, n, n_radial, 3), metric, flat, basis, direction)
+    return Geometry(
+        radial.view(b, n, n, n_radial),
+        vectors.view(b, n, n, n_radial, 3),
+        metric,
+        flat,
+        basis,
+        direction,
+    )
 
 
 def radial_basis(distance: Tensor, n_radial: int) -> Tensor:
-    """(m, k) of distances (m,): equal Gaussians up to the cutoff under an envelope that ends there smoothly."""
+    """(m, k) of distances (m,): equal Gaussians up to the cutoff under an envelope that ends there
+    smoothly.
+    """
     envelope = 0.5 * (1 + torch.cos(math.pi * distance / CUTOFF))
     return gaussians(distance, CUTOFF, n_radial) * envelope[:, None]
 
@@ -93,10 +114,16 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.n_radial = n_radial
 
-    def forward(self, h: Tensor, v: Tensor, around: Geometry, pair: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, h: Tensor, v: Tensor, around: Geometry, pair: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Of atoms h (b, n, w) and their vectors v (b, n, c, 3); both updated."""
         normed = self.norm(h)
-        message = self.message(self.sender(normed)[:, None] + self.receiver(normed)[:, :, None] + self.edge(around.radial))
+        message = self.message(
+            self.sender(normed)[:, None]
+            + self.receiver(normed)[:, :, None]
+            + self.edge(around.radial)
+        )
         message = message * pair
         gates = self.gates(message)
         by_radius, by_vector = gates[..., : self.n_radial], gates[..., self.n_radial :]
@@ -107,7 +134,17 @@ class Layer(nn.Module):
         lowered = torch.einsum("bnci,bij->bncj", one, around.metric)
         products = (lowered * other).sum(-1)
         lengths = (lowered * one).sum(-1)
-        h = h + self.update(torch.cat([normed, message.sum(2) / math.sqrt(12.0), torch.tanh(products), torch.tanh(lengths)], -1))
+        h = h + self.update(
+            torch.cat(
+                [
+                    normed,
+                    message.sum(2) / math.sqrt(12.0),
+                    torch.tanh(products),
+                    torch.tanh(lengths),
+                ],
+                -1,
+            )
+        )
         return h, v * torch.tanh(self.scale(h))[..., None] + v
 
 
@@ -143,7 +180,9 @@ class PeriodicNetwork(nn.Module):
     def forward(
         self, fractional: Tensor, metric: Tensor, counts: Tensor, atoms: Tensor, condition: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Ways of the coordinates (b, n, 3) and of the metric (b, 3, 3) in units of (V/n)^(2/3), and a value per atom (b,)."""
+        """Ways of the coordinates (b, n, 3) and of the metric (b, 3, 3) in units of (V/n)^(2/3),
+        and a value per atom (b,).
+        """
         b, n, _ = fractional.shape
         around = geometry(fractional, metric, counts, self.sizes.n_radial)
         here = (torch.arange(n, device=counts.device) < counts[:, None]).to(fractional.dtype)
@@ -160,9 +199,13 @@ class PeriodicNetwork(nn.Module):
         moved = moved * here[..., None]
         moved = moved - (moved.sum(1) / counts[:, None])[:, None] * here[..., None]
         pressed = (by_cell.flatten(0, 2).index_select(0, around.pair) * around.basis).sum(-1)
-        products = pressed[:, None, None] * around.direction[:, :, None] * around.direction[:, None, :]
+        products = (
+            pressed[:, None, None] * around.direction[:, :, None] * around.direction[:, None, :]
+        )
         crystal = torch.div(around.pair, n * n, rounding_mode="floor")
-        stress = products.new_zeros(b, 3, 3).index_add_(0, crystal, products) / counts[:, None, None]
+        stress = (
+            products.new_zeros(b, 3, 3).index_add_(0, crystal, products) / counts[:, None, None]
+        )
         strain = around.metric @ stress @ around.metric
         pooled = (h * here[..., None]).sum(1) / counts[:, None]
         change = strain + self.breath(pooled)[:, :, None] * around.metric

@@ -1,8 +1,10 @@
-"""Training by Muon and Adam with a warm-up, a rate that falls as a cosine, a bound on the gradient's norm, and averaged weights.
+"""Training by Muon and Adam with a warm-up, a rate that falls as a cosine, a bound on the
+gradient's norm, and averaged weights.
 
-Muon (K. Jordan et al., 2024) moves the matrices of hidden layers, with steps as large as Adam's, and Adam all else. A step whose loss or
-gradient is not finite is left out. Training is a function of the losses, the settings and the seed; with a limit of time it ends early,
-so it depends on the machine.
+Muon (K. Jordan et al., 2024) moves the matrices of hidden layers, with steps as large as Adam's,
+and Adam all else. A step whose loss or gradient is not finite is left out. Training is a function
+of the losses, the settings and the seed; with a limit of time it ends early, so it depends on the
+machine.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Schedule:
-    """``seconds``: of the process's own time, after which training ends; the rate falls with what is used of the steps or of the time."""
+    """``seconds``: of the process's own time, after which training ends; the rate falls with what
+    is used of the steps or of the time.
+    """
 
     steps: int
     rate: float = 1e-3
@@ -43,9 +47,14 @@ class Progress:
 
 
 def optimise(
-    model: nn.Module, loss: Callable[[], Tensor], schedule: Schedule, progress: Callable[[Progress], None] | None = None
+    model: nn.Module,
+    loss: Callable[[], Tensor],
+    schedule: Schedule,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Mapping[str, float]:
-    """Leaves the averaged weights in the model. Raises InputError where more than half of the steps cannot be taken."""
+    """Leaves the averaged weights in the model. Raises InputError where more than half of the steps
+    cannot be taken.
+    """
     optimisers = _optimisers(model, schedule)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     began, mean, failed, step = time.process_time(), math.nan, 0, 0
@@ -55,7 +64,12 @@ def optimise(
         if done > 1:
             break
         for group in (group for optimiser in optimisers for group in optimiser.param_groups):
-            group["lr"] = schedule.rate * min(1.0, done / schedule.warm_up) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = (
+                schedule.rate
+                * min(1.0, done / schedule.warm_up)
+                * 0.5
+                * (1 + math.cos(math.pi * done))
+            )
         value = loss()
         for optimiser in optimisers:
             optimiser.zero_grad()
@@ -64,7 +78,9 @@ def optimise(
         if not (torch.isfinite(norm) and torch.isfinite(value)):
             failed += 1
             if failed > 10 and failed > step / 2:
-                raise InputError("training does not stay finite", hint="check the data, or lower the rate")
+                raise InputError(
+                    "training does not stay finite", hint="check the data, or lower the rate"
+                )
             continue
         for optimiser in optimisers:
             optimiser.step()
@@ -87,7 +103,8 @@ def on_device(model: Network, device: str) -> Network:
     """The model, moved there. Raises InputError where a GPU is asked for and there is none."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(
-            f"device: {device} needs a GPU that PyTorch sees, and there is none", hint="take device: cpu; ask `oreloop doctor`"
+            f"device: {device} needs a GPU that PyTorch sees, and there is none",
+            hint="take device: cpu; ask `oreloop doctor`",
         )
     return model.to(device)
 
@@ -95,10 +112,22 @@ def on_device(model: Network, device: str) -> Network:
 def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hidden = (
-        [parameter for parameter in parameters if parameter.ndim == 2 and min(parameter.shape) >= _HIDDEN] if schedule.with_muon else []
+        [
+            parameter
+            for parameter in parameters
+            if parameter.ndim == 2 and min(parameter.shape) >= _HIDDEN
+        ]
+        if schedule.with_muon
+        else []
     )
     chosen = {id(parameter) for parameter in hidden}
-    found: list[torch.optim.Optimizer] = [torch.optim.Adam([p for p in parameters if id(p) not in chosen], lr=schedule.rate)]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.Adam([p for p in parameters if id(p) not in chosen], lr=schedule.rate)
+    ]
     if hidden:
-        found.append(torch.optim.Muon(hidden, lr=schedule.rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+        found.append(
+            torch.optim.Muon(
+                hidden, lr=schedule.rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
+            )
+        )
     return found

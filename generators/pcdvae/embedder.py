@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import InputError
-from campaign.parameters import ConfigPath
+from campaign.parameters import Parameters, WeightsPath
 from campaign.types import Crystal, FloatArray
+from generators.networks.checkpoints import check_weights
 from generators.pcdvae.model import PCDVAE
 from generators.pcdvae.optimise import encode
 from generators.pcdvae.store import Tables, from_checkpoint
 
 
-class PCDVAEEmbedderConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weights: ConfigPath = Field(description="File that `oreloop train pcdvae` wrote.")
+class PCDVAEEmbedderConfig(Parameters):
+    weights: WeightsPath = Field(
+        description="File that `oreloop train pcdvae` wrote, or models:/NAME@ALIAS."
+    )
 
 
 class PCDVAEEmbedder:
@@ -57,14 +57,11 @@ class PCDVAEEmbedder:
         return encode(model, crystals)[0].double().numpy()
 
 
-def check_weights(path: Path) -> None:
-    """Raises InputError where there is no such file."""
-    if not path.is_file():
-        raise InputError(f"expected weights at {path}, found no file", hint="write them with `oreloop train pcdvae`")
-
-
 def check_elements(elements: Sequence[str], tables: Tables) -> None:
     """Raises InputError where the weights were not trained on one of the elements."""
     if unknown := sorted(set(elements) - set(tables.elements)):
         known = ", ".join(tables.elements)
-        raise InputError(f"expected elements that the weights know ({known}), got {', '.join(unknown)}", hint="train on them")
+        raise InputError(
+            f"expected elements that the weights know ({known}), got {', '.join(unknown)}",
+            hint="train on them",
+        )

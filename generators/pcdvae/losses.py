@@ -1,4 +1,6 @@
-"""What P-CDVAE learns from a batch: one step of denoising, and the heads on the latent vector (T. Xie et al., ICLR 2022, section 4)."""
+"""What P-CDVAE learns from a batch: one step of denoising, and the heads on the latent vector (T.
+Xie et al., ICLR 2022, section 4).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Weights:
 
 @dataclass(frozen=True)
 class Targets:
-    """Standardised cell parameters (b, 6) and properties (b, p), not a number where one is not known; phases (b,)."""
+    """Standardised cell parameters (b, 6) and properties (b, p), not a number where one is not
+    known; phases (b,).
+    """
 
     cell: Tensor
     properties: Tensor
@@ -34,7 +38,9 @@ class Targets:
 
 
 def losses(model: PCDVAE, batch: Batch, targets: Targets) -> dict[str, Tensor]:
-    """Each part of the loss, unweighted, as a mean over crystals; draws from torch's global random state."""
+    """Each part of the loss, unweighted, as a mean over crystals; draws from torch's global random
+    state.
+    """
     mean, log_variance = model.encode(batch)
     mean, log_variance = mean.float(), log_variance.float().clamp(-20, 10)
     latent = mean + (log_variance / 2).exp() * torch.randn_like(mean)
@@ -42,7 +48,9 @@ def losses(model: PCDVAE, batch: Batch, targets: Targets) -> dict[str, Tensor]:
     found = {
         "n_atoms": cross_entropy(model.n_atoms(latent).float(), batch.counts),
         "lattice": mse_loss(model.lattice(latent).float(), targets.cell),
-        "composition": batch.mean(cross_entropy(composition[batch.crystal], batch.numbers - 1, reduction="none")).mean(),
+        "composition": batch.mean(
+            cross_entropy(composition[batch.crystal], batch.numbers - 1, reduction="none")
+        ).mean(),
         "divergence": (-0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)).mean(),
     }
     is_known = targets.properties.isfinite()
@@ -62,15 +70,30 @@ def losses(model: PCDVAE, batch: Batch, targets: Targets) -> dict[str, Tensor]:
 
 
 def _noisy(model: PCDVAE, batch: Batch, composition: Tensor) -> tuple[Batch, Tensor, Tensor]:
-    """The batch with noise of one level for each crystal on its positions and one on its elements, and those levels (b,)."""
+    """The batch with noise of one level for each crystal on its positions and one on its elements,
+    and those levels (b,).
+    """
     n = len(batch.counts)
-    position_level = model.position_levels[torch.randint(model.noise.levels, (n,), device=batch.counts.device)]
-    element_level = model.element_levels[torch.randint(model.noise.levels, (n,), device=batch.counts.device)]
+    position_level = model.position_levels[
+        torch.randint(model.noise.levels, (n,), device=batch.counts.device)
+    ]
+    element_level = model.element_levels[
+        torch.randint(model.noise.levels, (n,), device=batch.counts.device)
+    ]
     with torch.no_grad():
-        shift = batch.to_fractional(position_level[batch.crystal, None] * torch.randn_like(batch.fractional))
-        chance = one_hot(batch.numbers - 1, N_ELEMENTS) + element_level[batch.crystal, None] * softmax(composition, 1)[batch.crystal]
+        shift = batch.to_fractional(
+            position_level[batch.crystal, None] * torch.randn_like(batch.fractional)
+        )
+        chance = (
+            one_hot(batch.numbers - 1, N_ELEMENTS)
+            + element_level[batch.crystal, None] * softmax(composition, 1)[batch.crystal]
+        )
         numbers = torch.multinomial(chance, 1)[:, 0] + 1
-    return replace(batch, fractional=(batch.fractional + shift) % 1.0, numbers=numbers), position_level, element_level
+    return (
+        replace(batch, fractional=(batch.fractional + shift) % 1.0, numbers=numbers),
+        position_level,
+        element_level,
+    )
 
 
 def total(parts: dict[str, Tensor], weights: Weights) -> Tensor:

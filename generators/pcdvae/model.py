@@ -1,7 +1,9 @@
-"""The network of P-CDVAE: an encoder, heads on the latent vector, and a decoder that denoises positions and elements.
+"""The network of P-CDVAE: an encoder, heads on the latent vector, and a decoder that denoises
+positions and elements.
 
-T. Xie et al., ICLR 2022 (arXiv:2110.06197); the phase head by A. D. Naghdi et al., NeurIPS 2024 workshop: the predicted phase picks each
-element's row in the decoder's embedding, one for each pair of phase and element. With one phase this is CDVAE.
+T. Xie et al., ICLR 2022 (arXiv:2110.06197); the phase head by A. D. Naghdi et al., NeurIPS 2024
+workshop: the predicted phase picks each element's row in the decoder's embedding, one for each pair
+of phase and element. With one phase this is CDVAE.
 """
 
 from __future__ import annotations
@@ -37,9 +39,25 @@ PRESETS: dict[Preset, Sizes] = {
     "small": Sizes(
         64,
         128,
-        EncoderSizes(hidden=64, blocks=2, interaction=32, output=64, output_layers=2, spherical=5, neighbours=14),
+        EncoderSizes(
+            hidden=64,
+            blocks=2,
+            interaction=32,
+            output=64,
+            output_layers=2,
+            spherical=5,
+            neighbours=14,
+        ),
         DecoderSizes(
-            hidden=64, blocks=2, triplet=32, angular_embedding=8, bilinear=32, spherical=5, radial=64, neighbours=14, atom_layers=1
+            hidden=64,
+            blocks=2,
+            triplet=32,
+            angular_embedding=8,
+            bilinear=32,
+            spherical=5,
+            radial=64,
+            neighbours=14,
+            atom_layers=1,
         ),
     ),
 }
@@ -64,7 +82,9 @@ class Shape:
 
 
 class PCDVAE(nn.Module):
-    """Latent vectors (b, latent); lattices as three lengths over N^(1/3) (angstrom) and three angles (degrees), standardised."""
+    """Latent vectors (b, latent); lattices as three lengths over N^(1/3) (angstrom) and three
+    angles (degrees), standardised.
+    """
 
     def __init__(self, preset: Preset, shape: Shape, noise: Noise | None = None) -> None:
         super().__init__()
@@ -98,7 +118,9 @@ class PCDVAE(nn.Module):
         return perceptron([self.sizes.latent, self.sizes.head, n_out])
 
     def compile_layers(self) -> None:
-        """Fuse the layers on edges with the machine's C++ compiler: about a tenth faster, after a minute for each new size of batch."""
+        """Fuse the layers on edges with the machine's C++ compiler: about a tenth faster, after a
+        minute for each new size of batch.
+        """
         self.decoder.messages = torch.compile(self.decoder.messages)  # type: ignore[method-assign]
         for interaction in self.encoder.interactions:
             interaction.forward = torch.compile(interaction.forward)
@@ -115,7 +137,9 @@ class PCDVAE(nn.Module):
         return self.phase(latent).argmax(1)  # type: ignore[no-any-return]
 
     def decode(self, batch: Batch, latent: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
-        """Displacements (n, 3) in units of the noise's width, and logits of the elements (n, 100; column Z - 1)."""
+        """Displacements (n, 3) in units of the noise's width, and logits of the elements (n, 100;
+        column Z - 1).
+        """
         kinds = batch.numbers - 1 + N_ELEMENTS * phase[batch.crystal]
         vectors, features, _ = self.decoder(batch, kinds, latent)
         return vectors, self.element(features)
@@ -131,19 +155,25 @@ class PCDVAE(nn.Module):
 
 
 def _levels(bounds: tuple[float, float], n: int) -> nn.Parameter:
-    return nn.Parameter(torch.tensor(np.geomspace(*bounds, n), dtype=torch.float32), requires_grad=False)
+    return nn.Parameter(
+        torch.tensor(np.geomspace(*bounds, n), dtype=torch.float32), requires_grad=False
+    )
 
 
 def cell_parameters(lattice: FloatArray, n_atoms: int) -> FloatArray:
     """(6,) lengths over N^(1/3) in angstrom and angles in degrees, of rows (3, 3)."""
     lengths = np.linalg.norm(lattice, axis=1)
     unit = lattice / lengths[:, None]
-    angles = np.degrees(np.arccos(np.clip([unit[1] @ unit[2], unit[0] @ unit[2], unit[0] @ unit[1]], -1, 1)))
+    angles = np.degrees(
+        np.arccos(np.clip([unit[1] @ unit[2], unit[0] @ unit[2], unit[0] @ unit[1]], -1, 1))
+    )
     return np.concatenate([lengths / n_atoms ** (1 / 3), angles])
 
 
 def cell_matrix(lengths: Tensor, angles: Tensor) -> Tensor:
-    """(b, 3, 3) rows: a along x, b in the xy plane. Lengths at least 1 angstrom, angles held to 30 to 150 degrees and to a real cell."""
+    """(b, 3, 3) rows: a along x, b in the xy plane. Lengths at least 1 angstrom, angles held to 30
+    to 150 degrees and to a real cell.
+    """
     lengths = lengths.clamp_min(1.0)
     cosine = torch.deg2rad(angles.clamp(30.0, 150.0)).cos()
     (alpha, beta, gamma), (a, b, c) = cosine.unbind(1), lengths.unbind(1)

@@ -1,9 +1,11 @@
 """Property optimisation: Adam on latent vectors against what the heads predict, the network frozen.
 
-Plain (A. D. Naghdi et al., 2024, section 4.3): the property head alone. It climbs along directions of the latent space that decode to
-nothing, and far from the data. Held: the lower confidence bound of an ensemble that sees only what decoding honours, the predicted
-composition and phase, less a prior term once a vector is further from the encoded labelled crystals than these are from each other. The
-prior is one Gaussian for each phase, and its distance the squared one in its own metric per dimension: 1 on average for the data.
+Plain (A. D. Naghdi et al., 2024, section 4.3): the property head alone. It climbs along directions
+of the latent space that decode to nothing, and far from the data. Held: the lower confidence bound
+of an ensemble that sees only what decoding honours, the predicted composition and phase, less a
+prior term once a vector is further from the encoded labelled crystals than these are from each
+other. The prior is one Gaussian for each phase, and its distance the squared one in its own metric
+per dimension: 1 on average for the data.
 """
 
 from __future__ import annotations
@@ -27,8 +29,13 @@ _CHUNK = 128
 def encode(model: PCDVAE, crystals: Sequence[Crystal]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latent vectors, (n, latent) each."""
     device = model.lattice_mean.device
-    parts = [model.encode(batch_of(crystals[start : start + _CHUNK], device)) for start in range(0, len(crystals), _CHUNK)]
-    return torch.cat([mean for mean, _ in parts]), torch.cat([(log_variance / 2).exp() for _, log_variance in parts])
+    parts = [
+        model.encode(batch_of(crystals[start : start + _CHUNK], device))
+        for start in range(0, len(crystals), _CHUNK)
+    ]
+    return torch.cat([mean for mean, _ in parts]), torch.cat(
+        [(log_variance / 2).exp() for _, log_variance in parts]
+    )
 
 
 class Merit(Protocol):
@@ -50,7 +57,9 @@ class Plain:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """m heads with one hidden layer. centre, width: (d,) of the inputs; first: (m, d, h); second: (m, h); biases (m, h) and (m,)."""
+    """m heads with one hidden layer. centre, width: (d,) of the inputs; first: (m, d, h); second:
+    (m, h); biases (m, h) and (m,).
+    """
 
     centre: Tensor
     width: Tensor
@@ -61,7 +70,10 @@ class Ensemble:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """(m, b) of (b, d)."""
-        hidden = relu(torch.einsum("bd,mdh->mbh", (inputs - self.centre) / self.width, self.first) + self.first_bias[:, None])
+        hidden = relu(
+            torch.einsum("bd,mdh->mbh", (inputs - self.centre) / self.width, self.first)
+            + self.first_bias[:, None]
+        )
         return torch.einsum("mbh,mh->mb", hidden, self.second) + self.second_bias[:, None]
 
 
@@ -73,14 +85,23 @@ def conditions(model: PCDVAE, latent: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def fit_ensemble(inputs: Tensor, values: Tensor, *, members: int = 8, hidden: int = 64, steps: int = 1500) -> Ensemble:
-    """Heads fitted to inputs (n, d) and standardised values (n,), each to a bootstrap of its own, in full-batch Adam steps.
+def fit_ensemble(
+    inputs: Tensor, values: Tensor, *, members: int = 8, hidden: int = 64, steps: int = 1500
+) -> Ensemble:
+    """Heads fitted to inputs (n, d) and standardised values (n,), each to a bootstrap of its own,
+    in full-batch Adam steps.
 
-    Draws from torch's global state. 1,500 steps on 1,000 rows of 5 columns take about 8 s on one core.
+    Draws from torch's global state. 1,500 steps on 1,000 rows of 5 columns take about 8 s on one
+    core.
     """
     n, d = inputs.shape
-    weight = torch.stack([torch.bincount(torch.randint(n, (n,)), minlength=n) for _ in range(members)]).to(inputs)
-    first, second = torch.randn(members, d, hidden) / d**0.5, torch.randn(members, hidden) / hidden**0.5
+    weight = torch.stack(
+        [torch.bincount(torch.randint(n, (n,)), minlength=n) for _ in range(members)]
+    ).to(inputs)
+    first, second = (
+        torch.randn(members, d, hidden) / d**0.5,
+        torch.randn(members, hidden) / hidden**0.5,
+    )
     raw = [first, torch.zeros(members, hidden), second, torch.zeros(members)]
     parameters = [tensor.to(inputs).requires_grad_() for tensor in raw]
     centre, width = inputs.mean(0), inputs.std(0).clamp_min(0.05)
@@ -97,14 +118,17 @@ def fit_ensemble(inputs: Tensor, values: Tensor, *, members: int = 8, hidden: in
 
 @dataclass(frozen=True)
 class Prior:
-    """One Gaussian per phase: means (c, d) and inverse square roots of the covariances (c, d, d)."""
+    """One Gaussian per phase: means (c, d) and inverse square roots of the covariances (c, d,
+    d).
+    """
 
     means: Tensor
     whiten: Tensor
 
     @classmethod
     def of(cls, mean: Tensor, deviation: Tensor, phase: Tensor) -> Prior:
-        """From two or more encoded crystals (n, d) and their phases (n,); a phase of one crystal has no component of its own.
+        """From two or more encoded crystals (n, d) and their phases (n,); a phase of one crystal
+        has no component of its own.
 
         Where no phase has two crystals, one Gaussian stands for all.
         """
@@ -125,7 +149,9 @@ class Prior:
         """(n, d), each from a random component; draws from torch's global state."""
         which = torch.randint(len(self.means), (n,))
         noise = torch.randn(n, self.means.shape[1]).to(self.means)
-        offset: Tensor = torch.linalg.solve(self.whiten[which].transpose(1, 2), noise[:, :, None])[..., 0]
+        offset: Tensor = torch.linalg.solve(self.whiten[which].transpose(1, 2), noise[:, :, None])[
+            ..., 0
+        ]
         return self.means[which] + offset
 
     def distance(self, latent: Tensor) -> Tensor:
@@ -136,7 +162,9 @@ class Prior:
 
 @dataclass(frozen=True)
 class Held:
-    """mean - ``caution`` x standard deviation over the ensemble - ``weight`` x what the distance from the prior exceeds 1 by."""
+    """mean - ``caution`` x standard deviation over the ensemble - ``weight`` x what the distance
+    from the prior exceeds 1 by.
+    """
 
     model: PCDVAE
     ensemble: Ensemble
@@ -146,10 +174,16 @@ class Held:
 
     def __call__(self, latent: Tensor) -> Tensor:
         found = self.ensemble(conditions(self.model, latent))
-        return found.mean(0) - self.caution * found.std(0) - self.weight * relu(self.prior.distance(latent) - 1)
+        return (
+            found.mean(0)
+            - self.caution * found.std(0)
+            - self.weight * relu(self.prior.distance(latent) - 1)
+        )
 
 
-def ascend(merit: Merit, latent: Tensor, stages: Sequence[int], rate: float = 1e-3) -> Iterator[tuple[int, Tensor]]:
+def ascend(
+    merit: Merit, latent: Tensor, stages: Sequence[int], rate: float = 1e-3
+) -> Iterator[tuple[int, Tensor]]:
     """The latent vectors (b, d) after each number of Adam steps in ``stages``, which rise."""
     point = latent.clone().requires_grad_()
     optimiser = torch.optim.Adam([point], lr=rate)

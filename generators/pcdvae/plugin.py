@@ -1,45 +1,69 @@
-"""The generator ``pcdvae``: learns from the labelled crystals, and proposes from its prior and by property optimisation."""
+"""The generator ``pcdvae``: learns from the labelled crystals, and proposes from its prior and by
+property optimisation.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
-from campaign.checkpoints import checkpoint_from_bytes
 from campaign.errors import InputError
-from campaign.parameters import ConfigPath
+from campaign.parameters import Former, Formers, Parameters, WeightsPath
 from campaign.protocols import GenerationContext
 from campaign.types import Checkpoint, Crystal, LabelledCandidate, Objective, Proposal
 from campaign.units import Standard
 from generators.metrics import generation, phase_share
+from generators.networks.checkpoints import Starting
 from generators.networks.training import on_device
 from generators.pcdvae.data import NEIGHBOURHOODS, check_phases, examples_of
-from generators.pcdvae.embedder import check_elements, check_weights
+from generators.pcdvae.embedder import check_elements
 from generators.pcdvae.model import PCDVAE, Preset, elements_known
-from generators.pcdvae.optimise import Held, Merit, Plain, Prior, ascend, conditions, encode, fit_ensemble
-from generators.pcdvae.sample import Focused, Langevin, Sampler, in_reduced_precision, sample
+from generators.pcdvae.optimise import (
+    Held,
+    Merit,
+    Plain,
+    Prior,
+    ascend,
+    conditions,
+    encode,
+    fit_ensemble,
+)
+from generators.pcdvae.sample import (
+    Focused,
+    Langevin,
+    Near,
+    Sampler,
+    in_reduced_precision,
+    sample,
+)
 from generators.pcdvae.store import Tables, from_checkpoint, hash_of, tables_of, to_checkpoint
-from generators.pcdvae.train import Epoch, Example, TrainingSettings, shape_of, split_by_composition, train
+from generators.pcdvae.templates import Templates
+from generators.pcdvae.train import (
+    Epoch,
+    Example,
+    TrainingSettings,
+    shape_of,
+    split_by_composition,
+    train,
+)
 
 log = logging.getLogger(__name__)
 _GATE = 24
 
 
-class Frame(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FocusedConfig(Frame):
+class FocusedConfig(Parameters):
     use: Literal["focused"] = "focused"
-    steps: int = Field(170, ge=1, description="Langevin steps at the levels at which crystals form.")
+    steps: int = Field(
+        170, ge=1, description="Langevin steps at the levels at which crystals form."
+    )
     ancestral: int = Field(20, ge=1, description="Steps that take the rest of the noise away.")
 
     @property
@@ -47,24 +71,79 @@ class FocusedConfig(Frame):
         return Focused(self.steps, self.ancestral)
 
 
-class LangevinConfig(Frame):
+class LangevinConfig(Parameters):
     use: Literal["langevin"]
     steps: int = Field(100, ge=1, description="Steps at each of the 50 noise levels.")
-    rate: float = Field(1e-4, gt=0, description="Step size (angstrom^2) at the smallest level; it grows with the level's square.")
+    rate: float = Field(
+        1e-4,
+        gt=0,
+        description="Step size (angstrom^2) at the smallest level; it grows with the level's "
+        "square.",
+    )
 
     @property
     def sampler(self) -> Sampler:
         return Langevin(self.steps, self.rate)
 
 
-class OptimisationConfig(Frame):
-    share: float = Field(0.5, ge=0, le=1, description="Share (1) of the proposals; the others are drawn from the prior.")
-    starts: float = Field(0.25, gt=0, le=1, description="Best share (1) of the labelled crystals that are encoded as starts.")
-    stages: tuple[int, ...] = Field((200, 500, 1000, 1500, 2500), min_length=1, description="Adam steps after which vectors are decoded.")
-    rate: float = Field(1e-3, gt=0, description="Adam's rate.")
-    form: Literal["held", "plain"] = Field("held", description="Ensemble on what decodes, with a prior, or the property head alone.")
-    caution: float = Field(1.0, ge=0, description="held: weight of the ensemble's standard deviation.")
-    prior: float = Field(1.0, ge=0, description="held: weight of a vector's distance from the labelled crystals beyond theirs.")
+class NearLabelledConfig(Parameters):
+    use: Literal["near_labelled"]
+    noise: float = Field(
+        0.10,
+        ge=0,
+        description="Width of the noise that a labelled crystal's positions get, in (V/N)^(1/3).",
+    )
+    first: float = Field(
+        0.06,
+        gt=0.044,
+        description="Width, in (V/N)^(1/3), at which Langevin steps begin; above 0.08 crystals "
+        "melt.",
+    )
+    steps: int = Field(40, ge=1, description="Langevin steps.")
+    ancestral: int = Field(20, ge=1, description="Steps that take the rest of the noise away.")
+
+    @property
+    def sampler(self) -> Sampler:
+        return Near(self.noise, Focused(self.steps, self.ancestral, first=self.first))
+
+
+class OptimisationConfig(Parameters):
+    former: ClassVar[Formers] = {
+        "learning_rate": Former("rate"),
+        "variant": Former("form", {"held": "oreloop", "plain": "paper"}),
+    }
+    share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share (1) of the proposals; the others are drawn from the prior.",
+    )
+    starts: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Best share (1) of the labelled crystals that are encoded as starts.",
+    )
+    stages: tuple[int, ...] = Field(
+        (200, 500, 1000, 1500, 2500),
+        min_length=1,
+        description="Adam steps after which vectors are decoded.",
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate.")
+    variant: Literal["paper", "oreloop"] = Field(
+        "oreloop",
+        description="paper: the property head alone; oreloop: an ensemble on what decodes, with "
+        "a prior.",
+    )
+    caution: float = Field(
+        1.0, ge=0, description="oreloop: weight of the ensemble's standard deviation."
+    )
+    prior: float = Field(
+        1.0,
+        ge=0,
+        description="oreloop: weight of a vector's distance from the labelled crystals, beyond "
+        "theirs.",
+    )
 
     @field_validator("stages")
     @classmethod
@@ -74,14 +153,30 @@ class OptimisationConfig(Frame):
         return stages
 
 
-class TrainingConfig(Frame):
-    epochs: int = Field(100, ge=1, description="Most passes over the labelled crystals in each training.")
-    patience: int = Field(30, ge=1, description="Passes without a better validation loss after which training stops.")
-    batch_size: int = Field(32, ge=1, description="Crystals per step.")
-    rate: float = Field(1e-3, gt=0, description="Adam's rate.")
-    validation: float = Field(0.15, ge=0, lt=1, description="Share (1) of the crystals whose compositions are held out.")
+class TrainingConfig(Parameters):
+    former: ClassVar[Formers] = {"learning_rate": Former("rate")}
 
-    compiled: bool = Field(False, description="Fuse layers with the machine's C++ compiler: about a tenth faster, a minute to begin.")
+    epochs: int = Field(
+        100, ge=1, description="Most passes over the labelled crystals in each training."
+    )
+    patience: int = Field(
+        30, ge=1, description="Passes without a better validation loss after which training stops."
+    )
+    batch_size: int = Field(32, ge=1, description="Crystals per step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate.")
+    validation: float = Field(
+        0.15,
+        ge=0,
+        lt=1,
+        description="Share (1) of the crystals whose compositions are held out; of crystals of one "
+        "composition alone, crystals are.",
+    )
+
+    compiled: bool = Field(
+        False,
+        description="Fuse layers with the machine's C++ compiler: about a tenth faster, a "
+        "minute to begin.",
+    )
 
     def settings(self, preset: Preset, reduced_precision: bool) -> TrainingSettings:
         return TrainingSettings(
@@ -90,28 +185,51 @@ class TrainingConfig(Frame):
             epochs=self.epochs,
             patience=self.patience,
             batch_size=self.batch_size,
-            rate=self.rate,
+            rate=self.learning_rate,
             validation=self.validation,
             reduced_precision=reduced_precision,
         )
 
 
-class PCDVAEConfig(Frame):
-    preset: Preset = Field("small", description="Sizes of the network: the paper's, or small ones for CPUs.")
-    phases: tuple[str, ...] = Field(
-        ("fcc", "bcc"), description="Phases told apart: fcc, hcp, bcc, other; or crystal systems. None or one: plain CDVAE."
+class PCDVAEConfig(Parameters):
+    former: ClassVar[Formers] = {
+        "min_labels": Former("least_labels"),
+    }
+
+    preset: Preset = Field(
+        "small", description="Sizes of the network: the paper's, or small ones for CPUs."
     )
-    weights: ConfigPath | None = Field(None, description="File that `oreloop train pcdvae` wrote, to start from.")
-    max_atoms: int | None = Field(None, ge=1, description="Most atoms in a cell; the largest labelled one by default.")
-    least_labels: int = Field(50, ge=2, description="Labelled crystals before it is first trained.")
+    phases: tuple[str, ...] = Field(
+        ("fcc", "bcc"),
+        description="Phases told apart: fcc, hcp, bcc, other; or crystal systems. None or one: "
+        "plain CDVAE.",
+    )
+    weights: WeightsPath | None = Field(
+        None,
+        description="File that `oreloop train pcdvae` wrote, or models:/NAME@ALIAS, to start from.",
+    )
+    max_atoms: int | None = Field(
+        None, ge=1, description="Most atoms in a cell; the largest labelled one by default."
+    )
+    min_labels: int = Field(50, ge=2, description="Labelled crystals before it is first trained.")
     training: TrainingConfig = TrainingConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
     prior: Literal["labelled", "normal"] = Field(
         "labelled",
-        description="Latent vectors are drawn around the labelled crystals of each phase, or from a standard normal.",
+        description="Latent vectors are drawn around the labelled crystals of each phase, or "
+        "from a standard normal.",
     )
-    sampler: Annotated[FocusedConfig | LangevinConfig, Field(discriminator="use")] = FocusedConfig()
-    reduced_precision: bool = Field(True, description="bfloat16 in the matrix products of training and of sampling.")
+    sampler: Annotated[
+        FocusedConfig | LangevinConfig | NearLabelledConfig, Field(discriminator="use")
+    ] = Field(
+        FocusedConfig(),
+        description="focused and langevin begin with uniform positions; near_labelled with a "
+        "labelled crystal of the predicted phase and size in the predicted cell, its elements in "
+        "new order, as large cells need.",
+    )
+    reduced_precision: bool = Field(
+        True, description="bfloat16 in the matrix products of training and of sampling."
+    )
     device: Literal["cpu", "cuda"] = "cpu"
 
     @field_validator("phases")
@@ -123,7 +241,9 @@ class PCDVAEConfig(Frame):
 
 @dataclass(frozen=True)
 class _Encoded:
-    """The labelled crystals in latent space: means and deviations (n, d), phases (n,), gains (n,) and candidates' ids."""
+    """The labelled crystals in latent space: means and deviations (n, d), phases (n,), gains (n,)
+    and candidates' ids.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -132,15 +252,13 @@ class _Encoded:
     ids: list[str]
 
 
-class PCDVAEGenerator:
+class PCDVAEGenerator(Starting):
     Config = PCDVAEConfig
+    config: PCDVAEConfig
 
-    def __init__(self, config: PCDVAEConfig) -> None:
-        if config.weights is not None:
-            check_weights(config.weights)
-        self.config = config
-
-    def generate(self, n: int, *, rng: np.random.Generator, context: GenerationContext) -> Iterator[tuple[Crystal, Proposal]]:
+    def generate(
+        self, n: int, *, rng: np.random.Generator, context: GenerationContext
+    ) -> Iterator[tuple[Crystal, Proposal]]:
         """None before there are weights; of ``n`` samples those inside the search space.
 
         Raises InputError on elements or sizes that the weights do not know.
@@ -150,26 +268,31 @@ class PCDVAEGenerator:
             return
         model, tables = from_checkpoint(checkpoint)
         check_elements(context.space.elements, tables)
-        model.known &= elements_known([atomic_numbers[element] for element in context.space.elements])
+        model.known &= elements_known(
+            [atomic_numbers[element] for element in context.space.elements]
+        )
         model = on_device(model, self.config.device)
         torch.manual_seed(int(rng.integers(2**31)))
         encoded = self._encoded(model, context)
         n_optimised = round(self.config.optimisation.share * n) if encoded is not None else 0
         decoder = in_reduced_precision(model) if self.config.reduced_precision else model
+        templates = self._templates(lambda: self._examples(context.labelled, context))
         n_outside = 0
-        for latent, proposals in self._latents(model, encoded, n - n_optimised, n_optimised, rng, context.objective):
-            for crystal, proposal in zip(sample(decoder, latent, self.config.sampler.sampler), proposals, strict=True):
+        for latent, proposals in self._latents(
+            model, encoded, n - n_optimised, n_optimised, rng, context.objective
+        ):
+            made = sample(decoder, latent, self.config.sampler.sampler, templates=templates)
+            for crystal, proposal in zip(made, proposals, strict=True):
                 if context.space.violation(crystal.symbols):
                     n_outside += 1
                 else:
                     yield crystal, proposal
         if n_outside:
-            log.info("of %d samples %d have compositions outside the search space and are left out", n, n_outside)
-
-    def _checkpoint(self, context: GenerationContext) -> Checkpoint | None:
-        if context.checkpoint is None and self.config.weights is not None:
-            return checkpoint_from_bytes(self.config.weights.read_bytes())
-        return context.checkpoint
+            log.info(
+                "of %d samples %d have compositions outside the search space and are left out",
+                n,
+                n_outside,
+            )
 
     def _encoded(self, model: PCDVAE, context: GenerationContext) -> _Encoded | None:
         quantity = context.objective.quantity
@@ -179,13 +302,32 @@ class PCDVAEGenerator:
             return None
         crystals = [item.relaxed or item.candidate.crystal for item in known]
         mean, deviation = encode(model, crystals)
-        gain = torch.tensor([float(context.objective.gain(item.values[quantity])) for item in known], device=mean.device)
-        return _Encoded(mean, deviation, model.predicted_phase(mean), gain, [item.candidate.id for item in known])
+        gain = torch.tensor(
+            [float(context.objective.gain(item.values[quantity])) for item in known],
+            device=mean.device,
+        )
+        return _Encoded(
+            mean,
+            deviation,
+            model.predicted_phase(mean),
+            gain,
+            [item.candidate.id for item in known],
+        )
 
     def _latents(
-        self, model: PCDVAE, encoded: _Encoded | None, n_drawn: int, n_optimised: int, rng: np.random.Generator, objective: Objective
+        self,
+        model: PCDVAE,
+        encoded: _Encoded | None,
+        n_drawn: int,
+        n_optimised: int,
+        rng: np.random.Generator,
+        objective: Objective,
     ) -> Iterator[tuple[Tensor, list[Proposal]]]:
-        prior = Prior.of(encoded.mean, encoded.deviation, encoded.phase) if encoded is not None else None
+        prior = (
+            Prior.of(encoded.mean, encoded.deviation, encoded.phase)
+            if encoded is not None
+            else None
+        )
         if n_drawn:
             if self.config.prior == "labelled" and prior is not None:
                 drawn = prior.draw(n_drawn)
@@ -194,20 +336,33 @@ class PCDVAEGenerator:
             yield drawn, [Proposal(condition={"from": "prior"})] * n_drawn
         if n_optimised and encoded is not None and prior is not None:
             settings = self.config.optimisation
-            best = torch.argsort(encoded.gain, descending=True)[: max(1, round(settings.starts * len(encoded.ids)))]
+            best = torch.argsort(encoded.gain, descending=True)[
+                : max(1, round(settings.starts * len(encoded.ids)))
+            ]
             stages = rng.permutation(np.resize(settings.stages, n_optimised))
             rows = best[torch.as_tensor(rng.integers(len(best), size=n_optimised))]
             merit = self._merit(model, encoded, prior, objective)
-            for stage, latent in ascend(merit, encoded.mean[rows], sorted(set(stages.tolist())), settings.rate):
+            for stage, latent in ascend(
+                merit, encoded.mean[rows], sorted(set(stages.tolist())), settings.learning_rate
+            ):
                 mine = np.flatnonzero(stages == stage)
                 condition = {"from": "optimisation", "steps": int(stage)}
-                yield latent[mine], [Proposal(parents=(encoded.ids[int(rows[i])],), condition=condition) for i in mine]
+                yield (
+                    latent[mine],
+                    [
+                        Proposal(parents=(encoded.ids[int(rows[i])],), condition=condition)
+                        for i in mine
+                    ],
+                )
 
     def _merit(self, model: PCDVAE, encoded: _Encoded, prior: Prior, objective: Objective) -> Merit:
         settings = self.config.optimisation
-        if settings.form == "plain":
+        if settings.variant == "paper":
             if objective.direction == "match":
-                raise InputError("optimisation: form plain makes a property large or small", hint="set form: held to match a value")
+                raise InputError(
+                    "optimisation: form plain makes a property large or small",
+                    hint="set form: held to match a value",
+                )
             return Plain(model, sign=1.0 if objective.direction == "maximize" else -1.0)
         unit = Standard.of(encoded.gain.numpy())
         standard = (encoded.gain - unit.center) / unit.spread
@@ -216,7 +371,7 @@ class PCDVAEGenerator:
         return Held(model, fit_ensemble(known, standard), prior, settings.caution, settings.prior)
 
     def is_ready(self, labelled: Sequence[LabelledCandidate]) -> bool:
-        return len(labelled) >= self.config.least_labels
+        return len(labelled) >= self.config.min_labels
 
     def train(
         self,
@@ -228,30 +383,52 @@ class PCDVAEGenerator:
         keep: Callable[[Checkpoint], None] | None = None,
         begun: Checkpoint | None = None,
     ) -> Checkpoint:
-        """From the last weights where there are any; anew where cells have come that are larger than those know.
+        """From the last weights where there are any; anew where cells have come that are larger
+        than those know.
 
         ``keep`` is given the state after each epoch, from which ``begun`` goes on.
 
-        Raises InputError on fewer than two labels, and on cells above ``max_atoms`` or above what the config's weights know.
+        Raises InputError on fewer than two labels, and on cells above ``max_atoms`` or above what
+        the config's weights know.
         """
         examples = self._examples(labelled, context)
         old = self._checkpoint(context)
         start, start_tables = from_checkpoint(old) if old is not None else (None, None)
         largest = _largest(examples)
         if start is not None and context.checkpoint is not None and start.shape.max_atoms < largest:
-            log.info("cells of %d atoms have come, the last weights know %d: trained anew", largest, start.shape.max_atoms)
+            log.info(
+                "cells of %d atoms have come, the last weights know %d: trained anew",
+                largest,
+                start.shape.max_atoms,
+            )
             start = None
         settings = self.config.training.settings(self.config.preset, self.config.reduced_precision)
-        shape = shape_of(examples, len(self.config.phases), self.config.max_atoms) if len(examples) > 1 else None
+        shape = (
+            shape_of(examples, len(self.config.phases), self.config.max_atoms)
+            if len(examples) > 1
+            else None
+        )
         seed = int(rng.integers(2**31))
 
         def told(epoch: Epoch) -> None:
             _told(epoch)
             if progress is not None:
-                progress(epoch.index, epoch.epochs, f"loss {epoch.training:.3f}, validation {epoch.validation:.3f}")
+                progress(
+                    epoch.index,
+                    epoch.epochs,
+                    f"loss {epoch.training:.3f}, validation {epoch.validation:.3f}",
+                )
 
         trained = train(
-            examples, settings, seed=seed, shape=shape, start=start, progress=told, resume=begun, keep=keep, device=self.config.device
+            examples,
+            settings,
+            seed=seed,
+            shape=shape,
+            start=start,
+            progress=told,
+            resume=begun,
+            keep=keep,
+            device=self.config.device,
         )
         tables = tables_of(examples, self.config.phases, [context.objective.quantity])
         if start_tables is not None:
@@ -260,37 +437,78 @@ class PCDVAEGenerator:
         return to_checkpoint(trained.model.cpu(), tables, hash_of(examples), trained.metrics)
 
     def is_improvement(
-        self, new: Checkpoint, old: Checkpoint | None, labelled: Sequence[LabelledCandidate], *, context: GenerationContext
+        self,
+        new: Checkpoint,
+        old: Checkpoint | None,
+        labelled: Sequence[LabelledCandidate],
+        *,
+        context: GenerationContext,
     ) -> tuple[bool, Mapping[str, float]]:
-        """Whether valid + unique + phase fidelity - relative error of the property rose, on held-out crystals decoded again."""
+        """Whether valid + unique + phase fidelity - relative error of the property rose, on
+        held-out crystals decoded again.
+        """
         examples = self._examples(labelled, context)
-        _, held = split_by_composition([example.crystal for example in examples], self.config.training.validation)
+        learned, held = split_by_composition(
+            [example.crystal for example in examples], self.config.training.validation
+        )
         judged = [examples[row] for row in held] or examples
-        after = self._figures(*from_checkpoint(new), judged)
+        templates = self._templates(lambda: [examples[row] for row in learned])
+        after = self._figures(*from_checkpoint(new), judged, templates)
         if old is None:
             return True, after
         model, tables = from_checkpoint(old)
         if model.shape.max_atoms < _largest(judged):
             return True, after
-        before = self._figures(model, tables, judged)
+        before = self._figures(model, tables, judged, templates)
         figures = after | {f"{name}_before": value for name, value in before.items()}
         return _merit_of(after) >= _merit_of(before), figures
 
-    def _figures(self, model: PCDVAE, tables: Tables, examples: Sequence[Example]) -> dict[str, float]:
+    def _figures(
+        self,
+        model: PCDVAE,
+        tables: Tables,
+        examples: Sequence[Example],
+        templates: Templates | None,
+    ) -> dict[str, float]:
         mean, _ = encode(model, [example.crystal for example in examples])
-        error = model.properties(mean)[:, 0].detach() - torch.tensor([example.properties[0] for example in examples])
+        error = model.properties(mean)[:, 0].detach() - torch.tensor(
+            [example.properties[0] for example in examples]
+        )
         chosen = list(range(0, len(examples), max(1, len(examples) // _GATE)))[:_GATE]
         counts = torch.tensor([len(examples[row].crystal) for row in chosen])
-        crystals = sample(in_reduced_precision(model), mean[chosen], self.config.sampler.sampler, counts=counts)
+        crystals = sample(
+            in_reduced_precision(model),
+            mean[chosen],
+            self.config.sampler.sampler,
+            counts=counts,
+            templates=templates,
+        )
         quality = generation(crystals)
-        figures = {"valid": quality["valid"], "unique": quality["unique"], "property_error": float((error**2).mean().sqrt())}
+        figures = {
+            "valid": quality["valid"],
+            "unique": quality["unique"],
+            "property_error": float((error**2).mean().sqrt()),
+        }
         figures["relative_error"] = figures["property_error"] / float(model.property_deviation[0])
         if len(tables.phases) > 1 and set(tables.phases) <= set(NEIGHBOURHOODS):
             wanted = [tables.phases[examples[row].phase] for row in chosen]
-            figures["phase_fidelity"] = float(np.mean([phase_share(*pair) for pair in zip(crystals, wanted, strict=True)]))
+            figures["phase_fidelity"] = float(
+                np.mean([phase_share(*pair) for pair in zip(crystals, wanted, strict=True)])
+            )
         return figures
 
-    def _examples(self, labelled: Sequence[LabelledCandidate], context: GenerationContext) -> list[Example]:
+    def _templates(self, examples: Callable[[], Sequence[Example]]) -> Templates | None:
+        """What crystals begin from, where the sampler wants it."""
+        if self.config.sampler.use != "near_labelled":
+            return None
+        known = examples()
+        return Templates.of(
+            [example.crystal for example in known], [example.phase for example in known]
+        )
+
+    def _examples(
+        self, labelled: Sequence[LabelledCandidate], context: GenerationContext
+    ) -> list[Example]:
         return examples_of(labelled, [context.objective.quantity], self.config.phases)
 
 
@@ -299,9 +517,20 @@ def _largest(examples: Sequence[Example]) -> int:
 
 
 def _merit_of(figures: Mapping[str, float]) -> float:
-    return figures["valid"] + figures["unique"] + figures.get("phase_fidelity", 0.0) - figures["relative_error"]
+    return (
+        figures["valid"]
+        + figures["unique"]
+        + figures.get("phase_fidelity", 0.0)
+        - figures["relative_error"]
+    )
 
 
 def _told(epoch: Epoch) -> None:
     if epoch.index % 10 == 0:
-        log.info("epoch %d of %d: training %.3f, validation %.3f", epoch.index, epoch.epochs, epoch.training, epoch.validation)
+        log.info(
+            "epoch %d of %d: training %.3f, validation %.3f",
+            epoch.index,
+            epoch.epochs,
+            epoch.training,
+            epoch.validation,
+        )

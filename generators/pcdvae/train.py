@@ -1,7 +1,9 @@
-"""Training of P-CDVAE: Adam with a rate that falls on plateaus, averaged weights, a validation split by composition, and early stopping.
+"""Training of P-CDVAE: Adam with a rate that falls on plateaus, averaged weights, a validation
+split by composition, and early stopping.
 
-A loss that is not finite, or an epoch far above the best one, sends training back to its last good weights with half the rate.
-Training is a function of the examples, the settings and the seed; what an interrupted one saved after an epoch lets it go on.
+A loss that is not finite, or an epoch far above the best one, sends training back to its last good
+weights with half the rate. Training is a function of the examples, the settings and the seed; what
+an interrupted one saved after an epoch lets it go on.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ INTERRUPTED = "pcdvae in training"
 
 @dataclass(frozen=True)
 class Example:
-    """A crystal with its properties (p,), not a number where one is not known, and the index of its phase."""
+    """A crystal with its properties (p,), not a number where one is not known, and the index of its
+    phase.
+    """
 
     crystal: Crystal
     properties: FloatArray
@@ -78,15 +82,26 @@ class Trained:
     metrics: Mapping[str, float]
 
 
-def split_by_composition(crystals: Sequence[Crystal], share: float) -> tuple[list[int], list[int]]:
-    """Rows to learn from and to validate on; no composition is in both, and at least one is learned from.
+def _composition(crystal: Crystal) -> str:
+    """Atomic fractions by atomic number."""
+    numbers, counts = np.unique(crystal.numbers, return_counts=True)
+    return ",".join(
+        f"{z}:{count / len(crystal):.4f}" for z, count in zip(numbers, counts, strict=True)
+    )
 
-    Compositions are held out in the order of a hash of theirs, so that more data moves few of them from one side to the other.
+
+def split_by_composition(crystals: Sequence[Crystal], share: float) -> tuple[list[int], list[int]]:
+    """Rows to learn from and to validate on; no composition is in both, and at least one is learned
+    from. Where there is one composition alone, no crystal is in both.
+
+    What is held out is so in the order of a hash, so that more data moves little from one side to
+    the other.
     """
+    names = [_composition(crystal) for crystal in crystals]
+    if len(set(names)) == 1:
+        names = [crystal.id for crystal in crystals]
     groups: dict[str, list[int]] = defaultdict(list)
-    for row, crystal in enumerate(crystals):
-        numbers, counts = np.unique(crystal.numbers, return_counts=True)
-        name = ",".join(f"{z}:{count / len(crystal):.4f}" for z, count in zip(numbers, counts, strict=True))
+    for row, name in enumerate(names):
         groups[hashlib.sha256(name.encode()).hexdigest()].append(row)
     held: list[int] = []
     for key in sorted(groups)[:-1]:
@@ -110,13 +125,18 @@ def train(
 ) -> Trained:
     """The network with the averaged weights of the best epoch by validation.
 
-    ``start``: an earlier network to go on from, with its scales. ``keep`` is given the state after each epoch, from which ``resume``
-    goes on. Raises InputError on fewer than two examples or where training cannot be kept finite.
+    ``start``: an earlier network to go on from, with its scales. ``keep`` is given the state after
+    each epoch, from which ``resume`` goes on. Raises InputError on fewer than two examples or where
+    training cannot be kept finite.
     """
     if len(examples) < 2:
-        raise InputError(f"expected at least two labelled crystals to train on, got {len(examples)}")
+        raise InputError(
+            f"expected at least two labelled crystals to train on, got {len(examples)}"
+        )
     torch.manual_seed(seed)
-    learned, held = split_by_composition([example.crystal for example in examples], settings.validation)
+    learned, held = split_by_composition(
+        [example.crystal for example in examples], settings.validation
+    )
     if start is None:
         shape = shape or shape_of(examples, max(example.phase for example in examples) + 1)
         model = on_device(PCDVAE(settings.preset, shape, settings.noise), device)
@@ -148,50 +168,86 @@ def rng_of(seed: int, epoch: int) -> np.random.Generator:
 
 
 def shape_of(examples: Sequence[Example], n_phases: int, max_atoms: int | None = None) -> Shape:
-    """The largest cell of the examples by default. Raises InputError where one is larger than asked for."""
+    """The largest cell of the examples by default. Raises InputError where one is larger than asked
+    for.
+    """
     largest = max(len(example.crystal) for example in examples)
     if max_atoms is not None and largest > max_atoms:
-        raise InputError(f"expected cells of at most {max_atoms} atoms, got one of {largest}", hint="raise max_atoms, or leave it out")
+        raise InputError(
+            f"expected cells of at most {max_atoms} atoms, got one of {largest}",
+            hint="raise max_atoms, or leave it out",
+        )
     return Shape(max_atoms or largest, max(1, n_phases), len(examples[0].properties))
 
 
 def _elements(examples: Sequence[Example]) -> Tensor:
-    return elements_known(np.unique(np.concatenate([example.crystal.numbers for example in examples])).tolist())
+    return elements_known(
+        np.unique(np.concatenate([example.crystal.numbers for example in examples])).tolist()
+    )
 
 
 def _check_start(start: PCDVAE, examples: Sequence[Example]) -> PCDVAE:
     most = max(len(example.crystal) for example in examples)
     if most > start.shape.max_atoms:
-        raise InputError(f"expected cells of at most {start.shape.max_atoms} atoms, which the weights know, got one of {most}")
+        raise InputError(
+            f"expected cells of at most {start.shape.max_atoms} atoms, which the weights know, "
+            f"got one of {most}"
+        )
     return start
 
 
 @torch.no_grad()
 def _standardise(model: PCDVAE, examples: Sequence[Example]) -> None:
-    cells = np.array([cell_parameters(example.crystal.lattice, len(example.crystal)) for example in examples])
+    cells = np.array(
+        [cell_parameters(example.crystal.lattice, len(example.crystal)) for example in examples]
+    )
     values = np.ma.masked_invalid(np.array([example.properties for example in examples]))
     model.lattice_mean.copy_(torch.as_tensor(cells.mean(0)))
     model.lattice_deviation.copy_(torch.as_tensor(cells.std(0).clip(1e-2)))
     model.property_mean.copy_(torch.as_tensor(values.mean(0).filled(0.0)))
-    model.property_deviation.copy_(torch.as_tensor([Standard.of(column.compressed()).spread for column in values.T]))
+    model.property_deviation.copy_(
+        torch.as_tensor([Standard.of(column.compressed()).spread for column in values.T])
+    )
     model.known.copy_(_elements(examples))
 
 
 class _Run:
-    def __init__(self, model: PCDVAE, examples: Sequence[Example], settings: TrainingSettings, device: str) -> None:
+    def __init__(
+        self, model: PCDVAE, examples: Sequence[Example], settings: TrainingSettings, device: str
+    ) -> None:
         self.model, self.settings, self.device = model, settings, device
         self.crystals = [example.crystal for example in examples]
-        cells = np.array([cell_parameters(crystal.lattice, len(crystal)) for crystal in self.crystals])
-        cell = (torch.as_tensor(cells, dtype=torch.float32, device=device) - model.lattice_mean) / model.lattice_deviation
-        properties = torch.as_tensor(np.array([example.properties for example in examples]), dtype=torch.float32, device=device)
+        cells = np.array(
+            [cell_parameters(crystal.lattice, len(crystal)) for crystal in self.crystals]
+        )
+        cell = (
+            torch.as_tensor(cells, dtype=torch.float32, device=device) - model.lattice_mean
+        ) / model.lattice_deviation
+        properties = torch.as_tensor(
+            np.array([example.properties for example in examples]),
+            dtype=torch.float32,
+            device=device,
+        )
         properties = (properties - model.property_mean) / model.property_deviation
-        self.targets = Targets(cell, properties, torch.tensor([example.phase for example in examples], device=device))
-        self.optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=settings.rate)
+        self.targets = Targets(
+            cell, properties, torch.tensor([example.phase for example in examples], device=device)
+        )
+        self.optimiser = torch.optim.Adam(
+            [p for p in model.parameters() if p.requires_grad], lr=settings.rate
+        )
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimiser, factor=settings.rate_factor, patience=settings.rate_patience, min_lr=settings.least_rate
+            self.optimiser,
+            factor=settings.rate_factor,
+            patience=settings.rate_patience,
+            min_lr=settings.least_rate,
         )
         self.average = {name: value.clone() for name, value in model.state_dict().items()}
-        self.best, self.best_index, self.best_loss, self.best_parts = dict(self.average), 0, math.inf, dict[str, float]()
+        self.best, self.best_index, self.best_loss, self.best_parts = (
+            dict(self.average),
+            0,
+            math.inf,
+            dict[str, float](),
+        )
         self.lowest, self.returns, self.steps = math.inf, 0, 0
         self.parts: dict[str, float] = {}
 
@@ -202,8 +258,12 @@ class _Run:
     def loss(self, rows: Sequence[int]) -> dict[str, Tensor]:
         batch = batch_of([self.crystals[row] for row in rows], self.device)
         index = torch.as_tensor(np.asarray(rows), device=self.device)
-        targets = Targets(self.targets.cell[index], self.targets.properties[index], self.targets.phase[index])
-        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16, enabled=self.settings.reduced_precision):
+        targets = Targets(
+            self.targets.cell[index], self.targets.properties[index], self.targets.phase[index]
+        )
+        with torch.autocast(
+            self.device.split(":")[0], dtype=torch.bfloat16, enabled=self.settings.reduced_precision
+        ):
             return losses(self.model, batch, targets)
 
     @torch.no_grad()
@@ -213,7 +273,9 @@ class _Run:
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def epoch(self, rows: Sequence[int], seed: int, index: int) -> float:
-        """The mean loss; on one that is not finite or jumps, the last good weights come back with half the rate and it runs again."""
+        """The mean loss; on one that is not finite or jumps, the last good weights come back with
+        half the rate and it runs again.
+        """
         while True:
             good = {name: value.clone() for name, value in self.model.state_dict().items()}
             average = {name: value.clone() for name, value in self.average.items()}
@@ -225,8 +287,16 @@ class _Run:
                 return mean
             self.returns += 1
             if self.returns > MOST_RETURNS:
-                raise InputError(f"training stays unstable at rate {self.rate:g} (loss {mean:g}): check the data, or lower the rate")
-            log.warning("training loss %g after %g: back to the last good weights, rate %g", mean, self.lowest, self.rate / 2)
+                raise InputError(
+                    f"training stays unstable at rate {self.rate:g} (loss {mean:g}): check the "
+                    "data, or lower the rate"
+                )
+            log.warning(
+                "training loss %g after %g: back to the last good weights, rate %g",
+                mean,
+                self.lowest,
+                self.rate / 2,
+            )
             self.model.load_state_dict(good)
             self.average = average
             self.optimiser.state.clear()
@@ -267,12 +337,16 @@ class _Run:
         found: dict[str, list[float]] = defaultdict(list)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for part in np.array_split(np.asarray(rows), max(1, math.ceil(len(rows) / self.settings.batch_size))):
+            for part in np.array_split(
+                np.asarray(rows), max(1, math.ceil(len(rows) / self.settings.batch_size))
+            ):
                 for name, value in self.loss(part.tolist()).items():
                     found[name].append(float(value))
         self.model.load_state_dict(now)
         self.parts = {name: float(np.mean(values)) for name, values in found.items()}
-        return float(sum(getattr(self.settings.weights, name) * value for name, value in self.parts.items()))
+        return float(
+            sum(getattr(self.settings.weights, name) * value for name, value in self.parts.items())
+        )
 
     def keep_best(self, validation: float, index: int) -> None:
         if validation < self.best_loss or not math.isfinite(self.best_loss):
@@ -283,7 +357,11 @@ class _Run:
         self.model.load_state_dict(self.best)
         self.model.eval()
         metrics = {f"validation_{name}": value for name, value in self.best_parts.items()}
-        metrics |= {"validation_loss": self.best_loss, "epochs": float(self.best_index + 1), "returns": float(self.returns)}
+        metrics |= {
+            "validation_loss": self.best_loss,
+            "epochs": float(self.best_index + 1),
+            "returns": float(self.returns),
+        }
         return Trained(self.model, metrics)
 
     def save(self, next_epoch: int) -> Checkpoint:
@@ -292,7 +370,9 @@ class _Run:
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for row, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{row}.{name}": torch.as_tensor(value) for name, value in state.items()}
+            tensors |= {
+                f"adam.{row}.{name}": torch.as_tensor(value) for name, value in state.items()
+            }
         training = {
             "next_epoch": next_epoch,
             "rate": self.rate,
@@ -301,17 +381,29 @@ class _Run:
             "counts": [self.lowest, self.returns, self.steps],
         }
         arrays = {name: value.cpu().numpy().copy() for name, value in tensors.items()}
-        return Checkpoint(tensors=arrays, facts={"kind": INTERRUPTED, "training": json.dumps(training)})
+        return Checkpoint(
+            tensors=arrays, facts={"kind": INTERRUPTED, "training": json.dumps(training)}
+        )
 
     def load(self, saved: Checkpoint) -> int:
         """The next epoch. Raises InputError where it is not what ``save`` gave."""
         if saved.facts.get("kind") != INTERRUPTED:
-            raise InputError(f"expected what an interrupted training saved, got kind {saved.facts.get('kind', 'none')}")
+            raise InputError(
+                "expected what an interrupted training saved, got kind "
+                f"{saved.facts.get('kind', 'none')}"
+            )
         facts: dict[str, Any] = json.loads(saved.facts["training"])
-        tensors = {name: torch.from_numpy(np.array(value)).to(self.device) for name, value in saved.tensors.items()}
+        tensors = {
+            name: torch.from_numpy(np.array(value)).to(self.device)
+            for name, value in saved.tensors.items()
+        }
 
         def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            return {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
 
         self.model.load_state_dict(part("model."))
         self.average, self.best = part("average."), part("best.")

@@ -1,4 +1,6 @@
-"""ASE calculators made from words: ``module:Class`` with arguments, the weights that they read, the package that they come from."""
+"""ASE calculators made from words: ``module:Class`` with arguments, the weights that they read, the
+package that they come from.
+"""
 
 from __future__ import annotations
 
@@ -31,21 +33,31 @@ def attribute(place: str) -> Any:
     except ModuleNotFoundError as error:
         raise InputError(
             f"{place} cannot be imported: there is no module {error.name!r} in this interpreter",
-            hint="install its package there, or name the interpreter that has it with python: on the oracle",
+            hint="install its package there, or name the interpreter that has it with python: "
+            "on the oracle",
         ) from error
     except AttributeError as error:
-        raise InputError(f"{module} has no {name!r}", hint="write the calculator as module:Class or module:Class.method") from error
+        raise InputError(
+            f"{module} has no {name!r}",
+            hint="write the calculator as module:Class or module:Class.method",
+        ) from error
     except Exception as error:
         raise InputError(
-            f"{place} cannot be imported: {type(error).__name__}: {error}", hint=f"try it: python -c 'import {module}'"
+            f"{place} cannot be imported: {type(error).__name__}: {error}",
+            hint=f"try it: python -c 'import {module}'",
         ) from error
 
 
 def filled(value: Any, weights: str | None, device: str) -> Any:
-    """Arguments with weights and device in their places, and each ``{call: module:function, arguments: ...}`` as what it returns."""
+    """Arguments with weights and device in their places, and each ``{call: module:function,
+    arguments: ...}`` as what it returns.
+    """
     if value == WEIGHTS:
         if weights is None:
-            raise InputError(f"the arguments ask for {WEIGHTS}, but there are none", hint="give weights: a file, or a name")
+            raise InputError(
+                f"the arguments ask for {WEIGHTS}, but there are none",
+                hint="give weights: a file, or a name",
+            )
         return weights
     if value == DEVICE:
         return device
@@ -53,7 +65,9 @@ def filled(value: Any, weights: str | None, device: str) -> Any:
         return [filled(item, weights, device) for item in value]
     if isinstance(value, Mapping):
         inside = {key: filled(item, weights, device) for key, item in value.items() if key != CALL}
-        return attribute(str(value[CALL]))(**inside.get("arguments", {})) if CALL in value else inside
+        return (
+            attribute(str(value[CALL]))(**inside.get("arguments", {})) if CALL in value else inside
+        )
     return value
 
 
@@ -68,7 +82,8 @@ def make(place: str, arguments: Mapping[str, Any], weights: str | None, device: 
         raise
     except Exception as error:
         raise InputError(
-            f"the calculator {place} cannot be made: {type(error).__name__}: {error}", hint="see its arguments and its weights"
+            f"the calculator {place} cannot be made: {type(error).__name__}: {error}",
+            hint="see its arguments and its weights",
         ) from error
     log.debug("%s: %s", place, told.getvalue())
     if not hasattr(made, "get_potential_energy"):
@@ -77,19 +92,30 @@ def make(place: str, arguments: Mapping[str, Any], weights: str | None, device: 
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, or of a folder's files with their names. Raises InputError where it cannot be read."""
+    """Of a file, or of a folder's files with their names. Raises InputError where it cannot be
+    read.
+    """
     try:
         if path.is_dir():
-            parts = [(str(file.relative_to(path)), sha256_of(file)) for file in sorted(path.rglob("*")) if file.is_file()]
+            parts = [
+                (str(file.relative_to(path)), sha256_of(file))
+                for file in sorted(path.rglob("*"))
+                if file.is_file()
+            ]
             return hashlib.sha256(repr(parts).encode()).hexdigest()
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(f"the weights {path} cannot be read: {error.strerror}", hint="give the path of the potential's file") from error
+        raise InputError(
+            f"the weights {path} cannot be read: {error.strerror}",
+            hint="give the path of the potential's file",
+        ) from error
 
 
 def package_of(place: str) -> dict[str, str]:
-    """The distribution that a calculator comes from with its version; of a module that no distribution holds, the hash of its file."""
+    """The distribution that a calculator comes from with its version; of a module that no
+    distribution holds, the hash of its file.
+    """
     module = place.partition(":")[0]
     names = packages_distributions().get(module.partition(".")[0], [])
     if names:
@@ -100,8 +126,10 @@ def package_of(place: str) -> dict[str, str]:
         found = None
     if found is None or found.origin is None:
         raise InputError(
-            f"the calculator {place} cannot be imported: there is no module {module!r} in this interpreter",
-            hint="install its package there, or name the interpreter that has it with python: on the oracle",
+            f"the calculator {place} cannot be imported: there is no module {module!r} in this "
+            "interpreter",
+            hint="install its package there, or name the interpreter that has it with python: "
+            "on the oracle",
         )
     return {"code_sha256": sha256_of(Path(found.origin))} if Path(found.origin).is_file() else {}
 

@@ -1,7 +1,8 @@
 """The oracle ``ase``: labels at zero temperature from any ASE calculator.
 
-Before anything runs it is tried on a small crystal of each element, so that an element it lacks, a stress that it does not give and
-numbers that are none are told at once. Angstrom, eV; stress in GPa.
+Before anything runs it is tried on a small crystal of each element, so that an element it lacks, a
+stress that it does not give and numbers that are none are told at once. Angstrom, eV; stress in
+GPa.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from campaign.errors import InputError
 from campaign.parameters import PlacedSettings, may_download
 from campaign.types import Crystal, Fidelity
 from oracles.ase import calculators
+from oracles.mechanics import Mechanics
 from oracles.relaxation import AseMechanics
 from oracles.static import StaticConfig, StaticOracle
 
@@ -31,32 +33,56 @@ _OFF_SITE = 0.03
 
 
 class AseStaticConfig(StaticConfig):
-    """What all oracles on ASE calculators have; the tolerances are such as single precision reaches."""
+    """What all oracles on ASE calculators have; the tolerances are such as single precision
+    reaches.
+    """
 
-    device: str = Field("cpu", description="Where a network runs: cpu or cuda; it takes the place of {device} in arguments.")
-    force_tolerance: float = Field(5e-3, gt=0, description="Largest force on an atom (eV/angstrom) at which a relaxation stops.")
+    device: str = Field(
+        "cpu",
+        description="Where a network runs: cpu or cuda; it takes the place of {device} in "
+        "arguments.",
+    )
+    force_tolerance: float = Field(
+        5e-3,
+        gt=0,
+        description="Largest force on an atom (eV/angstrom) at which a relaxation stops.",
+    )
     max_steps: int = Field(500, gt=0, description="Most steps of one relaxation.")
-    strain: float = Field(5e-3, gt=0, le=0.02, description="Linear strain (1) of the cells whose pressures or stresses are taken.")
-    residual_pressure: float = Field(0.2, gt=0, description="Largest stress component (GPa) of a relaxed cell.")
-    residual_force: float = Field(0.02, gt=0, description="Largest force component (eV/angstrom) of relaxed ions.")
+    strain: float = Field(
+        5e-3,
+        gt=0,
+        le=0.02,
+        description="Linear strain (1) of the cells whose pressures or stresses are taken.",
+    )
+    residual_pressure: float = Field(
+        0.2, gt=0, description="Largest stress component (GPa) of a relaxed cell."
+    )
+    residual_force: float = Field(
+        0.02, gt=0, description="Largest force component (eV/angstrom) of relaxed ions."
+    )
 
 
 class AseConfig(AseStaticConfig, PlacedSettings):
     calculator: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$",
-        description="module:Class, or module:Class.method or module:function that makes one; a module of your own lies beside the config.",
+        description="module:Class, or module:Class.method or module:function that makes one; a "
+        "module of your own lies beside the config.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict,
-        description="What it is called with, by name; {weights} and {device} are filled in, and {call: module:function, arguments: {...}} "
+        description="What it is called with, by name; {weights} and {device} are filled in, "
+        "and {call: module:function, arguments: {...}} "
         "is what the function returns.",
     )
     weights: str | None = Field(
         None,
-        description="File or folder of the potential, whose hash is part of the level of theory; a path starts at the config's folder. "
+        description="File or folder of the potential, whose hash is part of the level of "
+        "theory; a path starts at the config's folder. "
         "Or a name that the calculator knows.",
     )
-    elements: tuple[str, ...] | None = Field(None, description="The elements that it knows; otherwise they are tried.")
+    elements: tuple[str, ...] | None = Field(
+        None, description="The elements that it knows; otherwise they are tried."
+    )
 
     @field_validator("elements")
     @classmethod
@@ -85,7 +111,7 @@ class CalculatorOracle(StaticOracle):
     def make_calculator(self) -> Any:
         """Raises InputError."""
 
-    def make_mechanics(self) -> AseMechanics:
+    def make_mechanics(self) -> Mechanics:
         known: frozenset[str] | None = getattr(self, "elements", None)
 
         def check(crystal: Crystal) -> None:
@@ -108,7 +134,9 @@ class CalculatorOracle(StaticOracle):
         return not self.config.device.startswith("cuda") or _has_cuda()
 
     def trial(self, elements: Sequence[str]) -> None:
-        """Energy, forces and stress of a small crystal of each element. Raises InputError where one is not given or no number."""
+        """Energy, forces and stress of a small crystal of each element. Raises InputError where one
+        is not given or no number.
+        """
         if not self.is_to_be_tried:
             log.warning("%s was not tried here", self.title)
             return
@@ -118,7 +146,9 @@ class CalculatorOracle(StaticOracle):
 
 
 class AseOracle(CalculatorOracle):
-    """Energy, volume, relaxed crystal and its phase; forces, bulk modulus and elastic tensor where asked."""
+    """Energy, volume, relaxed crystal and its phase; forces, bulk modulus and elastic tensor where
+    asked.
+    """
 
     Config = AseConfig
     config: AseConfig
@@ -130,14 +160,26 @@ class AseOracle(CalculatorOracle):
         if config.elements is not None:
             self.elements = frozenset(config.elements)
         self._package = calculators.package_of(config.calculator)
-        self._file = weights_file(config.weights, config.folder) if config.weights is not None else None
-        self._weights = calculators.sha256_of(self._file) if self._file is not None else config.weights
+        self._file = (
+            weights_file(config.weights, config.folder) if config.weights is not None else None
+        )
+        self._weights = (
+            calculators.sha256_of(self._file) if self._file is not None else config.weights
+        )
 
     @property
     def level(self) -> Fidelity:
         config = self.config
-        settings = {"calculator": config.calculator, "arguments": config.arguments, "weights": self._weights, **self._package}
-        return Fidelity(f"ase-{config.calculator.rpartition(':')[2].lower()}", {**settings, "force_tolerance": config.force_tolerance})
+        settings = {
+            "calculator": config.calculator,
+            "arguments": config.arguments,
+            "weights": self._weights,
+            **self._package,
+        }
+        return Fidelity(
+            f"ase-{config.calculator.rpartition(':')[2].lower()}",
+            {**settings, "force_tolerance": config.force_tolerance},
+        )
 
     @property
     def is_to_be_tried(self) -> bool:
@@ -148,17 +190,25 @@ class AseOracle(CalculatorOracle):
     def make_calculator(self) -> Any:
         config = self.config
         return calculators.make(
-            config.calculator, config.arguments, str(self._file) if self._file is not None else config.weights, config.device
+            config.calculator,
+            config.arguments,
+            str(self._file) if self._file is not None else config.weights,
+            config.device,
         )
 
 
 def weights_file(weights: str, folder: Path) -> Path | None:
-    """The file or folder that ``weights`` means; None for a name. Raises InputError for a path where nothing lies."""
+    """The file or folder that ``weights`` means; None for a name. Raises InputError for a path
+    where nothing lies.
+    """
     path = folder / Path(weights).expanduser()
     if path.exists():
         return path
     if "/" in weights or Path(weights).suffix[1:].isalpha():
-        raise InputError(f"there are no weights at {path}", hint="give the path of the potential's file; it starts at the config's folder")
+        raise InputError(
+            f"there are no weights at {path}",
+            hint="give the path of the potential's file; it starts at the config's folder",
+        )
     return None
 
 
@@ -170,7 +220,11 @@ def _try(calculator: Any, symbol: str, title: str) -> None:
     atoms = Atoms([symbol] * 4, scaled_positions=_FCC, cell=np.eye(3) * edge, pbc=True)
     atoms.positions[0] += _OFF_SITE * edge
     atoms.calc = calculator
-    asked = {"energy": atoms.get_potential_energy, "forces": atoms.get_forces, "stress": atoms.get_stress}
+    asked = {
+        "energy": atoms.get_potential_energy,
+        "forces": atoms.get_forces,
+        "stress": atoms.get_stress,
+    }
     shapes = {"energy": (), "forces": (4, 3), "stress": (6,)}
     for name, ask in asked.items():
         try:
@@ -179,19 +233,28 @@ def _try(calculator: Any, symbol: str, title: str) -> None:
             if name == "energy":
                 raise _no_element(symbol, title, error) from error
             raise InputError(
-                f"{title} gives no {name}", hint="labels need energy, forces and stress: see its arguments, or take another"
+                f"{title} gives no {name}",
+                hint="labels need energy, forces and stress: see its arguments, or take another",
             ) from error
         except Exception as error:
             raise _no_element(symbol, title, error) from error
         if found.shape != shapes[name]:
-            raise InputError(f"{title} gives {name} of shape {found.shape} for a crystal of {symbol}, expected {shapes[name]}")
+            raise InputError(
+                f"{title} gives {name} of shape {found.shape} for a crystal of {symbol}, "
+                f"expected {shapes[name]}"
+            )
         if not np.isfinite(found).all():
-            raise InputError(f"{title} gives {name} that is no finite number for a crystal of {symbol}", hint="see its weights")
+            raise InputError(
+                f"{title} gives {name} that is no finite number for a crystal of {symbol}",
+                hint="see its weights",
+            )
 
 
 def _no_element(symbol: str, title: str, error: Exception) -> InputError:
     hint = f"leave {symbol} out of space.elements, or take a potential that knows it"
-    return InputError(f"{title} fails on a crystal of {symbol}: {type(error).__name__}: {error}", hint=hint)
+    return InputError(
+        f"{title} fails on a crystal of {symbol}: {type(error).__name__}: {error}", hint=hint
+    )
 
 
 def _has_cuda() -> bool:

@@ -1,7 +1,9 @@
-"""Universal potentials: which there are, what they know, where their weights lie. Data alone; nothing of theirs is imported.
+"""Universal potentials: which there are, what they know, where their weights lie. Data alone;
+nothing of theirs is imported.
 
-``path`` of a checkpoint starts at the folder of its package's module; without one its weights are the user's to bring. Potentials marked as
-run here were checked by the project's tests; the others are called as their packages of the version named document it.
+``path`` of a checkpoint starts at the folder of its package's module; without one its weights are
+the user's to bring. Potentials marked as run here were checked by the project's tests; the others
+are called as their packages of the version named document it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ MATERIALS_PROJECT = frozenset(chemical_symbols[1:95]) - {"Po", "At", "Rn", "Fr",
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights with their level of theory; ``arguments`` go to the calculator beside those of the potential."""
+    """Weights with their level of theory; ``arguments`` go to the calculator beside those of the
+    potential.
+    """
 
     theory: str
     path: str | None = None
@@ -35,7 +39,9 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Potential:
-    """A package of universal potentials; the first checkpoint is the one that is meant where none is named."""
+    """A package of universal potentials; the first checkpoint is the one that is meant where none
+    is named.
+    """
 
     distribution: str
     module: str
@@ -47,7 +53,9 @@ class Potential:
     was_run: bool = False
 
     def file_of(self, checkpoint: str, home: Path | None) -> Path | None:
-        """Where weights that come with the package lie, given the folder of its module; None where they do not come with it."""
+        """Where weights that come with the package lie, given the folder of its module; None where
+        they do not come with it.
+        """
         path = self.checkpoints[checkpoint].path
         return home / path if path is not None and home is not None else None
 
@@ -69,14 +77,25 @@ POTENTIALS: Mapping[str, Potential] = {
         calculator="sevenn.calculator:SevenNetCalculator",
         arguments={"model": WEIGHTS, "device": DEVICE},
         licence="MIT",
-        install="make potentials (it builds .venv-sevennet; add python: ../.venv-sevennet/bin/python to the oracle)",
+        install="make potentials (it builds .venv-sevennet; add python: "
+        "../.venv-sevennet/bin/python to the oracle)",
         was_run=True,
         checkpoints={
             "7net-l3i5": Checkpoint(PBE, f"{_SEVENNET}/SevenNet_l3i5/checkpoint_l3i5.pth"),
-            "7net-0": Checkpoint(PBE, f"{_SEVENNET}/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth"),
-            "7net-0_22may2024": Checkpoint(PBE, f"{_SEVENNET}/SevenNet_0__22May2024/checkpoint_sevennet_0.pth"),
-            "7net-mf-0-pbe": Checkpoint(PBE, f"{_SEVENNET}/SevenNet_MF_0/checkpoint_sevennet_mf_0.pth", {"modal": "PBE"}),
-            "7net-mf-0-r2scan": Checkpoint(R2SCAN, f"{_SEVENNET}/SevenNet_MF_0/checkpoint_sevennet_mf_0.pth", {"modal": "R2SCAN"}),
+            "7net-0": Checkpoint(
+                PBE, f"{_SEVENNET}/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth"
+            ),
+            "7net-0_22may2024": Checkpoint(
+                PBE, f"{_SEVENNET}/SevenNet_0__22May2024/checkpoint_sevennet_0.pth"
+            ),
+            "7net-mf-0-pbe": Checkpoint(
+                PBE, f"{_SEVENNET}/SevenNet_MF_0/checkpoint_sevennet_mf_0.pth", {"modal": "PBE"}
+            ),
+            "7net-mf-0-r2scan": Checkpoint(
+                R2SCAN,
+                f"{_SEVENNET}/SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
+                {"modal": "R2SCAN"},
+            ),
         },
     ),
     "chgnet": Potential(
@@ -88,14 +107,23 @@ POTENTIALS: Mapping[str, Potential] = {
         install='pip install "oreloop[chgnet]"',
         was_run=True,
         checkpoints={
-            "0.3.0": Checkpoint(PBE, f"{_CHGNET}/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar", {"model": _CHGNET_MODEL}),
+            "0.3.0": Checkpoint(
+                PBE, f"{_CHGNET}/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar", {"model": _CHGNET_MODEL}
+            ),
             "0.2.0": Checkpoint(
                 PBE,
                 f"{_CHGNET}/0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar",
-                {"model": {CALL: _CHGNET_MODEL[CALL], "arguments": {"path": WEIGHTS, "mlp_out_bias": True}}},
+                {
+                    "model": {
+                        CALL: _CHGNET_MODEL[CALL],
+                        "arguments": {"path": WEIGHTS, "mlp_out_bias": True},
+                    }
+                },
             ),
             "r2scan": Checkpoint(
-                R2SCAN, f"{_CHGNET}/r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar", {"model": _CHGNET_MODEL}
+                R2SCAN,
+                f"{_CHGNET}/r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
+                {"model": _CHGNET_MODEL},
             ),
         },
     ),
@@ -105,7 +133,8 @@ POTENTIALS: Mapping[str, Potential] = {
         calculator="mattersim.forcefield.potential:MatterSimCalculator.from_checkpoint",
         arguments={"load_path": WEIGHTS, "device": DEVICE},
         licence="MIT",
-        install='pip install "mattersim>=1.2,<2" in an environment of its own; weights: mattersim-v1.0.0-1M.pth from its repository',
+        install='pip install "mattersim>=1.2,<2" in an environment of its own; weights: '
+        "mattersim-v1.0.0-1M.pth from its repository",
         checkpoints={"v1.0.0": Checkpoint("PBE and PBE+U, MatterSim", elements=None)},
     ),
     "orb": Potential(
@@ -114,7 +143,8 @@ POTENTIALS: Mapping[str, Potential] = {
         calculator="orb_models.forcefield.calculator:ORBCalculator",
         arguments={"device": DEVICE},
         licence="Apache-2.0",
-        install='pip install "orb-models>=0.5,<0.6" in an environment of its own; weights: the .ckpt that its pretrained models name',
+        install='pip install "orb-models>=0.5,<0.6" in an environment of its own; weights: the '
+        ".ckpt that its pretrained models name",
         checkpoints={
             f"v3-conservative-inf-{data}": Checkpoint(
                 theory,
@@ -134,10 +164,14 @@ POTENTIALS: Mapping[str, Potential] = {
         module="fairchem",
         calculator="fairchem.core:FAIRChemCalculator",
         arguments={
-            "predict_unit": {CALL: "fairchem.core.units.mlip_unit:load_predict_unit", "arguments": {"path": WEIGHTS, "device": DEVICE}}
+            "predict_unit": {
+                CALL: "fairchem.core.units.mlip_unit:load_predict_unit",
+                "arguments": {"path": WEIGHTS, "device": DEVICE},
+            }
         },
         licence="MIT; the weights have licences of their own",
-        install='pip install "fairchem-core>=2,<3" in an environment of its own; weights: UMA from Hugging Face, on request',
+        install='pip install "fairchem-core>=2,<3" in an environment of its own; weights: UMA '
+        "from Hugging Face, on request",
         checkpoints={"uma-omat": Checkpoint(OMAT, arguments={"task_name": "omat"}, elements=None)},
     ),
     "grace": Potential(
@@ -146,7 +180,8 @@ POTENTIALS: Mapping[str, Potential] = {
         calculator="tensorpotential.calculator:TPCalculator",
         arguments={"model": WEIGHTS},
         licence="Academic Software License: not for commercial use",
-        install='pip install "tensorpotential>=0.5,<0.7" in an environment of its own; weights: the folder that its grace_models fetches',
+        install='pip install "tensorpotential>=0.5,<0.7" in an environment of its own; '
+        "weights: the folder that its grace_models fetches",
         checkpoints={"saved-model": Checkpoint("as the model was trained", elements=None)},
     ),
 }

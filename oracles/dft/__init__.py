@@ -1,1 +1,3 @@
-"""Labels from density functional theory: GPAW, Quantum ESPRESSO and VASP under one settings model."""
+"""Labels from density functional theory: GPAW, Quantum ESPRESSO and VASP under one settings
+model.
+"""

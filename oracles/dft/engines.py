@@ -1,4 +1,6 @@
-"""ASE calculators of the engines from the one settings model; and where an engine is missing, how to install it."""
+"""ASE calculators of the engines from the one settings model; and where an engine is missing, how
+to install it.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,14 @@ from campaign.types import Crystal
 from oracles.dft.settings import DftConfig, kpoints
 
 GPAW_HINT = "run `make dft` in a checkout (a C++ compiler is needed)"
-ESPRESSO_HINT = "install it (Debian: quantum-espresso, quantum-espresso-data), or set command: and pseudopotentials:"
+ESPRESSO_HINT = (
+    "install it (Debian: quantum-espresso, quantum-espresso-data), or set command: "
+    "and pseudopotentials:"
+)
 _PSEUDOPOTENTIALS = ("/usr/share/espresso/pseudo", "/usr/local/share/espresso/pseudo")
-_CUTOFFS = re.compile(r"Suggested minimum cutoff for (wavefunctions|charge density):\s*([\d.]+)\s*Ry")
+_CUTOFFS = re.compile(
+    r"Suggested minimum cutoff for (wavefunctions|charge density):\s*([\d.]+)\s*Ry"
+)
 _HEADER_CUTOFFS = {
     "wavefunctions": re.compile(r'wfc_cutoff="\s*([\d.Ee+-]+)"'),
     "charge density": re.compile(r'rho_cutoff="\s*([\d.Ee+-]+)"'),
@@ -34,20 +41,34 @@ def missing_espresso(command: str = "pw.x", pseudopotentials: str = "") -> str:
     if shutil.which(command) is None:
         return f"Quantum ESPRESSO's {command} is not found: {ESPRESSO_HINT}"
     if pseudopotential_folder(pseudopotentials) is None:
-        return f"no pseudopotentials are found in {pseudopotentials or ' or '.join(_PSEUDOPOTENTIALS)}: {ESPRESSO_HINT}"
+        return (
+            "no pseudopotentials are found in "
+            f"{pseudopotentials or ' or '.join(_PSEUDOPOTENTIALS)}: {ESPRESSO_HINT}"
+        )
     return ""
 
 
 def pseudopotential_folder(given: str) -> Path | None:
-    return next((Path(folder) for folder in ([given] if given else _PSEUDOPOTENTIALS) if Path(folder).is_dir()), None)
+    return next(
+        (
+            Path(folder)
+            for folder in ([given] if given else _PSEUDOPOTENTIALS)
+            if Path(folder).is_dir()
+        ),
+        None,
+    )
 
 
 def pseudopotentials(folder: Path, symbols: set[str], chosen: Mapping[str, str]) -> dict[str, str]:
-    """File name by element: as chosen, or the folder's first PBE one. Raises ValueError where there is none."""
+    """File name by element: as chosen, or the folder's first PBE one. Raises ValueError where there
+    is none.
+    """
     found = dict(chosen)
     for symbol in symbols - found.keys():
         files = sorted(
-            path.name for path in folder.glob("*.[uU][pP][fF]") if path.name.split(".")[0].split("_")[0].lower() == symbol.lower()
+            path.name
+            for path in folder.glob("*.[uU][pP][fF]")
+            if path.name.split(".")[0].split("_")[0].lower() == symbol.lower()
         )
         preferred = [name for name in files if "pbe" in name.lower()]
         if not preferred:
@@ -67,7 +88,9 @@ def suggested_cutoffs(path: Path) -> tuple[float, float]:
     return found.get("wavefunctions", 0.0) * Ry, found.get("charge density", 0.0) * Ry
 
 
-def make(engine: str, settings: Mapping[str, Any], config: DftConfig, crystal: Crystal, folder: Path) -> Any:
+def make(
+    engine: str, settings: Mapping[str, Any], config: DftConfig, crystal: Crystal, folder: Path
+) -> Any:
     """The calculator of an engine for a crystal; its files go to ``folder``."""
     return {"gpaw": _gpaw, "espresso": _espresso}[engine](settings, config, crystal, folder)
 
@@ -91,7 +114,9 @@ def _gpaw(settings: Mapping[str, Any], config: DftConfig, crystal: Crystal, fold
     )
 
 
-def _espresso(settings: Mapping[str, Any], config: DftConfig, crystal: Crystal, folder: Path) -> Any:
+def _espresso(
+    settings: Mapping[str, Any], config: DftConfig, crystal: Crystal, folder: Path
+) -> Any:
     from ase.calculators.espresso import Espresso, EspressoProfile
 
     library = pseudopotential_folder(settings["pseudopotentials"])
@@ -117,12 +142,20 @@ def _espresso(settings: Mapping[str, Any], config: DftConfig, crystal: Crystal, 
                 "degauss": config.smearing / Ry,
                 "nspin": 2 if config.moments else 1,
             },
-            "electrons": {"conv_thr": config.energy_convergence * len(crystal) / Ry, "mixing_beta": config.mixing},
+            "electrons": {
+                "conv_thr": config.energy_convergence * len(crystal) / Ry,
+                "mixing_beta": config.mixing,
+            },
         },
     )
 
 
 def espresso_moment(folder: Path) -> float:
-    """Total magnetisation (Bohr magnetons) that pw.x printed last; 0 where it printed none. ASE does not read it."""
-    found = re.findall(r"total magnetization\s*=\s*([-\d.]+)", (folder / "espresso" / "espresso.pwo").read_text(errors="replace"))
+    """Total magnetisation (Bohr magnetons) that pw.x printed last; 0 where it printed none. ASE
+    does not read it.
+    """
+    found = re.findall(
+        r"total magnetization\s*=\s*([-\d.]+)",
+        (folder / "espresso" / "espresso.pwo").read_text(errors="replace"),
+    )
     return float(found[-1]) if found else 0.0

@@ -1,9 +1,12 @@
-"""The oracles ``gpaw`` and ``espresso``: energy, volume, moment and bulk modulus from density functional theory.
+"""The oracles ``gpaw`` and ``espresso``: energy, volume, moment and bulk modulus from density
+functional theory.
 
-Each evaluation runs in a process of its own with the worker's threads, in a folder of its own below the scratch folder. The folder is
-removed on success, and kept and named on failure; a retry of the same crystal goes on from the last geometry in it. GPAW on one core:
-a two-atom magnetic cell takes half a minute to two minutes with its equation of state, a four-atom one two to five; memory 200 to 500 MB.
-Energies refer to the engine's own reference atoms: only differences at the same settings mean anything.
+Each evaluation runs in a process of its own with the worker's threads, in a folder of its own below
+the scratch folder. The folder is removed on success, and kept and named on failure; a retry of the
+same crystal goes on from the last geometry in it. GPAW on one core: a two-atom magnetic cell takes
+half a minute to two minutes with its equation of state, a four-atom one two to five; memory 200 to
+500 MB. Energies refer to the engine's own reference atoms: only differences at the same settings
+mean anything.
 """
 
 from __future__ import annotations
@@ -21,7 +24,17 @@ from typing import Any
 from pydantic import Field
 
 from campaign.parameters import ConfigPath
-from campaign.types import BULK_MODULUS, ENERGY_PER_ATOM, VOLUME_PER_ATOM, Crystal, Evaluation, FailureKind, Fidelity, Observation, Quantity
+from campaign.types import (
+    BULK_MODULUS,
+    ENERGY_PER_ATOM,
+    VOLUME_PER_ATOM,
+    Crystal,
+    Evaluation,
+    FailureKind,
+    Fidelity,
+    Observation,
+    Quantity,
+)
 from oracles.dft import engines
 from oracles.dft.settings import DftConfig, label_settings
 from oracles.dft.task import crystal_from_json, crystal_to_json, write_json
@@ -31,7 +44,11 @@ _TAIL = 400
 
 
 class ScratchConfig(DftConfig):
-    scratch: ConfigPath | None = Field(None, description="Folder for the calculations' files; below the system's temporary one by default.")
+    scratch: ConfigPath | None = Field(
+        None,
+        description="Folder for the calculations' files; below the system's temporary one by "
+        "default.",
+    )
 
 
 class EspressoConfig(ScratchConfig):
@@ -57,7 +74,10 @@ class DftOracle(ABC):
     @property
     def fidelity(self) -> Fidelity:
         functional = self.config.functional.lower()
-        return Fidelity(f"dft-{functional}-{self.engine}", {**label_settings(self.config), **self.version(), "protocol": 1})
+        return Fidelity(
+            f"dft-{functional}-{self.engine}",
+            {**label_settings(self.config), **self.version(), "protocol": 1},
+        )
 
     @abstractmethod
     def version(self) -> dict[str, str]:
@@ -68,7 +88,9 @@ class DftOracle(ABC):
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         if len(crystal) == 0:
-            return Evaluation.failed(FailureKind.UNPHYSICAL, "the crystal holds no atoms", retryable=False)
+            return Evaluation.failed(
+                FailureKind.UNPHYSICAL, "the crystal holds no atoms", retryable=False
+            )
         root = self.config.scratch or Path(tempfile.gettempdir()) / "oreloop-dft"
         folder = root / f"{crystal.id}-{self.fidelity.key}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,20 +98,31 @@ class DftOracle(ABC):
         result.unlink(missing_ok=True)
         job = {
             "crystal": crystal_to_json(crystal),
-            "config": {name: value for name, value in self.config.model_dump(mode="json").items() if name in DftConfig.model_fields},
+            "config": {
+                name: value
+                for name, value in self.config.model_dump(mode="json").items()
+                if name in DftConfig.model_fields
+            },
             "engine": self.engine,
             "engine_settings": self.engine_settings(),
         }
         write_json(folder / "job.json", job)
         with (folder / "task.log").open("wb") as log:
             done = subprocess.run(
-                [sys.executable, "-m", "oracles.dft.task", str(folder)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, check=False
+                [sys.executable, "-m", "oracles.dft.task", str(folder)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                check=False,
             )
         if not result.exists():
             tail = (folder / "task.log").read_text(errors="replace")[-_TAIL:]
             memory = done.returncode == -9 or "MemoryError" in tail
             kind = FailureKind.OUT_OF_MEMORY if memory else FailureKind.CRASH
-            return Evaluation.failed(kind, f"the calculation ended with code {done.returncode}; files in {folder}. {tail}")
+            return Evaluation.failed(
+                kind,
+                f"the calculation ended with code {done.returncode}; files in {folder}. {tail}",
+            )
         evaluation = self._read(json.loads(result.read_text()), crystal, folder)
         if evaluation.failure is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -100,16 +133,34 @@ class DftOracle(ABC):
             text = f"{answer['error']}: {answer['message']}; files in {folder}"
             is_scf = any(
                 word in text
-                for word in ("KohnShamConvergence", "did not converge", "convergence NOT achieved", "no minimum", "no equation of state")
+                for word in (
+                    "KohnShamConvergence",
+                    "did not converge",
+                    "convergence NOT achieved",
+                    "no minimum",
+                    "no equation of state",
+                )
             )
-            return Evaluation.failed(FailureKind.NOT_CONVERGED if is_scf else FailureKind.CRASH, text)
+            return Evaluation.failed(
+                FailureKind.NOT_CONVERGED if is_scf else FailureKind.CRASH, text
+            )
         if answer["largest_force"] > 2 * self.config.force_tolerance:
-            return Evaluation.failed(FailureKind.NOT_CONVERGED, f"{answer['largest_force']:.3g} eV/angstrom are left; files in {folder}")
+            return Evaluation.failed(
+                FailureKind.NOT_CONVERGED,
+                f"{answer['largest_force']:.3g} eV/angstrom are left; files in {folder}",
+            )
         n = len(crystal)
-        values = {ENERGY_PER_ATOM: answer["energy"] / n, VOLUME_PER_ATOM: answer["volume"] / n, MOMENT: answer["moment"] / n}
+        values = {
+            ENERGY_PER_ATOM: answer["energy"] / n,
+            VOLUME_PER_ATOM: answer["volume"] / n,
+            MOMENT: answer["moment"] / n,
+        }
         if self.config.bulk_modulus:
             values[BULK_MODULUS] = answer["bulk_modulus"]
-        observations = tuple(Observation(quantity.name, float(value), quantity.unit) for quantity, value in values.items())
+        observations = tuple(
+            Observation(quantity.name, float(value), quantity.unit)
+            for quantity, value in values.items()
+        )
         relaxed = crystal_from_json(answer["crystal"]) if self.config.relax != "none" else None
         return Evaluation(observations=observations, crystal=relaxed)
 
@@ -149,6 +200,10 @@ class Espresso(DftOracle):
     def version(self) -> dict[str, str]:
         """The pseudopotential files by name and size, wherever they lie."""
         folder = engines.pseudopotential_folder(self.config.pseudopotentials)
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".upf") if folder is not None else []
+        files = (
+            sorted(path for path in folder.iterdir() if path.suffix.lower() == ".upf")
+            if folder is not None
+            else []
+        )
         listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
         return {"pseudopotentials": hashlib.sha256(listing.encode()).hexdigest()}

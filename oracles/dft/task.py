@@ -1,7 +1,8 @@
 """One calculation, in a process of its own: ``python -m oracles.dft.task FOLDER``.
 
-Reads ``job.json`` in the folder, keeps ``last.json`` (the geometry so far) up to date, writes ``result.json`` at the end; files are written
-whole. What the engine prints goes to files in the folder. The process dies with its parent.
+Reads ``job.json`` in the folder, keeps ``last.json`` (the geometry so far) up to date, writes
+``result.json`` at the end; files are written whole. What the engine prints goes to files in the
+folder. The process dies with its parent.
 """
 
 from __future__ import annotations
@@ -28,11 +29,19 @@ _SCANS = 4
 
 
 def crystal_to_json(crystal: Crystal) -> dict[str, Any]:
-    return {"lattice": crystal.lattice.tolist(), "fractional": crystal.fractional.tolist(), "numbers": crystal.numbers.tolist()}
+    return {
+        "lattice": crystal.lattice.tolist(),
+        "fractional": crystal.fractional.tolist(),
+        "numbers": crystal.numbers.tolist(),
+    }
 
 
 def crystal_from_json(data: dict[str, Any]) -> Crystal:
-    return Crystal(np.array(data["lattice"]), np.array(data["fractional"]), np.array(data["numbers"], dtype=np.uint8))
+    return Crystal(
+        np.array(data["lattice"]),
+        np.array(data["fractional"]),
+        np.array(data["numbers"], dtype=np.uint8),
+    )
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -42,7 +51,9 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """The figures of a job: energy (eV), volume (angstrom^3), bulk modulus (GPa or None), moment (Bohr magnetons), crystal."""
+    """The figures of a job: energy (eV), volume (angstrom^3), bulk modulus (GPa or None), moment
+    (Bohr magnetons), crystal.
+    """
     job = json.loads((folder / "job.json").read_text())
     crystal, config = crystal_from_json(job["crystal"]), DftConfig(**job["config"])
     last = folder / "last.json"
@@ -50,7 +61,10 @@ def run(folder: Path) -> dict[str, Any]:
         crystal = crystal_from_json(json.loads(last.read_text()))
     calculator = engines.make(job["engine"], job["engine_settings"], config, crystal, folder)
     mechanics = AseMechanics(
-        calculator, force_tolerance=config.force_tolerance, max_steps=config.max_steps, largest_step=config.largest_step
+        calculator,
+        force_tolerance=config.force_tolerance,
+        max_steps=config.max_steps,
+        largest_step=config.largest_step,
     )
     mechanics.load(crystal)
     mechanics.atoms.set_initial_magnetic_moments(starting_moments(crystal, config))
@@ -63,11 +77,15 @@ def run(folder: Path) -> dict[str, Any]:
         energy, moment = float(atoms.get_potential_energy()), _moment(atoms, job["engine"], folder)
         ground = Crystal.from_atoms(atoms)
     if config.relax == "volume" or config.bulk_modulus:
-        curve, moment_there = _scan(mechanics, config, lambda: _moment(atoms, job["engine"], folder))
+        curve, moment_there = _scan(
+            mechanics, config, lambda: _moment(atoms, job["engine"], folder)
+        )
         modulus = curve.bulk_modulus
         if config.relax == "volume":
             energy, moment, now = curve.energy, moment_there, Crystal.from_atoms(atoms)
-            ground = Crystal(now.lattice * (curve.volume / now.volume) ** (1 / 3), now.fractional, now.numbers)
+            ground = Crystal(
+                now.lattice * (curve.volume / now.volume) ** (1 / 3), now.fractional, now.numbers
+            )
     return {
         "energy": energy,
         "volume": ground.volume,
@@ -88,10 +106,19 @@ def _moment(atoms: Any, engine: str, folder: Path) -> float:
         return 0.0
 
 
-def _scan(mechanics: AseMechanics, config: DftConfig, moment: Callable[[], float], scans: int = _SCANS) -> tuple[eos.Curve, float]:
-    """Energies around the cell, and the moment at the lowest; where the minimum lies outside, the window moves to the lower end."""
+def _scan(
+    mechanics: AseMechanics, config: DftConfig, moment: Callable[[], float], scans: int = _SCANS
+) -> tuple[eos.Curve, float]:
+    """Energies around the cell, and the moment at the lowest; where the minimum lies outside, the
+    window moves to the lower end.
+    """
     start = mechanics.atoms.cell.array.copy()
-    volumes, energies, moments, cells = [], [], [], [start * (1 + strain) for strain in eos.strains(config.window, config.points)]
+    volumes, energies, moments, cells = (
+        [],
+        [],
+        [],
+        [start * (1 + strain) for strain in eos.strains(config.window, config.points)],
+    )
     for cell in cells:
         mechanics.atoms.set_cell(cell, scale_atoms=True)
         volumes.append(float(mechanics.atoms.get_volume()))

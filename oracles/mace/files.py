@@ -13,4 +13,7 @@ def sha256_of(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"cannot read the MACE model {path}: {error.strerror}", hint="give the path of a MACE file") from error
+        raise InputError(
+            f"cannot read the MACE model {path}: {error.strerror}",
+            hint="give the path of a MACE file",
+        ) from error

@@ -1,4 +1,6 @@
-"""Committees of networks as checkpoints: weights by name, and in words what they belong to. Nothing in them is a pickle."""
+"""Committees of networks as checkpoints: weights by name, and in words what they belong to. Nothing
+in them is a pickle.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a network was before it was trained: made from an architecture, or a foundation model named by path and hash."""
+    """What a network was before it was trained: made from an architecture, or a foundation model
+    named by path and hash.
+    """
 
     architecture: ArchitectureConfig | None = None
     scales: Scales | None = None
@@ -31,16 +35,23 @@ class Origin:
     foundation_sha256: str = ""
 
     def blank(self, seed: int) -> torch.nn.Module:
-        """The network at its start. Raises InputError where the foundation model is not the one it was."""
+        """The network at its start. Raises InputError where the foundation model is not the one it
+        was.
+        """
         if self.architecture is not None and self.scales is not None:
             return networks.build(self.architecture, self.scales, seed)
         path = Path(self.foundation)
         if sha256_of(path) != self.foundation_sha256:
-            raise InputError(f"the foundation model {path} is not the one that this model was trained from", hint="restore the file")
+            raise InputError(
+                f"the foundation model {path} is not the one that this model was trained from",
+                hint="restore the file",
+            )
         return networks.read(path.read_bytes(), "cpu")
 
 
-def to_checkpoint(members: Sequence[torch.nn.Module], origin: Origin, metrics: dict[str, float]) -> Checkpoint:
+def to_checkpoint(
+    members: Sequence[torch.nn.Module], origin: Origin, metrics: dict[str, float]
+) -> Checkpoint:
     tensors = {
         f"{i}/{name}": tensor.detach().cpu().numpy().copy()
         for i, member in enumerate(members)
@@ -49,7 +60,9 @@ def to_checkpoint(members: Sequence[torch.nn.Module], origin: Origin, metrics: d
     facts = {
         "kind": "mace committee",
         "members": str(len(members)),
-        "architecture": json.dumps(origin.architecture.model_dump(mode="json") if origin.architecture else None),
+        "architecture": json.dumps(
+            origin.architecture.model_dump(mode="json") if origin.architecture else None
+        ),
         "scales": json.dumps(asdict(origin.scales) if origin.scales else None),
         "foundation": origin.foundation,
         "foundation_sha256": origin.foundation_sha256,
@@ -60,7 +73,10 @@ def to_checkpoint(members: Sequence[torch.nn.Module], origin: Origin, metrics: d
 def origin_of(checkpoint: Checkpoint) -> Origin:
     facts = checkpoint.facts
     if facts.get("kind") != "mace committee":
-        raise InputError(f"expected a MACE committee, but this checkpoint is {facts.get('kind', 'of another kind')}")
+        raise InputError(
+            "expected a MACE committee, but this checkpoint is "
+            f"{facts.get('kind', 'of another kind')}"
+        )
     architecture, scales = json.loads(facts["architecture"]), json.loads(facts["scales"])
     return Origin(
         architecture=ArchitectureConfig(**architecture) if architecture else None,
@@ -71,7 +87,13 @@ def origin_of(checkpoint: Checkpoint) -> Origin:
 
 
 def _scales(data: dict[str, Any]) -> Scales:
-    return Scales(**{**data, "numbers": tuple(data["numbers"]), "element_energies": tuple(data["element_energies"])})
+    return Scales(
+        **{
+            **data,
+            "numbers": tuple(data["numbers"]),
+            "element_energies": tuple(data["element_energies"]),
+        }
+    )
 
 
 def members_of(checkpoint: Checkpoint) -> list[torch.nn.Module]:
@@ -92,16 +114,23 @@ def members_of(checkpoint: Checkpoint) -> list[torch.nn.Module]:
 
 
 def read_models(path: Path, device: str) -> tuple[list[torch.nn.Module], str]:
-    """The networks in a file, MACE's own kind or a committee of ours, and its SHA-256. Raises InputError where it cannot be read."""
+    """The networks in a file, MACE's own kind or a committee of ours, and its SHA-256. Raises
+    InputError where it cannot be read.
+    """
     sha256 = sha256_of(path)
     data = path.read_bytes()
     try:
-        members = members_of(checkpoint_from_bytes(data)) if path.suffix == SUFFIX else [networks.read(data, device)]
+        members = (
+            members_of(checkpoint_from_bytes(data))
+            if path.suffix == SUFFIX
+            else [networks.read(data, device)]
+        )
     except InputError:
         raise
     except Exception as error:
         raise InputError(
-            f"{path} is no MACE model: {type(error).__name__}: {error}", hint="give a MACE file or a .safetensors of `oreloop train mace`"
+            f"{path} is no MACE model: {type(error).__name__}: {error}",
+            hint="give a MACE file or a .safetensors of `oreloop train mace`",
         ) from error
     return [member.to(device) for member in members], sha256
 

@@ -1,4 +1,6 @@
-"""Columns of a crystal from columns of its atoms: averages over all of them, or over those of each element."""
+"""Columns of a crystal from columns of its atoms: averages over all of them, or over those of each
+element.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,16 @@ Average = Literal["all", "by_element"]
 
 
 def names_by(average: Average, elements: Sequence[str], names: Sequence[str]) -> list[str]:
-    return list(names) if average == "all" else [f"{element}_{name}" for element in elements for name in names]
+    return (
+        list(names)
+        if average == "all"
+        else [f"{element}_{name}" for element in elements for name in names]
+    )
 
 
-def rows_by(average: Average, elements: Sequence[str], crystal: Crystal, atoms: FloatArray) -> FloatArray:
+def rows_by(
+    average: Average, elements: Sequence[str], crystal: Crystal, atoms: FloatArray
+) -> FloatArray:
     """(d,) of columns by atom (n, k); zeros for an element that the crystal does not hold."""
     if average == "all":
         found: FloatArray = atoms.mean(0)

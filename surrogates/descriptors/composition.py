@@ -1,6 +1,8 @@
-"""The embedder ``composition``: statistics of element properties over the atoms of a crystal, and its density.
+"""The embedder ``composition``: statistics of element properties over the atoms of a crystal, and
+its density.
 
-Of each property (pymatgen's tables) the mean, standard deviation, least and largest value over the atoms, beside the atomic fractions.
+Of each property (pymatgen's tables) the mean, standard deviation, least and largest value over the
+atoms, beside the atomic fractions.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ _STATISTICS = ("mean", "deviation", "least", "largest")
 
 @cache
 def properties_of(symbol: str) -> FloatArray:
-    """Electronegativity (Pauling), atomic radius (angstrom), Mendeleev number, group, row, mass (u), atomic number; 0 where unknown."""
+    """Electronegativity (Pauling), atomic radius (angstrom), Mendeleev number, group, row, mass
+    (u), atomic number; 0 where unknown.
+    """
     from pymatgen.core import Element
 
     element = Element(symbol)
     values = [getattr(element, name) for name in _PROPERTIES]
-    found: FloatArray = np.nan_to_num(np.array([float(value) if value is not None else 0.0 for value in values]))
+    found: FloatArray = np.nan_to_num(
+        np.array([float(value) if value is not None else 0.0 for value in values])
+    )
     return found
 
 

@@ -1,6 +1,8 @@
-"""The embedder ``power_spectrum``: the SO(3) power spectrum of the neighbourhoods, averaged over the atoms.
+"""The embedder ``power_spectrum``: the SO(3) power spectrum of the neighbourhoods, averaged over
+the atoms.
 
-Neighbours weigh by their atomic number relative to the heaviest element. ``by_element`` averages over the atoms of each element.
+Neighbours weigh by their atomic number relative to the heaviest element. ``by_element`` averages
+over the atoms of each element.
 """
 
 from __future__ import annotations
@@ -9,16 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from campaign.crystals.so3 import PowerSpectrum
+from campaign.parameters import Parameters
 from campaign.types import Crystal, Fidelity, FloatArray
 from surrogates.descriptors.averages import Average, names_by, rows_by
 
 
-class PowerSpectrumConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class PowerSpectrumConfig(Parameters):
     cutoff: float = Field(4.0, gt=0, description="Radius of the neighbourhoods (angstrom).")
     n_max: int = Field(3, ge=1, description="Radial functions.")
     l_max: int = Field(4, ge=0, description="Largest angular order.")
@@ -45,7 +46,12 @@ class PowerSpectrumEmbedder:
         """(n, d)."""
         heaviest = max((atomic_numbers[element] for element in elements), default=1)
         rows = [
-            rows_by(self.config.average, elements, crystal, self._spectrum.of_atoms(crystal, crystal.numbers / heaviest))
+            rows_by(
+                self.config.average,
+                elements,
+                crystal,
+                self._spectrum.of_atoms(crystal, crystal.numbers / heaviest),
+            )
             for crystal in crystals
         ]
         return np.array(rows).reshape(len(crystals), len(self.columns(elements)))

@@ -1,7 +1,10 @@
-"""The embedder ``soap``: the smooth overlap of atomic positions, averaged over all atoms or over those of each element.
+"""The embedder ``soap``: the smooth overlap of atomic positions, averaged over all atoms or over
+those of each element.
 
-By DScribe (L. Himanen et al., Comput. Phys. Commun. 247 (2020) 106949); A. P. Bartok, R. Kondor, G. Csanyi, Phys. Rev. B 87 (2013)
-184115. The number of columns grows with the square of elements times radial functions; about 2 ms for 32 atoms of two elements.
+By DScribe (L. Himanen et al., Comput. Phys. Commun. 247 (2020) 106949); A. P. Bartok, R. Kondor, G.
+Csanyi, Phys. Rev. B 87 (2013)
+184115. The number of columns grows with the square of elements times radial functions; about 2 ms
+        for 32 atoms of two elements.
 """
 
 from __future__ import annotations
@@ -9,15 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from campaign.parameters import Parameters
 from campaign.types import Crystal, Fidelity, FloatArray
 from surrogates.descriptors.averages import Average, names_by, rows_by
 
 
-class SoapConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class SoapConfig(Parameters):
     cutoff: float = Field(5.0, gt=1.0, description="Radius of the neighbourhoods (angstrom).")
     n_max: int = Field(4, ge=1, description="Radial functions.")
     l_max: int = Field(3, ge=0, description="Largest angular order.")
@@ -45,11 +47,21 @@ class SoapEmbedder:
     def embed(self, crystals: Sequence[Crystal], elements: Sequence[str]) -> FloatArray:
         """(n, d)."""
         maker = self._maker(elements)
-        found = [rows_by(self.config.average, elements, crystal, np.asarray(maker.create(crystal.atoms))) for crystal in crystals]
+        found = [
+            rows_by(self.config.average, elements, crystal, np.asarray(maker.create(crystal.atoms)))
+            for crystal in crystals
+        ]
         return np.array(found).reshape(len(crystals), len(self.columns(elements)))
 
     def _maker(self, elements: Sequence[str]):  # type: ignore[no-untyped-def]
         from dscribe.descriptors import SOAP
 
         config = self.config
-        return SOAP(species=list(elements), r_cut=config.cutoff, n_max=config.n_max, l_max=config.l_max, sigma=config.width, periodic=True)
+        return SOAP(
+            species=list(elements),
+            r_cut=config.cutoff,
+            n_max=config.n_max,
+            l_max=config.l_max,
+            sigma=config.width,
+            periodic=True,
+        )

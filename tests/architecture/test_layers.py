@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ WORDS = (
     "campaign.types",
     "campaign.protocols",
     "campaign.errors",
+    "campaign.files",
     "campaign.units",
     "campaign.parameters",
     "campaign.plugins",
@@ -60,7 +62,11 @@ def test_adapters_know_the_words_and_no_sibling() -> None:
     for path, name in sources(*ADAPTERS):
         for module in imports(path):
             top = module.partition(".")[0]
-            if top == "campaign" and module != "campaign" and path.name not in ("commands.py", "hull_view.py"):
+            if (
+                top == "campaign"
+                and module != "campaign"
+                and path.name not in ("commands.py", "hull_view.py")
+            ):
                 assert module.startswith(WORDS), f"{name} imports {module}"
             if top in ADAPTERS:
                 assert name.startswith(f"{top}/"), f"{name} imports its sibling {module}"
@@ -79,14 +85,67 @@ def test_libraries_stay_where_they_belong(library: str) -> None:
             assert name.startswith(ONLY_IN[library]), f"{name} imports {library}"
 
 
-def test_inner_layers_do_not_look_outward() -> None:
-    order = ["campaign.types", "campaign.protocols", "campaign.ledger", "campaign.loop", "campaign.cli"]
-    files = {"campaign/types.py": 0, "campaign/protocols.py": 1, "campaign/loop.py": 3}
-    files |= {f"campaign/ledger/{path.name}": 2 for path, _ in sources("campaign/ledger")}
-    for name, level in files.items():
-        for module in imports(ROOT / name):
-            for outer in order[level + 1 :]:
-                assert not f"{module}.".startswith(f"{outer}."), f"{name} imports {module}"
+LAYERS = (
+    "campaign.types",
+    "campaign.protocols",
+    "campaign.crystals",
+    "campaign.reading",
+    "campaign.ledger",
+    "campaign.config",
+    "campaign.acquisition",
+    "campaign.decide",
+    "campaign.views",
+    "campaign.executors",
+    "campaign.rounds",
+    "campaign.report",
+    "campaign.backtest",
+    "campaign.study",
+    "campaign.tracking",
+    "campaign.cli",
+)
+"""The rooms from the inside outward: each may import those before it."""
+
+
+@pytest.mark.parametrize("inner", LAYERS)
+def test_inner_layers_do_not_look_outward(inner: str) -> None:
+    """Wherever in a file the import stands."""
+    outside = LAYERS[LAYERS.index(inner) + 1 :]
+    place = ROOT / inner.replace(".", "/")
+    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+        for module in imports(path):
+            for outer in outside:
+                assert not f"{module}.".startswith(f"{outer}."), (
+                    f"{path.relative_to(ROOT)} imports {module}"
+                )
+
+
+def test_no_circle_of_rooms_is_imported() -> None:
+    """Of what is imported with a module, not within a function or for types alone; a flat module is
+    a room of its own.
+    """
+    seen: dict[str, set[str]] = {}
+    for path, name in sources("campaign"):
+        room = name.removesuffix(".py").split("/")[1]
+        for node in ast.parse(path.read_text()).body:
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and node.module.partition(".")[0] == "campaign"
+            ):
+                rooms = (
+                    [node.module.split(".")[1]]
+                    if "." in node.module
+                    else [alias.name for alias in node.names]
+                )
+                seen.setdefault(room, set()).update(
+                    other for other in rooms if other not in (room, "__version__")
+                )
+    assert tuple(TopologicalSorter(seen).static_order())
+
+
+def test_few_modules_are_flat() -> None:
+    """What is public, and what everything hangs on; the rest has a wing."""
+    assert len(list((ROOT / "campaign").glob("*.py"))) <= 17
 
 
 def test_crystal_numerics_do_no_input_or_output() -> None:
@@ -94,24 +153,67 @@ def test_crystal_numerics_do_no_input_or_output() -> None:
         assert not imports(path) & {"os", "pathlib", "logging", "pydantic", "sqlalchemy"}, name
 
 
-@pytest.mark.parametrize("module", ["campaign", "campaign.cli", "campaign.types", "campaign.protocols"])
+@pytest.mark.parametrize(
+    "module", ["campaign", "campaign.cli", "campaign.types", "campaign.protocols"]
+)
 def test_imports_stay_light(module: str) -> None:
     code = f"import sys, {module}; print(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.split() == []
 
 
 BETWEEN_OUR_PROCESSES = ("campaign/executors/computing.py", "campaign/executors/worker.py")
-"""What driver and compute worker say to each other over Ray, which pickles all that it carries; never what comes from a file or a user."""
+"""What driver and compute worker say to each other over Ray, which pickles all that it carries;
+never what comes from a file or a user.
+"""
 
 
 def test_nothing_is_unpickled_or_passed_to_a_shell() -> None:
     for path, name in sources("campaign", *ADAPTERS):
         tree = ast.parse(path.read_text())
         names = imports(path)
-        assert name in BETWEEN_OUR_PROCESSES or not {"pickle", "joblib", "dill", "shelve"} & names, name
+        assert (
+            name in BETWEEN_OUR_PROCESSES or not {"pickle", "joblib", "dill", "shelve"} & names
+        ), name
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "shell":
                 raise AssertionError(f"{name} uses a shell")
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec"), name
+
+
+def _opens_a_reader(node: ast.AST) -> bool:
+    """``LedgerReader(...)``, or ``.reader()`` of a campaign."""
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Name):
+        return node.func.id == "LedgerReader"
+    return isinstance(node.func, ast.Attribute) and node.func.attr == "reader" and not node.args
+
+
+def test_what_opens_a_ledger_to_read_closes_it_also_on_errors() -> None:
+    """Each is opened by ``with closing(...)``; Campaign.reader alone hands one on."""
+    for path, name in sources("campaign", "oreloop", *ADAPTERS):
+        tree = ast.parse(path.read_text())
+        closed = {
+            argument
+            for node in ast.walk(tree)
+            if isinstance(node, ast.With)
+            for item in node.items
+            if isinstance(item.context_expr, ast.Call)
+            and isinstance(item.context_expr.func, ast.Name)
+            and item.context_expr.func.id == "closing"
+            for argument in item.context_expr.args
+        }
+        handed_on = {
+            node.value
+            for node in ast.walk(tree)
+            if name == "campaign/api.py" and isinstance(node, ast.Return)
+        }
+        for node in ast.walk(tree):
+            if _opens_a_reader(node):
+                assert node in closed | handed_on, (
+                    f"{name}, line {getattr(node, 'lineno', 0)}: open it by `with closing(...)`"
+                )

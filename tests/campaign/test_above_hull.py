@@ -1,4 +1,6 @@
-"""Energies above the hull as an objective: values follow all labels of one level, at any moment, and the choice follows the hull."""
+"""Energies above the hull as an objective: values follow all labels of one level, at any moment,
+and the choice follows the hull.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ import pytest
 from support import load
 from typer.testing import CliRunner
 
-from campaign import ranking
 from campaign.api import Campaign
 from campaign.cli import app
+from campaign.decide import ranking
+from campaign.decide.replay import replay
 from campaign.errors import InputError
 from campaign.ledger import CampaignState, LedgerReader
-from campaign.replay import replay
 from campaign.types import ENERGY_ABOVE_HULL, ENERGY_PER_ATOM, FORMATION_ENERGY
 from oracles.hull import Hull, Phase
 from oracles.hull_view import phases_of
@@ -48,15 +50,27 @@ def assert_replayed(campaign: Campaign) -> None:
 
 def by_pymatgen(state: CampaignState, oracle: str) -> dict[str, float]:
     """Energies above the hull of the labels of an oracle as they stand."""
-    labels = [label for label in state.labels.values() if label.oracle == oracle and FORMATION_ENERGY.name in label.observed]
+    labels = [
+        label
+        for label in state.labels.values()
+        if label.oracle == oracle and FORMATION_ENERGY.name in label.observed
+    ]
     phases = [
-        Phase(label.candidate, state.counts(label.candidate), label.observed[ENERGY_PER_ATOM.name], label.fidelity) for label in labels
+        Phase(
+            label.candidate,
+            state.counts(label.candidate),
+            label.observed[ENERGY_PER_ATOM.name],
+            label.fidelity,
+        )
+        for label in labels
     ]
     hull = Hull(phases)
     return {phase.id: hull.stability(phase).above_hull for phase in phases}
 
 
-def test_after_every_label_the_values_are_those_of_the_hull_of_all_labels_so_far(searched: Campaign) -> None:
+def test_after_every_label_the_values_are_those_of_the_hull_of_all_labels_so_far(
+    searched: Campaign,
+) -> None:
     reader = LedgerReader(searched.folder)
     live = CampaignState()
     moved = 0
@@ -72,14 +86,18 @@ def test_after_every_label_the_values_are_those_of_the_hull_of_all_labels_so_far
         before = now
     reader.close()
     assert moved > 3, "phases that landed moved the hull under others"
-    assert {label.candidate: label.values[ABOVE] for label in searched.state().labels.values()} == pytest.approx(before, abs=1e-12)
+    assert {
+        label.candidate: label.values[ABOVE] for label in searched.state().labels.values()
+    } == pytest.approx(before, abs=1e-12)
 
 
 def test_stable_phases_lead_and_the_elements_are_no_finds(searched: Campaign) -> None:
     state = searched.state()
     wanted = ranking.wanted_of(searched.loaded.config, "lennard_jones")
     ranked = ranking.ranked(state, wanted)
-    assert [item.label.values[ABOVE] for item in ranked] == sorted(item.label.values[ABOVE] for item in ranked)
+    assert [item.label.values[ABOVE] for item in ranked] == sorted(
+        item.label.values[ABOVE] for item in ranked
+    )
     assert ranked[0].label.values[ABOVE] == 0
     assert not {item.label.purpose for item in ranked} & {"reference"}
     best = ranking.best(state, wanted)
@@ -99,9 +117,18 @@ def test_a_phase_that_lands_on_the_hull_is_a_gain(searched: Campaign) -> None:
 
 def test_explain_status_and_report_tell_of_stability(searched: Campaign) -> None:
     state = searched.state()
-    chosen = next(choice for record in reversed(state.rounds) if record.decided for choice in record.decided.choices if choice.stable)
+    chosen = next(
+        choice
+        for record in reversed(state.rounds)
+        if record.decided
+        for choice in record.decided.choices
+        if choice.stable
+    )
     told = [
-        (["explain", str(searched.folder), chosen.candidate], ("stable with probability", "energy_above_hull = ")),
+        (
+            ["explain", str(searched.folder), chosen.candidate],
+            ("stable with probability", "energy_above_hull = "),
+        ),
         (["status", str(searched.folder)], ("lie on it",)),
         (["report", str(searched.folder)], ()),
     ]
@@ -110,13 +137,23 @@ def test_explain_status_and_report_tell_of_stability(searched: Campaign) -> None
         assert result.exit_code == 0, result.output
         assert all(word in result.output for word in words), result.output
     page = next(searched.folder.rglob("report.html")).read_text()
-    for words in ("How the hull moved", "Chances to be stable, and what came true", "chance to be stable when chosen"):
+    for words in (
+        "How the hull moved",
+        "Chances to be stable, and what came true",
+        "chance to be stable when chosen",
+    ):
         assert words in page
 
 
-def test_a_batch_by_the_hull_spreads_over_compositions_and_says_how_likely_each_is_stable(searched: Campaign) -> None:
+def test_a_batch_by_the_hull_spreads_over_compositions_and_says_how_likely_each_is_stable(
+    searched: Campaign,
+) -> None:
     state = searched.state()
-    batches = [r.decided.choices for r in state.rounds if r.decided is not None and r.decided.acquisition == "hull" and r.decided.choices]
+    batches = [
+        r.decided.choices
+        for r in state.rounds
+        if r.decided is not None and r.decided.acquisition == "hull" and r.decided.choices
+    ]
     assert batches
     for choices in batches:
         assert all(choice.stable is not None and 0 < choice.stable < 1 for choice in choices)
@@ -137,8 +174,18 @@ def test_the_hulls_history_goes_down_to_the_hull_as_it_stands(searched: Campaign
     }
 
 
-def test_without_the_quantity_labels_carry_none_of_it_but_the_hull_is_there(small: Callable[..., Campaign]) -> None:
-    campaign = small(**(STABLE | {"objective": {"quantity": FORMATION_ENERGY.name}, "acquisition": {"use": "random", "batch_size": 10}}))
+def test_without_the_quantity_labels_carry_none_of_it_but_the_hull_is_there(
+    small: Callable[..., Campaign],
+) -> None:
+    campaign = small(
+        **(
+            STABLE
+            | {
+                "objective": {"quantity": FORMATION_ENERGY.name},
+                "acquisition": {"use": "random", "batch_size": 10},
+            }
+        )
+    )
     campaign.run()
     state = campaign.state()
     assert all(ABOVE not in label.values for label in state.labels.values())
@@ -149,14 +196,31 @@ def test_without_the_quantity_labels_carry_none_of_it_but_the_hull_is_there(smal
 
 
 @pytest.mark.parametrize("use", ["log_noisy_expected_improvement", "thompson"])
-def test_every_acquisition_sees_formation_energies_from_the_hull(small: Callable[..., Campaign], use: str) -> None:
-    campaign = small(**(STABLE | {"acquisition": {"use": use, "initial_labels": 8, "batch_size": 4}, "budget": {"labels": 12}}))
+def test_every_acquisition_sees_formation_energies_from_the_hull(
+    small: Callable[..., Campaign], use: str
+) -> None:
+    campaign = small(
+        **(
+            STABLE
+            | {
+                "acquisition": {"use": use, "initial_labels": 8, "batch_size": 4},
+                "budget": {"labels": 12},
+            }
+        )
+    )
     campaign.run()
     state = campaign.state()
-    (decided,) = [r.decided for r in state.rounds if r.decided is not None and r.decided.acquisition == use]
-    found = [state.labels[choice.candidate, "lennard_jones"].values[FORMATION_ENERGY.name] for choice in decided.choices]
+    (decided,) = [
+        r.decided for r in state.rounds if r.decided is not None and r.decided.acquisition == use
+    ]
+    found = [
+        state.labels[choice.candidate, "lennard_jones"].values[FORMATION_ENERGY.name]
+        for choice in decided.choices
+    ]
     told = [choice.mean for choice in decided.choices]
-    assert np.abs(np.array(found) - np.array(told, dtype=float)).max() < 0.5, "means are told as formation energies"
+    assert np.abs(np.array(found) - np.array(told, dtype=float)).max() < 0.5, (
+        "means are told as formation energies"
+    )
     assert_replayed(campaign)
 
 
@@ -180,41 +244,78 @@ def test_as_a_constraint_it_bounds_what_is_modelled(small: Callable[..., Campaig
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"objective": {"quantity": ABOVE, "direction": "maximize"}}, "expected minimize for energy_above_hull"),
-        ({"objective": {"quantity": "energy_per_atom", "direction": "minimize"}}, "expected objective energy_above_hull"),
-        ({"constraints": [{"quantity": ABOVE, "at_most": 0.1}]}, "one objective and no constraints"),
+        (
+            {"objective": {"quantity": ABOVE, "direction": "maximize"}},
+            "expected minimize for energy_above_hull",
+        ),
+        (
+            {"objective": {"quantity": "energy_per_atom", "direction": "minimize"}},
+            "expected objective energy_above_hull",
+        ),
+        (
+            {"constraints": [{"quantity": ABOVE, "at_most": 0.1}]},
+            "one objective and no constraints",
+        ),
     ],
 )
-def test_what_cannot_be_wanted_of_the_hull_is_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_wanted_of_the_hull_is_told(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
     with pytest.raises(InputError, match=told):
         load(tmp_path, **{**STABLE, **changes})
 
 
-def test_over_levels_candidate_and_level_are_chosen_by_the_hull_per_cost(small: Callable[..., Campaign]) -> None:
+def test_over_levels_candidate_and_level_are_chosen_by_the_hull_per_cost(
+    small: Callable[..., Campaign],
+) -> None:
     changes: dict[str, Any] = {
         "surrogate": {"use": "multi_task_gp"},
-        "oracles": [{"use": "lennard_jones", "name": "cheap"}, {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.12}}],
-        "fidelities": {"mode": "acquisition", "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 3.0}]},
+        "oracles": [
+            {"use": "lennard_jones", "name": "cheap"},
+            {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.12}},
+        ],
+        "fidelities": {
+            "mode": "acquisition",
+            "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 3.0}],
+        },
         "acquisition": {"use": "hull", "initial_labels": 8, "batch_size": 4},
     }
     campaign = small(**(STABLE | changes))
     campaign.run()
     state = campaign.state()
-    decided = [record.decided for record in state.rounds if record.decided is not None and record.decided.acquisition == "hull_per_cost"]
+    decided = [
+        record.decided
+        for record in state.rounds
+        if record.decided is not None and record.decided.acquisition == "hull_per_cost"
+    ]
     assert decided
     assert all(choice.stable is not None for one in decided for choice in one.choices)
     for oracle in ("cheap", "dear"):
-        now = {label.candidate: label.values[ABOVE] for label in state.labels.values() if label.oracle == oracle}
+        now = {
+            label.candidate: label.values[ABOVE]
+            for label in state.labels.values()
+            if label.oracle == oracle
+        }
         assert now == pytest.approx(by_pymatgen(state, oracle), abs=1e-8), "a hull for each level"
     assert_replayed(campaign)
 
 
-def test_a_gate_lets_climb_what_lies_near_the_hull_of_its_level(small: Callable[..., Campaign]) -> None:
+def test_a_gate_lets_climb_what_lies_near_the_hull_of_its_level(
+    small: Callable[..., Campaign],
+) -> None:
     changes: dict[str, Any] = {
         "surrogate": None,
         "objective": {"quantity": "energy_per_atom", "direction": "maximize"},
-        "oracles": [{"use": "lennard_jones", "name": "cheap"}, {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.12}}],
-        "fidelities": {"levels": [{"oracle": "cheap"}, {"oracle": "dear", "gate": {"quantity": ABOVE, "threshold": 0.02}}]},
+        "oracles": [
+            {"use": "lennard_jones", "name": "cheap"},
+            {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.12}},
+        ],
+        "fidelities": {
+            "levels": [
+                {"oracle": "cheap"},
+                {"oracle": "dear", "gate": {"quantity": ABOVE, "threshold": 0.02}},
+            ]
+        },
         "acquisition": {"use": "random", "initial_labels": 8, "batch_size": 8},
         "budget": {"labels": None, "rounds": 3},
     }
@@ -222,16 +323,28 @@ def test_a_gate_lets_climb_what_lies_near_the_hull_of_its_level(small: Callable[
     campaign.run()
     state = campaign.state()
     climbed = [
-        choice for record in state.rounds if record.decided is not None for choice in record.decided.choices if choice.reason == "gate"
+        choice
+        for record in state.rounds
+        if record.decided is not None
+        for choice in record.decided.choices
+        if choice.reason == "gate"
     ]
     assert climbed
     assert all(choice.score is not None and choice.score <= 0.02 for choice in climbed)
-    assert not {choice.candidate for choice in climbed} & {label.candidate for label in state.labels.values() if label.purpose}
+    assert not {choice.candidate for choice in climbed} & {
+        label.candidate for label in state.labels.values() if label.purpose
+    }
 
 
 def test_a_chemical_potential_stands_for_its_element_on_the_hull(tmp_path: Path) -> None:
-    """Crystals of that element alone lie on no diagram; all others as pymatgen has them with the potential as a phase."""
-    changes = {**STABLE, "references": {"chemical_potentials": {"Cr": -0.9}}, "budget": {"labels": 16}}
+    """Crystals of that element alone lie on no diagram; all others as pymatgen has them with the
+    potential as a phase.
+    """
+    changes = {
+        **STABLE,
+        "references": {"chemical_potentials": {"Cr": -0.9}},
+        "budget": {"labels": 16},
+    }
     campaign = Campaign(tmp_path / "campaign", load(tmp_path, **changes))
     campaign.run()
     state = campaign.state()
@@ -244,7 +357,9 @@ def test_a_chemical_potential_stands_for_its_element_on_the_hull(tmp_path: Path)
     for label in hull.labels:
         assert state.counts(label.candidate).keys() != {"Cr"}
         assert label.values[ABOVE] == pytest.approx(given[label.candidate], abs=1e-9)
-    alone = [label for label in state.labels.values() if state.counts(label.candidate).keys() == {"Cr"}]
+    alone = [
+        label for label in state.labels.values() if state.counts(label.candidate).keys() == {"Cr"}
+    ]
     assert all(ABOVE not in label.values for label in alone)
     assert sum(move.fall for move in hull.moves()) > 0
     assert_replayed(campaign)

@@ -1,4 +1,6 @@
-"""Acquisition on a finite pool: what is chosen, by which aims, and that it does not depend on chunks."""
+"""Acquisition on a finite pool: what is chosen, by which aims, and that it does not depend on
+chunks.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from gpytorch.distributions import MultivariateNormal
 from campaign.acquisition import Aims, Bound, Output, Scores, functions, select
 from campaign.acquisition.levels import select_levels
 from campaign.acquisition.rows import FinitePoolModel, MarginalModel
-from campaign.schema import AcquisitionConfig
+from campaign.config.schema import AcquisitionConfig
 from campaign.types import Objective
 
 DIMENSIONS = 3
@@ -33,11 +35,18 @@ def slope(points: torch.Tensor) -> torch.Tensor:
 
 
 def drawn(n: int, seed: int) -> torch.Tensor:
-    return torch.rand(n, DIMENSIONS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(
+        n, DIMENSIONS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def model_of(points: torch.Tensor, values: torch.Tensor) -> SingleTaskGP:
-    model = SingleTaskGP(points, values[:, None], outcome_transform=Standardize(1), input_transform=Normalize(DIMENSIONS))
+    model = SingleTaskGP(
+        points,
+        values[:, None],
+        outcome_transform=Standardize(1),
+        input_transform=Normalize(DIMENSIONS),
+    )
     model.likelihood.noise = 1e-4
     model.covar_module.lengthscale = 0.6
     return model.eval()
@@ -53,7 +62,13 @@ def output(k: int = 0, pending: list[int] | None = None, scale: float = 1.0) -> 
 
 
 def choose(
-    use: str, direction: str = "maximize", n: int = 5, *, pending: list[int] | None = None, weights: Any = None, **config: Any
+    use: str,
+    direction: str = "maximize",
+    n: int = 5,
+    *,
+    pending: list[int] | None = None,
+    weights: Any = None,
+    **config: Any,
 ) -> Scores:
     wanted = Objective("x", direction, value=8.0 if direction == "match" else None)  # type: ignore[arg-type]
     outputs = [output(0, pending)]
@@ -87,8 +102,12 @@ def test_batches_repeat_with_the_seed(use: str) -> None:
 @pytest.mark.parametrize("use", BY_GAIN)
 def test_choices_follow_the_direction(use: str) -> None:
     values = hill(POOL).numpy()
-    assert values[list(choose(use, "maximize", 1).chosen)].mean() > values.mean() + 0.3 * values.std()
-    assert values[list(choose(use, "minimize", 1).chosen)].mean() < values.mean() - 0.3 * values.std()
+    assert (
+        values[list(choose(use, "maximize", 1).chosen)].mean() > values.mean() + 0.3 * values.std()
+    )
+    assert (
+        values[list(choose(use, "minimize", 1).chosen)].mean() < values.mean() - 0.3 * values.std()
+    )
 
 
 @pytest.mark.parametrize("use", ["log_expected_improvement", "log_noisy_expected_improvement"])
@@ -106,7 +125,14 @@ def test_straddle_takes_what_is_uncertain_near_the_level() -> None:
 
 
 @pytest.mark.parametrize(
-    "use", ["log_expected_improvement", "upper_confidence_bound", "uncertainty", "max_value_entropy", "knowledge_gradient"]
+    "use",
+    [
+        "log_expected_improvement",
+        "upper_confidence_bound",
+        "uncertainty",
+        "max_value_entropy",
+        "knowledge_gradient",
+    ],
 )
 def test_pending_work_is_not_chosen_again(use: str) -> None:
     first = list(choose(use, n=1).chosen)
@@ -120,21 +146,35 @@ def test_the_first_choice_of_the_joint_selection_is_the_analytic_best() -> None:
 
 
 def test_row_models_look_up_the_posterior_of_the_model_behind_them() -> None:
-    finite, marginal = FinitePoolModel.of(MODELS, [POOL, POOL]), MarginalModel.of(MODELS, [POOL, POOL], [1.0, 2.0])
+    finite, marginal = (
+        FinitePoolModel.of(MODELS, [POOL, POOL]),
+        MarginalModel.of(MODELS, [POOL, POOL], [1.0, 2.0]),
+    )
     rows = torch.tensor([[3.0], [7.0], [1.0]], dtype=torch.float64)
     for k, model in enumerate(MODELS):
         exact = model.posterior(POOL[[3, 7, 1]])
         assert torch.allclose(finite.posterior(rows).mean[:, k], exact.mean[:, 0])
-        assert torch.allclose(finite.joint(rows[:, 0].long(), k).covariance_matrix, exact.distribution.covariance_matrix, atol=1e-5)
+        assert torch.allclose(
+            finite.joint(rows[:, 0].long(), k).covariance_matrix,
+            exact.distribution.covariance_matrix,
+            atol=1e-5,
+        )
         wanted = exact.variance.reshape(-1) * (1, 4)[k]
-        assert torch.allclose(marginal.posterior(rows[:, None]).variance.reshape(3, 2)[:, k], wanted)
+        assert torch.allclose(
+            marginal.posterior(rows[:, None]).variance.reshape(3, 2)[:, k], wanted
+        )
 
 
 def test_observing_a_row_is_conditioning_on_it() -> None:
     """The same process with one more label, without noise, has the same variances."""
 
     def variance(points: torch.Tensor) -> FinitePoolModel:
-        model = SingleTaskGP(points, hill(points)[:, None], torch.full_like(hill(points)[:, None], 1e-6), outcome_transform=None)
+        model = SingleTaskGP(
+            points,
+            hill(points)[:, None],
+            torch.full_like(hill(points)[:, None], 1e-6),
+            outcome_transform=None,
+        )
         model.covar_module.lengthscale = 0.6
         return FinitePoolModel.of([model.eval()], [POOL])
 
@@ -148,7 +188,9 @@ def test_knowledge_gradient_has_its_closed_form_for_two_rows() -> None:
     mean, deviation = torch.tensor([[0.0], [-0.4]], dtype=torch.float64), 0.8
     covariance = torch.diag(torch.tensor([1e-12, deviation**2], dtype=torch.float64))[None]
     rows = torch.arange(2, dtype=torch.float64)[:, None]
-    gradient = functions.DiscreteKnowledgeGradient(FinitePoolModel(mean, covariance), rows, quantiles=4001)
+    gradient = functions.DiscreteKnowledgeGradient(
+        FinitePoolModel(mean, covariance), rows, quantiles=4001
+    )
     normal = torch.distributions.Normal(0.0, 1.0)
     z = torch.tensor(-0.4 / deviation, dtype=torch.float64)
     closed = deviation * normal.log_prob(z).exp() + -0.4 * torch.special.ndtr(z)
@@ -157,7 +199,9 @@ def test_knowledge_gradient_has_its_closed_form_for_two_rows() -> None:
 
 def several(use: str, bounds: list[Bound], n: int = 6, **config: Any) -> list[int]:
     outputs = [output(0), output(1)]
-    objectives = [Objective("hill", "maximize")] + ([Objective("slope", "minimize")] if not bounds else [])
+    objectives = [Objective("hill", "maximize")] + (
+        [Objective("slope", "minimize")] if not bounds else []
+    )
     aims = Aims.of(objectives, [item.values for item in outputs], bounds, config.pop("weights", ()))
     settings = AcquisitionConfig(use=use, **{"shortlist": 60, **config})  # type: ignore[arg-type]
     return list(select(outputs, aims, n, config=settings, seed=1).chosen)
@@ -195,13 +239,16 @@ def test_a_batch_keeps_its_distance() -> None:
         return float(distance[~torch.eye(len(places), dtype=torch.bool)].min())
 
     assert closest(choose("greedy_mean", n=6).chosen) < 0.15
-    assert closest(choose("greedy_mean", n=6, least_distance=0.2).chosen) > 0.17
+    assert closest(choose("greedy_mean", n=6, min_distance=0.2).chosen) > 0.17
 
 
 def test_recalibrated_deviations_scale() -> None:
     aims = Aims.of([Objective("x", "maximize")], [output().values], [], ())
     config = AcquisitionConfig(use="upper_confidence_bound")
-    plain, wide = (select([output(scale=scale)], aims, 1, config=config, seed=1).deviation for scale in (1.0, 3.0))
+    plain, wide = (
+        select([output(scale=scale)], aims, 1, config=config, seed=1).deviation
+        for scale in (1.0, 3.0)
+    )
     assert wide == pytest.approx(3 * plain)
 
 
@@ -216,7 +263,9 @@ def test_chunks_do_not_change_scores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TwoLevels(Model):  # type: ignore[misc]
-    """A process over points and level: correlation 0.9, unit variance, length scale 0.3, no label yet; noise at the dear level."""
+    """A process over points and level: correlation 0.9, unit variance, length scale 0.3, no label
+    yet; noise at the dear level.
+    """
 
     num_outputs = 1
 
@@ -233,26 +282,41 @@ class TwoLevels(Model):  # type: ignore[misc]
         return GPyTorchPosterior(MultivariateNormal(torch.zeros(len(X), dtype=X.dtype), covariance))
 
 
-def levels_chosen(price: float, allowed: np.ndarray | None = None, room: int | None = None, noise: float = 0.0) -> list[tuple[int, int]]:
-    at_level = [torch.cat([POOL[:30], torch.full((30, 1), float(level), dtype=torch.float64)], 1) for level in (0, 1)]
-    aims = Aims.of([Objective("x", "maximize")], [torch.tensor([-1.0, 1.0], dtype=torch.float64)], [], ())
+def levels_chosen(
+    price: float, allowed: np.ndarray | None = None, room: int | None = None, noise: float = 0.0
+) -> list[tuple[int, int]]:
+    at_level = [
+        torch.cat([POOL[:30], torch.full((30, 1), float(level), dtype=torch.float64)], 1)
+        for level in (0, 1)
+    ]
+    aims = Aims.of(
+        [Objective("x", "maximize")], [torch.tensor([-1.0, 1.0], dtype=torch.float64)], [], ()
+    )
     everything = np.ones((2, 30), dtype=bool) if allowed is None else allowed
     torch.manual_seed(0)
-    return list(select_levels(TwoLevels(noise), at_level, None, aims, 5, [1.0, price], everything, [None, room]).chosen)
+    return list(
+        select_levels(
+            TwoLevels(noise), at_level, None, aims, 5, [1.0, price], everything, [None, room]
+        ).chosen
+    )
 
 
 def test_the_level_is_chosen_by_what_it_tells_for_its_price() -> None:
     assert [level for level, _ in levels_chosen(1.0)] == [1] * 5
     assert [level for level, _ in levels_chosen(20.0)] == [0] * 5
     assert len(set(levels_chosen(1.0))) == 5
-    assert [level for level, _ in levels_chosen(1.0, noise=4.0)] == [0] * 5, "a noisy level tells less"
+    assert [level for level, _ in levels_chosen(1.0, noise=4.0)] == [0] * 5, (
+        "a noisy level tells less"
+    )
     only_cheap = np.array([[True] * 30, [False] * 30])
     assert {level for level, _ in levels_chosen(1.0, only_cheap)} == {0}
     assert sorted(level for level, _ in levels_chosen(1.0, room=2)) == [0, 0, 0, 1, 1]
 
 
 def test_hypervolumes_compile_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler that is killed leaves a lock in the user's home that every later campaign would wait for."""
+    """A compiler that is killed leaves a lock in the user's home that every later campaign would
+    wait for.
+    """
     from torch.utils import cpp_extension
 
     asked: list[object] = []

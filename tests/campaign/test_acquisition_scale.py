@@ -1,4 +1,6 @@
-"""What is chosen does not depend on the unit of a quantity or on where its zero lies, for no acquisition function."""
+"""What is chosen does not depend on the unit of a quantity or on where its zero lies, for no
+acquisition function.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from botorch.posteriors import Posterior
 
 from campaign.acquisition import Aims, Bound, Output, Scores, select
 from campaign.acquisition.levels import LevelScores, select_levels
-from campaign.schema import AcquisitionConfig
+from campaign.config.schema import AcquisitionConfig
 from campaign.types import Objective
 from campaign.units import Standard
 from surrogates.gp import GaussianProcess, GaussianProcessConfig
@@ -27,7 +29,12 @@ ONE_OBJECTIVE = (
     "uncertainty",
     "straddle",
 )
-SEVERAL = ("log_expected_improvement", "log_noisy_expected_improvement", "upper_confidence_bound", "thompson")
+SEVERAL = (
+    "log_expected_improvement",
+    "log_noisy_expected_improvement",
+    "upper_confidence_bound",
+    "thompson",
+)
 
 
 def drawn(n: int, seed: int) -> torch.Tensor:
@@ -48,7 +55,9 @@ TRAINED = [SURROGATE.train(POINTS, f(POINTS)[:, None], None)[0].eval() for f in 
 
 
 class InAnotherUnit(Model):  # type: ignore[misc]
-    """A model's answers times a factor, with a number added: what a surrogate gives for labels in another unit."""
+    """A model's answers times a factor, with a number added: what a surrogate gives for labels in
+    another unit.
+    """
 
     num_outputs = 1
 
@@ -60,23 +69,52 @@ class InAnotherUnit(Model):  # type: ignore[misc]
         return self._units.untransform_posterior(self._model.posterior(X, *args, **kwargs))
 
 
-def chosen(use: str, factor: float = 1.0, shift: float = 0.0, weights: np.ndarray | None = None) -> Scores:
-    output = Output(InAnotherUnit(TRAINED[0], factor, shift), POOL, POINTS, factor * hill(POINTS) + shift, POOL[:2])
+def chosen(
+    use: str, factor: float = 1.0, shift: float = 0.0, weights: np.ndarray | None = None
+) -> Scores:
+    output = Output(
+        InAnotherUnit(TRAINED[0], factor, shift),
+        POOL,
+        POINTS,
+        factor * hill(POINTS) + shift,
+        POOL[:2],
+    )
     match = use == "straddle"
-    wanted = Objective("x", "match" if match else "maximize", value=8.0 * factor + shift if match else None)
+    wanted = Objective(
+        "x", "match" if match else "maximize", value=8.0 * factor + shift if match else None
+    )
     aims = Aims.of([wanted], [output.values], [], ())
     torch.manual_seed(3)
-    return select([output], aims, 3, config=AcquisitionConfig(use=use, samples=32), seed=1, log_weights=weights)  # type: ignore[arg-type]
+    return select(
+        [output],
+        aims,
+        3,
+        config=AcquisitionConfig(use=use, samples=32),
+        seed=1,
+        log_weights=weights,
+    )  # type: ignore[arg-type]
 
 
 def chosen_of_several(
-    use: str, factors: tuple[float, float], bound: bool, shift: float = 0.0, pool: torch.Tensor = POOL
+    use: str,
+    factors: tuple[float, float],
+    bound: bool,
+    shift: float = 0.0,
+    pool: torch.Tensor = POOL,
 ) -> tuple[int, ...]:
     outputs = [
-        Output(InAnotherUnit(model, factor, shift * factor), pool, POINTS, factor * (f(POINTS) + shift), None)
+        Output(
+            InAnotherUnit(model, factor, shift * factor),
+            pool,
+            POINTS,
+            factor * (f(POINTS) + shift),
+            None,
+        )
         for model, f, factor in zip(TRAINED, (hill, slope), factors, strict=True)
     ]
-    objectives = [Objective("hill", "maximize")] + ([] if bound else [Objective("slope", "minimize")])
+    objectives = [Objective("hill", "maximize")] + (
+        [] if bound else [Objective("slope", "minimize")]
+    )
     bounds = [Bound(1, -1, (1.6 + shift) * factors[1])] if bound else []
     aims = Aims.of(objectives, [output.values for output in outputs], bounds, ())
     torch.manual_seed(3)
@@ -93,9 +131,13 @@ def test_choices_do_not_depend_on_the_unit(use: str) -> None:
         assert (scaled.mean == plain.mean * 2.0**power).all()
         assert (scaled.deviation == plain.deviation * 2.0**power).all()
     for exponent in (-12, -9, -6, 6, 12, 30):
-        assert chosen(use, 10.0**exponent, weights=weights).chosen == plain.chosen, f"labels times 1e{exponent}"
+        assert chosen(use, 10.0**exponent, weights=weights).chosen == plain.chosen, (
+            f"labels times 1e{exponent}"
+        )
     for shift in (-1e3, 1e5):
-        assert chosen(use, shift=shift, weights=weights).chosen == plain.chosen, f"labels plus {shift:g}"
+        assert chosen(use, shift=shift, weights=weights).chosen == plain.chosen, (
+            f"labels plus {shift:g}"
+        )
 
 
 @pytest.mark.parametrize("use", SEVERAL)

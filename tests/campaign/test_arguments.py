@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from campaign.arguments import settings_of, words_of_all
 from campaign.errors import InputError
+from campaign.reading.arguments import settings_of, words_of_all
 
 
 def test_settings_are_nested_and_typed_as_in_yaml() -> None:
-    words = ["a.rate=1e-3", "a.steps=5", "b=[x, 2]", "c={d: true}", "c.e=text of words", "b.1=3", "f=", "g=a=b"]
-    expected = {"a": {"rate": 1e-3, "steps": 5}, "b": ["x", 3], "c": {"d": True, "e": "text of words"}, "f": None, "g": "a=b"}
+    words = [
+        "a.rate=1e-3",
+        "a.steps=5",
+        "b=[x, 2]",
+        "c={d: true}",
+        "c.e=text of words",
+        "b.1=3",
+        "f=",
+        "g=a=b",
+    ]
+    expected = {
+        "a": {"rate": 1e-3, "steps": 5},
+        "b": ["x", 3],
+        "c": {"d": True, "e": "text of words"},
+        "f": None,
+        "g": "a=b",
+    }
     assert settings_of(words) == expected
 
 

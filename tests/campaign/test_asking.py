@@ -1,4 +1,6 @@
-"""Ask and tell: durable as everything else, from several processes, in any order, and every decision replays."""
+"""Ask and tell: durable as everything else, from several processes, in any order, and every
+decision replays.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,19 @@ from typer.testing import CliRunner
 
 import oreloop
 from campaign.cli import app
+from campaign.decide import fit
+from campaign.decide.replay import replay
 from campaign.ledger.state import LabelRecord
-from campaign.replay import replay
 from oreloop import Campaign, Failure, InputError, Observation
 
 ASKED = {
-    "oracles": [{"use": "ask_tell", "params": {"quantities": {"hardness": "GPa"}}, "sanity": {"hardness": [0, 100]}}],
+    "oracles": [
+        {
+            "use": "ask_tell",
+            "params": {"quantities": {"hardness": "GPa"}},
+            "sanity": {"hardness": [0, 100]},
+        }
+    ],
     "objective": {"quantity": "hardness", "direction": "maximize"},
     "acquisition": {"initial_labels": 4},
 }
@@ -38,6 +48,15 @@ def asked(tmp_path: Path) -> Callable[..., Campaign]:
 
 def hardness(question: oreloop.OpenQuestion) -> float:
     return float(question.crystal.numbers.mean())
+
+
+def test_a_notebook_shows_where_a_campaign_stands(tmp_path: Path) -> None:
+    campaign = Campaign.create(tmp_path / "<b>", merged(SMALL, ASKED))
+    assert campaign._repr_html_() == escape(f"<campaign {campaign.folder}>, not begun")
+    campaign.ask(2)
+    shown = campaign._repr_html_()
+    assert "<tr><th>labels</th><td>0 of " in shown
+    assert "<b>" not in shown
 
 
 def test_a_campaign_is_driven_by_asking_and_telling(asked: Callable[..., Campaign]) -> None:
@@ -57,12 +76,41 @@ def test_a_campaign_is_driven_by_asking_and_telling(asked: Callable[..., Campaig
         assert replay(campaign, index) == record.decided.choices
 
 
-def test_open_questions_are_not_asked_again_and_wait_for_ever(asked: Callable[..., Campaign]) -> None:
+def test_a_replay_takes_the_threads_of_the_campaign(
+    asked: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    campaign, taken = asked(), []
+    for question in campaign.ask(4):
+        campaign.tell(question, {"hardness": hardness(question)})
+    campaign.ask(2)
+    fitting = fit.fit
+    monkeypatch.setattr(
+        fit, "fit", lambda *given: taken.append(torch.get_num_threads()) or fitting(*given)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        replay(campaign, 1)
+        assert (taken, torch.get_num_threads()) == (
+            [campaign.loaded.config.executor.threads],
+            before + 1,
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_open_questions_are_not_asked_again_and_wait_for_ever(
+    asked: Callable[..., Campaign],
+) -> None:
     campaign = asked()
     first = campaign.ask(4)
     second = campaign.ask(3)
     assert not {item.candidate for item in first} & {item.candidate for item in second}
-    assert [item.candidate for item in campaign.pending] == [item.candidate for item in (*first, *second)]
+    assert [item.candidate for item in campaign.pending] == [
+        item.candidate for item in (*first, *second)
+    ]
     campaign.tell(second[1].candidate[:10], {"hardness": 1.0})
     assert len(campaign.pending) == 6
 
@@ -109,7 +157,10 @@ def test_units_noise_failures_and_windows(asked: Callable[..., Campaign]) -> Non
     assert label.values["hardness"] == pytest.approx(2.5)
     label = campaign.tell(noisy, {"hardness": Observation("hardness", 30.0, "kbar", 1.0)})
     assert isinstance(label, LabelRecord)
-    assert (label.observations[0].value, label.observations[0].noise) == (pytest.approx(3.0), pytest.approx(0.1))
+    assert (label.observations[0].value, label.observations[0].noise) == (
+        pytest.approx(3.0),
+        pytest.approx(0.1),
+    )
     failure = campaign.fail(broken, "not_converged", "the sample broke")
     assert isinstance(failure, Failure)
     failure = campaign.tell(absurd, {"hardness": 1e4})
@@ -123,7 +174,9 @@ def test_units_noise_failures_and_windows(asked: Callable[..., Campaign]) -> Non
         campaign.tell("f" * 32, {"hardness": 1.0})
 
 
-def test_suggestions_are_what_is_asked_next_and_record_nothing(asked: Callable[..., Campaign]) -> None:
+def test_suggestions_are_what_is_asked_next_and_record_nothing(
+    asked: Callable[..., Campaign],
+) -> None:
     campaign = asked()
     for question in campaign.ask(4):
         campaign.tell(question, {"hardness": hardness(question)})
@@ -172,7 +225,9 @@ def test_at_the_terminal(asked: Callable[..., Campaign], tmp_path: Path) -> None
     path.write_text("\n".join([header, *(",".join(row) for row in filled)]))
     result = CliRunner().invoke(app, ["tell", str(campaign.folder), str(path)])
     assert result.exit_code == 0, result.output
-    assert "1 labels and 1 failures recorded; 1 questions are open" in " ".join(result.output.split())
+    assert "1 labels and 1 failures recorded; 1 questions are open" in " ".join(
+        result.output.split()
+    )
 
 
 ASKER = """
@@ -189,10 +244,17 @@ if sys.argv[2] == "dies":
 
 def asker(folder: Path, how: str) -> subprocess.Popen[str]:
     root = str(Path(oreloop.__file__).parent.parent)
-    return subprocess.Popen([sys.executable, "-c", ASKER, str(folder), how, root], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    return subprocess.Popen(
+        [sys.executable, "-c", ASKER, str(folder), how, root],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
 
 
-def test_a_process_that_is_killed_between_asking_and_telling_loses_nothing(asked: Callable[..., Campaign]) -> None:
+def test_a_process_that_is_killed_between_asking_and_telling_loses_nothing(
+    asked: Callable[..., Campaign],
+) -> None:
     campaign = asked(budget={"labels": 1000})
     campaign.ask(1)
     process = asker(campaign.folder, "dies")
@@ -204,7 +266,9 @@ def test_a_process_that_is_killed_between_asking_and_telling_loses_nothing(asked
     assert set(campaign.labels.candidate) >= set(names)
 
 
-def test_several_ask_at_once_and_each_gets_questions_of_its_own(asked: Callable[..., Campaign]) -> None:
+def test_several_ask_at_once_and_each_gets_questions_of_its_own(
+    asked: Callable[..., Campaign],
+) -> None:
     campaign = asked(budget={"labels": 1000})
     campaign.ask(1)
     processes = [asker(campaign.folder, "lives") for _ in range(2)]

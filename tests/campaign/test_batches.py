@@ -20,13 +20,22 @@ def oracle(log: Path, batch: int, **params: Any) -> dict[str, Any]:
 
 
 def passes(log: Path) -> list[int]:
-    return [int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("together")]
+    return [
+        int(line.split()[1]) for line in log.read_text().splitlines() if line.startswith("together")
+    ]
 
 
-def test_crystals_go_together_and_have_the_labels_that_they_have_alone(small: Callable[..., Campaign], tmp_path: Path) -> None:
+def test_crystals_go_together_and_have_the_labels_that_they_have_alone(
+    small: Callable[..., Campaign], tmp_path: Path
+) -> None:
     found = []
     for batch in (1, 5):
-        campaign = small(f"by {batch}", oracles=[oracle(tmp_path / f"log{batch}", batch, seconds=0.01)], acquisition=RANDOM, surrogate=None)
+        campaign = small(
+            f"by {batch}",
+            oracles=[oracle(tmp_path / f"log{batch}", batch, seconds=0.01)],
+            acquisition=RANDOM,
+            surrogate=None,
+        )
         campaign.run()
         found.append(label_set(campaign))
         labels = campaign.state().own_labels
@@ -46,8 +55,12 @@ def test_workers_share_what_waits(small: Callable[..., Campaign], tmp_path: Path
     assert passes(log) == [4] * 6
 
 
-def test_what_failed_before_takes_nothing_with_it(small: Callable[..., Campaign], tmp_path: Path) -> None:
-    """One kind of crystal kills its worker: it alone is given up, after tries by itself, and the labels of the others stand."""
+def test_what_failed_before_takes_nothing_with_it(
+    small: Callable[..., Campaign], tmp_path: Path
+) -> None:
+    """One kind of crystal kills its worker: it alone is given up, after tries by itself, and the
+    labels of the others stand.
+    """
     log = tmp_path / "log"
     deadly = {**oracle(log, 8), "use": "user_oracles:DeadlyTogether"}
     campaign = small(oracles=[deadly], acquisition=RANDOM, surrogate=None)
@@ -65,5 +78,7 @@ def test_what_failed_before_takes_nothing_with_it(small: Callable[..., Campaign]
 
 def test_an_oracle_that_takes_one_at_a_time_is_told_so_before_anything_runs() -> None:
     loaded = load(HELPERS, oracles=[{"use": "lennard_jones", "batch": 4}])
-    with pytest.raises(InputError, match="lennard_jones takes one crystal at a time, batch asks for 4"):
+    with pytest.raises(
+        InputError, match="lennard_jones takes one crystal at a time, batch asks for 4"
+    ):
         _ = loaded.parts

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from support import SMALL, merged
 
-from campaign import config as configs
 from campaign.api import Campaign
 from campaign.blame import OwnCodeError, own_frame, theirs
+from campaign.config import loaded as configs
 from campaign.errors import InputError, StoppedByFailuresError
 from campaign.executors.worker import ComputeWorker
 
@@ -69,9 +69,21 @@ def run(home: Path, folder: Path, changes: dict[str, Any]) -> None:
     ("changes", "message", "line"),
     [
         ({"oracles": [{"use": "own_parts:Unmade"}]}, "KeyError: 'model' (own_parts.py, line 8)", 8),
-        ({"generators": [{"use": "own_parts:Divides"}]}, "ZeroDivisionError: division by zero (own_parts.py, line 18)", 18),
-        ({"screens": {"extra": [{"use": "own_parts:Judge"}]}}, "KeyError: 'x' (own_parts.py, line 26)", 26),
-        ({"surrogate": {"use": "own_parts:Model"}}, "RuntimeError: no fit (own_parts.py, line 33)", 33),
+        (
+            {"generators": [{"use": "own_parts:Divides"}]},
+            "ZeroDivisionError: division by zero (own_parts.py, line 18)",
+            18,
+        ),
+        (
+            {"screens": {"extra": [{"use": "own_parts:Judge"}]}},
+            "KeyError: 'x' (own_parts.py, line 26)",
+            26,
+        ),
+        (
+            {"surrogate": {"use": "own_parts:Model"}},
+            "RuntimeError: no fit (own_parts.py, line 33)",
+            33,
+        ),
     ],
 )
 def test_what_a_component_raises_is_told_with_its_place(
@@ -86,18 +98,34 @@ def test_what_a_component_raises_is_told_with_its_place(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generators": [{"use": "own_parts:Numbers"}]}, "the generator own_parts:Numbers gave int, expected pairs"),
-        ({"screens": {"extra": [{"use": "own_parts:Silent"}]}}, "the screen Silent gave NoneType, expected a Verdict"),
+        (
+            {"generators": [{"use": "own_parts:Numbers"}]},
+            "the generator own_parts:Numbers gave int, expected pairs",
+        ),
+        (
+            {"screens": {"extra": [{"use": "own_parts:Silent"}]}},
+            "the screen Silent gave NoneType, expected a Verdict",
+        ),
     ],
 )
-def test_answers_of_a_wrong_kind_are_told(home: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_answers_of_a_wrong_kind_are_told(
+    home: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         run(home, tmp_path, changes)
 
 
-def test_failures_of_an_oracle_name_its_own_line_where_a_library_raised(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoppedByFailuresError, match=r"LinAlgError: Singular matrix \(own_parts.py, line 14\)"):
-        run(home, tmp_path, {"oracles": [{"use": "own_parts:Breaks"}], "failure_policy": {"window": 3}})
+def test_failures_of_an_oracle_name_its_own_line_where_a_library_raised(
+    home: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        StoppedByFailuresError, match=r"LinAlgError: Singular matrix \(own_parts.py, line 14\)"
+    ):
+        run(
+            home,
+            tmp_path,
+            {"oracles": [{"use": "own_parts:Breaks"}], "failure_policy": {"window": 3}},
+        )
 
 
 def test_a_module_that_lacks_another_is_told_by_what_it_lacks(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""An evidence bundle holds all that is needed to check a campaign, and a changed one is found out, however it was changed."""
+"""An evidence bundle holds all that is needed to check a campaign, and a changed one is found out,
+however it was changed.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,7 @@ from campaign.bundle import verify, write_bundle
 from campaign.bundle.verifying import _code_of
 from campaign.cli import app
 from campaign.errors import InputError
+from campaign.views.view import OpenView
 
 MODULE = """
 from pathlib import Path
@@ -37,7 +40,7 @@ class Weighed:
         self.weight = float(config.weights.read_text())
     def evaluate(self, crystal):
         return Evaluation.single(ENERGY_PER_ATOM, -factor(self.weight) * float(crystal.numbers.mean()))
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +51,19 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "weighed_by.py").write_text("def factor(weight): return weight / 2\n")
     (home / "data").mkdir()
     (home / "data" / "weights.txt").write_text("0.5")
-    changes = {"oracles": [{"use": "weighed:Weighed", "params": {"weights": "data/weights.txt"}}], "budget": {"labels": 14}}
+    changes = {
+        "oracles": [{"use": "weighed:Weighed", "params": {"weights": "data/weights.txt"}}],
+        "budget": {"labels": 14},
+    }
     with (home / "case.yaml").open("w") as file:
         YAML().dump(merged(SMALL, changes), file)
     campaign = Campaign.from_config(home / "case.yaml", home / "camp")
     campaign.run()
     target = tmp_path_factory.mktemp("published") / "bundle"
     reader = campaign.reader()
-    write_bundle(campaign.loaded, campaign.state(), reader, target)
+    write_bundle(OpenView(campaign.loaded, campaign.state(), reader), target)
     with pytest.raises(InputError, match="already"):
-        write_bundle(campaign.loaded, campaign.state(), reader, target)
+        write_bundle(OpenView(campaign.loaded, campaign.state(), reader), target)
     reader.close()
     shutil.rmtree(home)
     return target
@@ -69,7 +75,11 @@ def bundle(kept: Path, tmp_path: Path) -> Path:
 
 
 def failed(bundle: Path, sample: int = 4) -> list[str]:
-    return [check.name for check in verify(bundle, sample=sample, runs_code=True) if check.status == "failed"]
+    return [
+        check.name
+        for check in verify(bundle, sample=sample, runs_code=True)
+        if check.status == "failed"
+    ]
 
 
 def sign_again(bundle: Path) -> None:
@@ -101,7 +111,9 @@ def test_a_bundle_verifies_without_the_campaign(bundle: Path) -> None:
 def test_the_command_tells_what_holds_and_exits_so(bundle: Path) -> None:
     fine = CliRunner().invoke(app, ["verify", str(bundle), "--sample", "1"])
     assert fine.exit_code == 0, fine.output
-    other = CliRunner().invoke(app, ["verify", str(bundle), "--sample", "0", "--fingerprint", "abc"])
+    other = CliRunner().invoke(
+        app, ["verify", str(bundle), "--sample", "0", "--fingerprint", "abc"]
+    )
     assert other.exit_code == 2
     assert "expected abc" in other.output
     nothing = CliRunner().invoke(app, ["verify", str(bundle.parent)])
@@ -125,14 +137,31 @@ def test_code_that_came_with_a_bundle_runs_only_where_asked_for(bundle: Path) ->
         ({"use": "vasp", "params": {"command": ["rm", "all"]}}, "rm"),
         ({"use": "committee", "params": {"members": [{"use": "mine:Oracle"}]}}, "mine:Oracle"),
         ({"use": "mace", "params": {"model": "inputs/1-a.model"}}, "inputs/1-a.model"),
-        ({"use": "lammps", "params": {"potential": "Ni99.eam.alloy"}, "sanity": {"energy_per_atom": [-9, 0]}}, ""),
+        (
+            {
+                "use": "lammps",
+                "params": {"potential": "Ni99.eam.alloy"},
+                "sanity": {"energy_per_atom": [-9, 0]},
+            },
+            "",
+        ),
     ],
 )
 def test_all_that_would_run_as_code_is_seen(oracle: dict[str, Any], named: str) -> None:
     assert next(_code_of(oracle), "") == named
 
 
-@pytest.mark.parametrize("name", ["labels.parquet", "ledger/journal.jsonl", "report.html", "weighed.py", "config.yaml", "labels.extxyz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "labels.parquet",
+        "ledger/journal.jsonl",
+        "report.html",
+        "weighed.py",
+        "config.yaml",
+        "labels.extxyz",
+    ],
+)
 def test_any_changed_file_is_found_out(bundle: Path, name: str) -> None:
     path = bundle / name
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -164,7 +193,9 @@ def test_a_structure_that_does_not_follow_from_the_history_is_found_out(bundle: 
 def test_a_history_that_oracles_do_not_confirm_is_found_out(bundle: Path) -> None:
     with_history(bundle, lambda line: line.replace('"energy_per_atom",-6', '"energy_per_atom",-9'))
     sign_again(bundle)
-    again = [check for check in verify(bundle, sample=4, runs_code=True) if check.name.endswith("again")]
+    again = [
+        check for check in verify(bundle, sample=4, runs_code=True) if check.name.endswith("again")
+    ]
     assert len(again) == 4
     assert all(check.status == "failed" for check in again)
 
@@ -175,7 +206,15 @@ def test_other_oracles_do_not_confirm_anything(bundle: Path) -> None:
     assert len(failed(bundle, sample=2)) == 2
 
 
-@pytest.mark.parametrize("damage", [lambda text: "{", lambda text: "[]", lambda text: '{"@graph": [1]}', lambda text: '{"@graph": []}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "{",
+        lambda text: "[]",
+        lambda text: '{"@graph": [1]}',
+        lambda text: '{"@graph": []}',
+    ],
+)
 def test_an_unreadable_list_of_files_is_told(bundle: Path, damage: Callable[[str], str]) -> None:
     path = bundle / "ro-crate-metadata.json"
     path.write_text(damage(path.read_text()))

@@ -1,4 +1,6 @@
-"""Whole campaigns on the closed-form oracle: modes, stops, resume, config changes, tables, exports, stories."""
+"""Whole campaigns on the closed-form oracle: modes, stops, resume, config changes, tables, exports,
+stories.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,17 @@ import pandas as pd
 import pytest
 from support import HELPERS, label_set
 
-from campaign import metrics, ranking
 from campaign.api import STOP_REQUEST, Campaign
-from campaign.artifacts import ArtifactStore
 from campaign.checkpoints import checkpoint_from_bytes
+from campaign.decide import ranking
 from campaign.errors import InputError, LedgerDamagedError, SurroundingsError
-from campaign.explain import resolve, story
-from campaign.export import export
+from campaign.ledger.artifacts import ArtifactStore
 from campaign.report import write_report
-from campaign.train import checkpoints_to_drop
+from campaign.rounds.train import checkpoints_to_drop
+from campaign.views import metrics
+from campaign.views.explain import resolve, story
+from campaign.views.export import export
+from campaign.views.view import OpenView
 
 Make = Callable[..., Campaign]
 
@@ -30,7 +34,12 @@ def test_rounds_wait_and_the_same_seed_gives_the_same_labels(small: Make) -> Non
     assert first.run() == second.run() == "budget spent: 24 labels"
     assert label_set(first) == label_set(second)
     state = first.state()
-    assert [len(record.decided.choices) for record in state.rounds if record.decided] == [9, 5, 5, 5]
+    assert [len(record.decided.choices) for record in state.rounds if record.decided] == [
+        9,
+        5,
+        5,
+        5,
+    ]
     for record in state.rounds[1:]:
         assert record.decided is not None
         assert record.decided.acquisition == "log_noisy_expected_improvement"
@@ -54,7 +63,11 @@ def test_a_campaign_in_pieces_gives_the_labels_of_the_whole(small: Make) -> None
 def test_streaming_records_how_stale_the_model_was(small: Make) -> None:
     campaign = small(mode="streaming", budget={"labels": 40})
     campaign.run()
-    decided = [record.decided for record in campaign.state().rounds if record.decided is not None and record.decided.model]
+    decided = [
+        record.decided
+        for record in campaign.state().rounds
+        if record.decided is not None and record.decided.model
+    ]
     assert decided
     assert all(event.model_labels <= event.labels_at_decision for event in decided)
     assert any(event.pending for event in decided)
@@ -66,9 +79,25 @@ def test_streaming_records_how_stale_the_model_was(small: Make) -> None:
         ({"budget": {"labels": None, "rounds": 2}}, "budget spent: 2 rounds"),
         ({"objective": {"target": 1000.0}}, "target reached: energy_per_atom"),
         ({"budget": {"oracle_seconds": {"lennard_jones": 1e-6}}}, "of lennard_jones"),
+        (
+            {
+                "budget": {"cost": {"EUR": 1e-9}},
+                "oracles": [{"use": "lennard_jones", "cost": {"per_hour": 2.0, "currency": "EUR"}}],
+            },
+            "budget spent: ",
+        ),
         ({"budget": {"wall_time": 1e-6}}, "of running time"),
-        ({"stopping": {"stagnation_rounds": 1}, "budget": {"labels": 500}}, "stagnation: 1 rounds without"),
-        ({"generators": [{"use": "user_generators:Finite", "count": 5}], "stopping": {"empty_rounds": 2}}, "search space exhausted"),
+        (
+            {"stopping": {"stagnation_rounds": 1}, "budget": {"labels": 500}},
+            "stagnation: 1 rounds without",
+        ),
+        (
+            {
+                "generators": [{"use": "user_generators:Finite", "count": 5}],
+                "stopping": {"empty_rounds": 2},
+            },
+            "search space exhausted",
+        ),
     ],
 )
 def test_stops(small: Make, changes: dict[str, Any], reason: str) -> None:
@@ -77,11 +106,21 @@ def test_stops(small: Make, changes: dict[str, Any], reason: str) -> None:
 
 @pytest.mark.parametrize(
     "use",
-    ["log_expected_improvement", "upper_confidence_bound", "thompson", "greedy_mean", "uncertainty", "random", "all"],
+    [
+        "log_expected_improvement",
+        "upper_confidence_bound",
+        "thompson",
+        "greedy_mean",
+        "uncertainty",
+        "random",
+        "all",
+    ],
 )
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_every_acquisition_runs_a_campaign(small: Make, use: str, direction: str) -> None:
-    campaign = small(acquisition={"use": use}, objective={"direction": direction}, budget={"labels": 19})
+    campaign = small(
+        acquisition={"use": use}, objective={"direction": direction}, budget={"labels": 19}
+    )
     campaign.run()
     decided = [record.decided for record in campaign.state().rounds if record.decided is not None]
     assert decided[-1].acquisition == use
@@ -89,14 +128,29 @@ def test_every_acquisition_runs_a_campaign(small: Make, use: str, direction: str
 
 
 def test_a_model_finds_better_labels_than_chance(small: Make) -> None:
-    """Over five seeds the energies that the model chose are lower than those chosen at random from the same generators."""
+    """Over five seeds the energies that the model chose are lower than those chosen at random from
+    the same generators.
+    """
     means = {}
     for use in ("log_noisy_expected_improvement", "random"):
         found = []
         for seed in range(5):
-            campaign = small(f"{use}-{seed}", seed=seed, acquisition={"use": use}, generators=[{"use": "random_alloy", "count": 40}])
+            campaign = small(
+                f"{use}-{seed}",
+                seed=seed,
+                acquisition={"use": use},
+                generators=[{"use": "random_alloy", "count": 40}],
+            )
             campaign.run()
-            found.append(np.mean([label.values["energy_per_atom"] for label in campaign.state().labels.values() if label.round > 0]))
+            found.append(
+                np.mean(
+                    [
+                        label.values["energy_per_atom"]
+                        for label in campaign.state().labels.values()
+                        if label.round > 0
+                    ]
+                )
+            )
         means[use] = np.mean(found)
     assert means["log_noisy_expected_improvement"] < means["random"]
 
@@ -112,15 +166,24 @@ def test_changed_settings(small: Make) -> None:
     assert set(state.config.accepted) == {"acquisition", "budget"}
     assert state.rounds[1].decided is not None
     assert len(state.rounds[1].decided.choices) == 4
-    for refused in ({"seed": 8}, {"oracles": [{"use": "lennard_jones", "params": {"epsilon": 0.2}}]}):
+    for refused in (
+        {"seed": 8},
+        {"oracles": [{"use": "lennard_jones", "params": {"epsilon": 0.2}}]},
+    ):
         with pytest.raises(InputError, match="cannot change"):
             small(**refused).run(accept_changes=True)
 
 
 def test_a_removed_oracle_does_not_hold_up_the_campaign(small: Make, tmp_path: Path) -> None:
-    both = [{"use": "lennard_jones"}, {"use": "lennard_jones", "name": "other", "params": {"epsilon": 0.5}}]
+    both = [
+        {"use": "lennard_jones"},
+        {"use": "lennard_jones", "name": "other", "params": {"epsilon": 0.5}},
+    ]
     campaign = small(oracles=both)
-    assert campaign.run(on_change=lambda _: (tmp_path / "campaign" / STOP_REQUEST).touch()) == "stop was asked for"
+    assert (
+        campaign.run(on_change=lambda _: (tmp_path / "campaign" / STOP_REQUEST).touch())
+        == "stop was asked for"
+    )
     left = [pair for pair in campaign.state().pending if pair[1] == "other"]
     assert left
     assert small().run(accept_changes=True) == "budget spent: 24 labels"
@@ -130,19 +193,23 @@ def test_a_removed_oracle_does_not_hold_up_the_campaign(small: Make, tmp_path: P
 
 
 def test_a_budget_that_two_oracles_cannot_share_evenly_is_spent(small: Make) -> None:
-    both = [{"use": "lennard_jones"}, {"use": "lennard_jones", "name": "other", "params": {"epsilon": 0.5}}]
+    both = [
+        {"use": "lennard_jones"},
+        {"use": "lennard_jones", "name": "other", "params": {"epsilon": 0.5}},
+    ]
     campaign = small(oracles=both, budget={"labels": 13})
     assert campaign.run() == "budget spent: 12 labels"
-    assert all(record.decided is not None and record.decided.choices for record in campaign.state().rounds)
+    assert all(
+        record.decided is not None and record.decided.choices for record in campaign.state().rounds
+    )
 
 
 def test_the_folder_of_the_best_holds_the_best_alone(small: Make, tmp_path: Path) -> None:
     for labels in (9, 24):
         campaign = small(budget={"labels": labels})
         campaign.run()
-        reader = campaign.reader()
-        page = write_report(campaign.loaded, campaign.state(), reader, tmp_path / "campaign").read_text()
-        reader.close()
+        with campaign.view() as view:
+            page = write_report(view, tmp_path / "campaign").read_text()
         names = {path.name for path in (tmp_path / "campaign" / "best").iterdir()}
         assert len(names) == min(labels, 20)
         assert all(name in page for name in names)
@@ -156,7 +223,11 @@ def test_training_is_keyed_work_with_a_gate(small: Make, tmp_path: Path) -> None
     assert len(trained) >= 3
     assert any(event.is_published for event in trained)
     assert all(
-        event.is_published == (event.metrics["held_out_log_likelihood"] > event.metrics["held_out_log_likelihood_before"])
+        event.is_published
+        == (
+            event.metrics["held_out_log_likelihood"]
+            > event.metrics["held_out_log_likelihood_before"]
+        )
         for event in trained
     )
     store = ArtifactStore(tmp_path / "campaign")
@@ -167,7 +238,12 @@ def test_training_is_keyed_work_with_a_gate(small: Make, tmp_path: Path) -> None
     assert published is not None
     checkpoint = checkpoint_from_bytes(store.read(published.checkpoint))
     assert checkpoint.tensors["sites"].sum(-1) == pytest.approx(np.ones((2, 8)))
-    users = {event.checkpoint for record in state.rounds for event in record.proposed if event.generator == "cross_entropy_alloy"}
+    users = {
+        event.checkpoint
+        for record in state.rounds
+        for event in record.proposed
+        if event.generator == "cross_entropy_alloy"
+    }
     assert published.checkpoint in users | {trained[-1].checkpoint}
     store.path(published.checkpoint).write_bytes(b"damaged")
     with pytest.raises(LedgerDamagedError, match="is damaged"):
@@ -185,10 +261,22 @@ def test_initial_data_and_pools_from_every_kind_of_source(small: Make, tmp_path:
     pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
     columns = {"energy_per_atom": "energy_per_atom"}
     sources = [
-        {"path": str(tmp_path / "export" / "labels.extxyz"), "columns": columns, "oracle": "lennard_jones"},
-        {"path": str(tmp_path / "export" / "labels.db"), "columns": columns, "oracle": "lennard_jones"},
+        {
+            "path": str(tmp_path / "export" / "labels.extxyz"),
+            "columns": columns,
+            "oracle": "lennard_jones",
+        },
+        {
+            "path": str(tmp_path / "export" / "labels.db"),
+            "columns": columns,
+            "oracle": "lennard_jones",
+        },
         {"path": str(tmp_path / "source"), "columns": columns, "oracle": "lennard_jones"},
-        {"path": str(tmp_path / "table.csv"), "columns": {"energy_per_atom": "e"}, "oracle": "lennard_jones"},
+        {
+            "path": str(tmp_path / "table.csv"),
+            "columns": {"energy_per_atom": "e"},
+            "oracle": "lennard_jones",
+        },
     ]
     for i, item in enumerate(sources):
         taken = small(f"taken-{i}", initial_data=[item], budget={"labels": 10})
@@ -200,7 +288,12 @@ def test_initial_data_and_pools_from_every_kind_of_source(small: Make, tmp_path:
         assert len(state.own_labels) == 10
         assert state.rounds[0].fitted is not None, "the model starts from the labels taken over"
         assert len(state.imports) == 1
-    pool = small("pool", generators=[], candidate_pools=[{"path": str(tmp_path / "export" / "cif")}], budget={"labels": 7})
+    pool = small(
+        "pool",
+        generators=[],
+        candidate_pools=[{"path": str(tmp_path / "export" / "cif")}],
+        budget={"labels": 7},
+    )
     pool.run()
     assert len(pool.state().labels) == 7
 
@@ -209,14 +302,19 @@ def test_initial_data_and_pools_from_every_kind_of_source(small: Make, tmp_path:
     ("source", "message"),
     [
         ({"path": "missing.csv"}, "there is no"),
-        ({"path": "table.csv", "columns": {"energy_per_atom": "energy"}}, "there is no column 'energy'"),
+        (
+            {"path": "table.csv", "columns": {"energy_per_atom": "energy"}},
+            "there is no column 'energy'",
+        ),
         ({"path": "table.csv", "columns": {"stiffness": "e"}}, "no oracle measures 'stiffness'"),
         ({"path": "table.csv", "structure_column": "structure"}, "there is no column 'structure'"),
         ({"path": "bad.csv"}, "row 1: no CIF"),
         ({"path": "word.txt"}, "word.txt: cannot tell from its name"),
     ],
 )
-def test_sources_that_cannot_be_read(small: Make, tmp_path: Path, source: dict[str, Any], message: str) -> None:
+def test_sources_that_cannot_be_read(
+    small: Make, tmp_path: Path, source: dict[str, Any], message: str
+) -> None:
     (tmp_path / "table.csv").write_text("cif,e\n")
     (tmp_path / "bad.csv").write_text("cif,e\nnonsense,1\n")
     (tmp_path / "word.txt").write_text("x")
@@ -250,14 +348,17 @@ def test_tables_exports_stories_and_the_report(small: Make, tmp_path: Path) -> N
     with pytest.raises(InputError, match="cannot export vasp"):
         export(state, reader, tmp_path / "out", ("vasp",))
 
-    child = next(r for r in candidates.itertuples() if r.status == "labelled" and r.parents and r.round > 0)
-    headings = [heading for heading, _ in story(state, reader, resolve(state, child.candidate[:12]))]
+    child = next(
+        r for r in candidates.itertuples() if r.status == "labelled" and r.parents and r.round > 0
+    )
+    view = OpenView(campaign.loaded, state, reader)
+    headings = [heading for heading, _ in story(view, resolve(state, child.candidate[:12]))]
     assert [h for h in headings if h] == sorted([h for h in headings if h], key=ORDER.index)
     assert {"candidate", "proposed", "screened", "chosen", "labelled"} <= set(headings)
     with pytest.raises(InputError, match="no candidate's id begins"):
         resolve(state, "zz")
 
-    page = write_report(campaign.loaded, state, reader, tmp_path / "campaign").read_text()
+    page = write_report(view, tmp_path / "campaign").read_text()
     assert "http://" not in page.split("</script>")[-1]
     best = labels.sort_values("energy_per_atom (eV/atom)").iloc[0]
     assert best["candidate"] in page
@@ -265,7 +366,18 @@ def test_tables_exports_stories_and_the_report(small: Make, tmp_path: Path) -> N
     reader.close()
 
 
-ORDER = ["candidate", "came from", "proposed", "screened", "not chosen", "chosen", "waiting", "failed", "labelled", "taught"]
+ORDER = [
+    "candidate",
+    "came from",
+    "proposed",
+    "screened",
+    "not chosen",
+    "chosen",
+    "waiting",
+    "failed",
+    "labelled",
+    "taught",
+]
 
 
 def test_figures_of_a_campaign_agree_with_its_rows(small: Make) -> None:
@@ -292,7 +404,12 @@ def test_folders_that_hold_something_else(small: Make, tmp_path: Path) -> None:
 
 
 def test_user_modules_are_found_beside_the_config(small: Make) -> None:
-    campaign = small(oracles=[{"use": "user_oracles:Density"}], objective={"quantity": "density", "direction": "maximize"})
+    campaign = small(
+        oracles=[{"use": "user_oracles:Density"}],
+        objective={"quantity": "density", "direction": "maximize"},
+    )
     campaign.run()
-    assert {label.fidelity.rpartition("-")[0] for label in campaign.state().labels.values()} == {"Density"}
+    assert {label.fidelity.rpartition("-")[0] for label in campaign.state().labels.values()} == {
+        "Density"
+    }
     assert HELPERS.name == "plugins"

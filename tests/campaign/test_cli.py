@@ -79,7 +79,10 @@ def test_init_writes_templates_and_never_over_a_file(home: Path) -> None:
 def test_exit_codes(home: Path) -> None:
     oreloop("run", "missing.yaml", code=2)
     oreloop("status", str(home), code=4)
-    failing = {"oracles": [{"use": "lennard_jones", "sanity": {"energy_per_atom": [50, 60]}}], "failure_policy": {"window": 3}}
+    failing = {
+        "oracles": [{"use": "lennard_jones", "sanity": {"energy_per_atom": [50, 60]}}],
+        "failure_policy": {"window": 3},
+    }
     oreloop("run", config(home, **failing), code=3)
     assert "paused" in oreloop("status", "campaigns/small")
 
@@ -89,13 +92,20 @@ def test_doctor_schema_and_version(home: Path) -> None:
     for name in ("torch", "lammps", "oracle lammps_bulk_modulus", "disk"):
         assert name in told
     assert __version__ in oreloop("version")
-    result = subprocess.run([sys.executable, "-m", "campaign.cli", "schema"], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "campaign.cli", "schema"], capture_output=True, text=True, check=True
+    )
     assert '"CampaignConfig"' in result.stdout
 
 
 def test_errors_are_one_message_without_a_traceback(home: Path) -> None:
     path = config(home, space={"max_fractoin": 0.5})
-    result = subprocess.run([sys.executable, "-m", "campaign.cli", "run", path], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "campaign.cli", "run", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 2
     assert "did you mean" in result.stderr
     assert "Traceback" not in result.stderr
@@ -104,7 +114,9 @@ def test_errors_are_one_message_without_a_traceback(home: Path) -> None:
 def test_progress_is_live_at_a_terminal(home: Path) -> None:
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "campaign.cli", "run", config(home)]
-    process = subprocess.Popen(command, stdout=follower, stderr=follower, env={**os.environ, "TERM": "xterm-256color"})
+    process = subprocess.Popen(
+        command, stdout=follower, stderr=follower, env={**os.environ, "TERM": "xterm-256color"}
+    )
     os.close(follower)
     shown = b""
     while True:
@@ -132,9 +144,16 @@ def ids_in(told: str) -> list[str]:
 
 
 @pytest.mark.parametrize("width", ["80", "60"])
-def test_ids_are_whole_on_a_narrow_terminal(home: Path, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+def test_ids_are_whole_on_a_narrow_terminal(
+    home: Path, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    ran = oreloop("run", config(home, budget={"labels": 9}, constraints=[{"quantity": "price_per_kg", "at_most": 5.0}]))
+    ran = oreloop(
+        "run",
+        config(
+            home, budget={"labels": 9}, constraints=[{"quantity": "price_per_kg", "at_most": 5.0}]
+        ),
+    )
     assert "ended: budget spent: 9 labels" in ran
     assert len(ids_in(ran)) == 5
     assert "…" not in ran
@@ -142,23 +161,45 @@ def test_ids_are_whole_on_a_narrow_terminal(home: Path, monkeypatch: pytest.Monk
     assert len(ids_in(oreloop("explain", "campaigns/small", ids_in(ran)[0][:8]))) >= 1
 
 
-def test_nothing_is_broken_that_goes_into_a_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_broken_that_goes_into_a_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("COLUMNS")
     oreloop("run", config(home, budget={"labels": 9}))
     told = subprocess.run(
-        [sys.executable, "-m", "campaign.cli", "status", "campaigns/small"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "campaign.cli", "status", "campaigns/small"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     best = next(line for line in told.splitlines() if line.startswith("best"))
     assert len(ids_in(best)) == 1
-    wrong = [sys.executable, "-m", "campaign.cli", "run", config(home, generators=[{"use": "random_alloi"}])]
+    wrong = [
+        sys.executable,
+        "-m",
+        "campaign.cli",
+        "run",
+        config(home, generators=[{"use": "random_alloi"}]),
+    ]
     said = subprocess.run(wrong, capture_output=True, text=True, check=False).stderr
-    assert len([line for line in said.splitlines() if line]) == 2, "the message and what to do, a line each"
+    assert len([line for line in said.splitlines() if line]) == 2, (
+        "the message and what to do, a line each"
+    )
 
 
 def test_checks_of_an_oracle_are_told_one_by_one(home: Path) -> None:
     """What it is at is told before it begins, and each finding as soon as it is there."""
     (home / "slow_parts.py").write_text(SLOW)
-    command = [sys.executable, "-m", "campaign.cli", "oracle", "check", "slow_parts:Slow", "--element", "Ni"]
+    command = [
+        sys.executable,
+        "-m",
+        "campaign.cli",
+        "oracle",
+        "check",
+        "slow_parts:Slow",
+        "--element",
+        "Ni",
+    ]
     asked = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert asked.stdout is not None
     try:
@@ -169,7 +210,11 @@ def test_checks_of_an_oracle_are_told_one_by_one(home: Path) -> None:
         os.killpg(asked.pid, signal.SIGKILL)
         asked.wait()
     steps: list[str] = []
-    found = examine(OracleSpec(name="lj", plugin=PluginSpec(group="oracles", use="lennard_jones", params={})), ["Ni"], on_step=steps.append)
+    found = examine(
+        OracleSpec(name="lj", plugin=PluginSpec(group="oracles", use="lennard_jones", params={})),
+        ["Ni"],
+        on_step=steps.append,
+    )
     assert next(found).check == "quantities and units"
     assert next(found).check == "gives what it promises"
     assert steps == ["gives what it promises", "gives what it promises: evaluation 1, Ni4"]

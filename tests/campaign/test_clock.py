@@ -31,8 +31,13 @@ def test_the_clock_runs_as_time_does() -> None:
 
 
 def test_time_in_which_a_process_is_stopped_does_not_count() -> None:
-    code = "import time\nfrom campaign.clock import awake_seconds\nawake_seconds()\nprint(flush=True)\ninput()\nprint(awake_seconds())"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    code = (
+        "import time\nfrom campaign.clock import "
+        "awake_seconds\nawake_seconds()\nprint(flush=True)\ninput()\nprint(awake_seconds())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     process.stdout.readline()
     os.kill(process.pid, signal.SIGSTOP)
@@ -47,7 +52,9 @@ def test_a_clock_that_jumps_books_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     ledger.append([REVISED, SESSION])
     for jump in (36_000.0, -72_000.0, 0.0):
         now = time.time()
-        monkeypatch.setattr("campaign.ledger.store.clock.time", lambda now=now, jump=jump: now + jump)
+        monkeypatch.setattr(
+            "campaign.ledger.store.clock.time", lambda now=now, jump=jump: now + jump
+        )
         ledger.append([ev.OraclePaused(oracle="o", reason="r")])
     assert ledger.state.active_seconds < 60
     assert ledger.fold().active_seconds == ledger.state.active_seconds

@@ -1,4 +1,6 @@
-"""The user's own code is part of what a campaign, a backtest and a study mean: edited between two sessions, it is noticed."""
+"""The user's own code is part of what a campaign, a backtest and a study mean: edited between two
+sessions, it is noticed.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from pathlib import Path
 import pytest
 from support import SMALL, load, merged
 
-from campaign import config as configs
 from campaign.api import Campaign
 from campaign.backtest import config as backtests
 from campaign.code import check_of_oreloop, code_key, modules, of_oreloop
+from campaign.config import loaded as configs
 from campaign.errors import InputError, SurroundingsError
 from campaign.protocols import PluginSpec
 from campaign.study import config as studies
@@ -27,7 +29,7 @@ class {name}:
 
     def evaluate(self, crystal):
         return Evaluation.single(ENERGY_PER_ATOM, CONSTANT * len(set(crystal.symbols)) - crystal.fractional.sum() * 1e-3)
-"""
+"""  # noqa: E501
 
 
 def spec(folder: Path, use: str) -> PluginSpec:
@@ -37,34 +39,56 @@ def spec(folder: Path, use: str) -> PluginSpec:
 def test_code_that_settings_name_counts_too(tmp_path: Path) -> None:
     (tmp_path / "inner_mine.py").write_text("from inner_helper import x\nclass Inner: ...\n")
     (tmp_path / "inner_helper.py").write_text("x = 1\n")
-    members = [{"use": "lennard_jones"}, {"use": "inner_mine:Inner", "params": {"calculator": "ase.calculators.lj:LennardJones"}}]
-    committee = PluginSpec(group="oracles", use="committee", params={"members": members}, module_folder=str(tmp_path))
+    members = [
+        {"use": "lennard_jones"},
+        {"use": "inner_mine:Inner", "params": {"calculator": "ase.calculators.lj:LennardJones"}},
+    ]
+    committee = PluginSpec(
+        group="oracles", use="committee", params={"members": members}, module_folder=str(tmp_path)
+    )
     assert sorted(modules(committee)) == ["inner_helper", "inner_mine"]
     before = code_key(committee)
     (tmp_path / "inner_helper.py").write_text("x = 2\n")
     assert before != code_key(committee) != ""
-    assert code_key(replace(committee, params={"members": members[:1], "title": "plain: text"})) == ""
+    assert (
+        code_key(replace(committee, params={"members": members[:1], "title": "plain: text"})) == ""
+    )
 
 
 def test_other_code_or_engines_are_told_by_name() -> None:
     here = of_oreloop()
     check_of_oreloop(here, "a worker")
     check_of_oreloop({}, "a worker")
-    check_of_oreloop(of_oreloop(with_engines=False), "a worker of an interpreter with engines of its own")
-    with pytest.raises(SurroundingsError, match=r"a worker on .* runs other code than the driver: oracles/static.py \(.*, not 0123\)\n"):
+    check_of_oreloop(
+        of_oreloop(with_engines=False), "a worker of an interpreter with engines of its own"
+    )
+    with pytest.raises(
+        SurroundingsError,
+        match=r"a worker on .* runs other code than the driver: oracles/static.py \(.*, not "
+        r"0123\)\n",
+    ):
         check_of_oreloop({**here, "oracles/static.py": "0123"}, "a worker")
-    with pytest.raises(SurroundingsError, match=r"driver: ase \([\d.]+, not 3\.0\), oracles/new.py \(none, not 12\)\n"):
+    with pytest.raises(
+        SurroundingsError,
+        match=r"driver: ase \([\d.]+, not 3\.0\), oracles/new.py \(none, not 12\)\n",
+    ):
         check_of_oreloop({**here, "ase": "3.0", "oracles/new.py": "12"}, "a worker")
     with pytest.raises(SurroundingsError, match=rf" and {len(here) - 5} more\n"):
         check_of_oreloop(dict.fromkeys(here, "other"), "a worker")
 
 
 @pytest.mark.parametrize("executor", ["serial", "ray"])
-def test_a_worker_with_another_copy_of_oreloop_labels_nothing(tmp_path: Path, executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_with_another_copy_of_oreloop_labels_nothing(
+    tmp_path: Path, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = {**of_oreloop(), "oracles/lennard_jones.py": "another"}
-    monkeypatch.setattr("campaign.config.of_oreloop", lambda **_: other)
+    monkeypatch.setattr("campaign.config.loaded.of_oreloop", lambda **_: other)
     campaign = Campaign(tmp_path / "campaign", load(tmp_path, executor={"use": executor}))
-    with pytest.raises(SurroundingsError, match=r"oracle lennard_jones on .* runs other code than the driver: oracles/lennard_jones.py"):
+    with pytest.raises(
+        SurroundingsError,
+        match=r"oracle lennard_jones on .* runs other code than the driver: "
+        r"oracles/lennard_jones.py",
+    ):
         campaign.run()
     assert not campaign.state().labels
 
@@ -72,7 +96,9 @@ def test_a_worker_with_another_copy_of_oreloop_labels_nothing(tmp_path: Path, ex
 def test_code_is_the_module_and_what_it_imports_from_beside_it(tmp_path: Path) -> None:
     (tmp_path / "package" / "deep").mkdir(parents=True)
     (tmp_path / "package" / "__init__.py").write_text("")
-    (tmp_path / "package" / "mine.py").write_text("from .deep import numbers\nimport helper, math\nclass Mine: ...\n")
+    (tmp_path / "package" / "mine.py").write_text(
+        "from .deep import numbers\nimport helper, math\nclass Mine: ...\n"
+    )
     (tmp_path / "package" / "deep" / "__init__.py").write_text("from .numbers import pi\n")
     (tmp_path / "package" / "deep" / "numbers.py").write_text("pi = 3\n")
     (tmp_path / "helper.py").write_text("import unrelated_name_that_is_not_there\nx = 1\n")
@@ -80,9 +106,17 @@ def test_code_is_the_module_and_what_it_imports_from_beside_it(tmp_path: Path) -
     before = code_key(spec(tmp_path, "package.mine:Mine"))
     assert before
     (tmp_path / "other.py").write_text("x = 2\n")
-    (tmp_path / "helper.py").write_text("import unrelated_name_that_is_not_there\r\n\r\nx = 1   \r\n")
-    assert code_key(spec(tmp_path, "package.mine:Mine")) == before, "another module and blanks do not count"
-    for name, text in (("package/deep/numbers.py", "pi = 4\n"), ("helper.py", "x = 2\n"), ("package/__init__.py", "y = 1\n")):
+    (tmp_path / "helper.py").write_text(
+        "import unrelated_name_that_is_not_there\r\n\r\nx = 1   \r\n"
+    )
+    assert code_key(spec(tmp_path, "package.mine:Mine")) == before, (
+        "another module and blanks do not count"
+    )
+    for name, text in (
+        ("package/deep/numbers.py", "pi = 4\n"),
+        ("helper.py", "x = 2\n"),
+        ("package/__init__.py", "y = 1\n"),
+    ):
         (tmp_path / name).write_text(text)
         after = code_key(spec(tmp_path, "package.mine:Mine"))
         assert after != before, name
@@ -102,7 +136,10 @@ def test_a_campaign_asks_before_it_goes_on_with_other_code(tmp_path: Path) -> No
 
     def campaign(labels: int) -> Campaign:
         changed = merged(document, {"budget": {"labels": labels}})
-        return Campaign(tmp_path / "here", configs.validate(changed, folder=tmp_path, source=tmp_path / "small.yaml"))
+        return Campaign(
+            tmp_path / "here",
+            configs.validate(changed, folder=tmp_path, source=tmp_path / "small.yaml"),
+        )
 
     campaign(9).run()
     campaign(10).run()
@@ -148,10 +185,15 @@ strategies:
 
 
 def test_a_study_refuses_another_problem(tmp_path: Path) -> None:
-    """Its backtest's YAML, a file that this names, or code: each is a part of what the trials' values mean."""
+    """Its backtest's YAML, a file that this names, or code: each is a part of what the trials'
+    values mean.
+    """
     written(tmp_path, "in_a_study")
     pool = "candidate_pools: [{path: pool.extxyz}]"
-    structure = '2\nLattice="2.9 0 0 0 2.9 0 0 0 2.9" Properties=species:S:1:pos:R:3 pbc="T T T"\nNi 0 0 0\nFe 1.45 1.45 1.45\n'
+    structure = (
+        '2\nLattice="2.9 0 0 0 2.9 0 0 0 2.9" Properties=species:S:1:pos:R:3 pbc="T T '
+        'T"\nNi 0 0 0\nFe 1.45 1.45 1.45\n'
+    )
     (tmp_path / "pool.extxyz").write_text(structure)
     yaml = tmp_path / "bt.yaml"
     yaml.write_text(BACKTEST.format(labels=6, pool=pool))

@@ -1,4 +1,6 @@
-"""All problems of a config at once, each with its line: fields, settings that contradict each other, and parameters of plug-ins."""
+"""All problems of a config at once, each with its line: fields, settings that contradict each
+other, and parameters of plug-ins.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ import pytest
 from support import HELPERS, SMALL, load, merged
 from typer.testing import CliRunner
 
-from campaign import config as configs
 from campaign.backtest import config as backtests
 from campaign.cli import app
+from campaign.config import loaded as configs
 from campaign.errors import InputError
 from campaign.study import config as studies
 
@@ -46,21 +48,42 @@ def messages(text: str, folder: Path) -> list[str]:
 
 def test_wrong_fields_are_told_together(tmp_path: Path) -> None:
     found = messages(MANY, tmp_path)
-    for line, told in ((7, "target"), (8, "found 0"), (9, "did you mean 'mode'"), (12, "found 20 and 2"), (16, "found 5 and -5")):
-        assert any(f"config.yaml, line {line}:" in message and told in message for message in found), (line, told, found)
-    assert any("generators.0.params.repeets: unknown key; did you mean 'repeats'" in message for message in found)
+    for line, told in (
+        (7, "target"),
+        (8, "found 0"),
+        (9, "did you mean 'mode'"),
+        (12, "found 20 and 2"),
+        (16, "found 5 and -5"),
+    ):
+        assert any(
+            f"config.yaml, line {line}:" in message and told in message for message in found
+        ), (line, told, found)
+    assert any(
+        "generators.0.params.repeets: unknown key; did you mean 'repeats'" in message
+        for message in found
+    )
     assert any("Ni is named twice" in message for message in found)
     assert any("line 5" in message and "found Cr" in message for message in found)
-    assert any("min_fraction of Ni, 0.5, is larger than its max_fraction, 0.2" in message for message in found)
+    assert any(
+        "min_fraction of Ni, 0.5, is larger than its max_fraction, 0.2" in message
+        for message in found
+    )
 
 
 def test_contradictions_and_parts_are_told_together(tmp_path: Path) -> None:
     right = (
-        MANY.replace(", target: .nan", "").replace("labels: 0", "labels: 5").replace("modee: rounds\n", "").replace("[20, 2]", "[2, 20]")
+        MANY.replace(", target: .nan", "")
+        .replace("labels: 0", "labels: 5")
+        .replace("modee: rounds\n", "")
+        .replace("[20, 2]", "[2, 20]")
     )
     found = messages(right.replace("[5, -5]", "[-5, 5]"), tmp_path)
     assert len(found) == 5, "elements, bounds, acquisition"
-    for wrong, correct in {"Fe, Ni]": "Fe, Cr]", "{Ni: 0.2}": "{Ni: 0.9}", "max_value_entropy": "random"}.items():
+    for wrong, correct in {
+        "Fe, Ni]": "Fe, Cr]",
+        "{Ni: 0.2}": "{Ni: 0.9}",
+        "max_value_entropy": "random",
+    }.items():
         right = right.replace(wrong, correct)
     assert len(messages(right, tmp_path)) == 2, "the parameter and the quantity"
 
@@ -70,11 +93,24 @@ def test_contradictions_and_parts_are_told_together(tmp_path: Path) -> None:
     [
         ({"space": {"elements": ["Ni", "Fe", "Fe"]}}, "Fe is named twice"),
         ({"space": {"max_fraction": {"Al": 0.3}}}, "space's elements .*, found Al"),
-        ({"space": {"min_fraction": {"Ni": 0.6}, "max_fraction": {"Ni": 0.5}}}, "is larger than its max_fraction"),
+        (
+            {"space": {"min_fraction": {"Ni": 0.6}, "max_fraction": {"Ni": 0.5}}},
+            "is larger than its max_fraction",
+        ),
         ({"space": {"together": [{"elements": ["Ni", "Ni"]}]}}, "Ni is named twice"),
         ({"space": {"together": [{"elements": ["Ni", "Al"]}]}}, "found Al"),
-        ({"space": {"together": [{"elements": ["Ni"], "min_fraction": 0.5, "max_fraction": 0.4}]}}, "found 0.5 and 0.4"),
-        ({"space": {"elements": [["Ni", "Fe"]]}}, r"expected an element's symbol, such as Ni, found \['Ni', 'Fe'\]"),
+        (
+            {
+                "space": {
+                    "together": [{"elements": ["Ni"], "min_fraction": 0.5, "max_fraction": 0.4}]
+                }
+            },
+            "found 0.5 and 0.4",
+        ),
+        (
+            {"space": {"elements": [["Ni", "Fe"]]}},
+            r"expected an element's symbol, such as Ni, found \['Ni', 'Fe'\]",
+        ),
         ({"space": {"elements": [{"Ni": 0.5}]}}, "expected an element's symbol"),
         ({"space": {"elements": [28]}}, "expected an element's symbol"),
         ({"objective": {"target": float("nan")}}, "objective.target"),
@@ -82,11 +118,27 @@ def test_contradictions_and_parts_are_told_together(tmp_path: Path) -> None:
         ({"budget": {"wall_time": float("nan")}}, "budget.wall_time"),
         ({"screens": {"volume_per_atom": [100, 3]}}, "found 100 and 3"),
         ({"screens": {"volume_per_atom": [3, float("nan")]}}, "volume_per_atom"),
-        ({"oracles": [{"use": "lennard_jones", "sanity": {"energy_per_atom": [float("nan"), 1]}}]}, "found nan and 1"),
-        ({"oracles": [{"use": "lennard_jones", "params": {"epsilon": float("nan")}}]}, "expected a number, found nan"),
-        ({"constraints": [{"quantity": "a", "at_least": 3}, {"quantity": "a", "at_most": 2}]}, "at least 3 and at most 2"),
+        (
+            {
+                "oracles": [
+                    {"use": "lennard_jones", "sanity": {"energy_per_atom": [float("nan"), 1]}}
+                ]
+            },
+            "found nan and 1",
+        ),
+        (
+            {"oracles": [{"use": "lennard_jones", "params": {"epsilon": float("nan")}}]},
+            "expected a number, found nan",
+        ),
+        (
+            {"constraints": [{"quantity": "a", "at_least": 3}, {"quantity": "a", "at_most": 2}]},
+            "at least 3 and at most 2",
+        ),
         ({"references": {"structures": {"Al": "fcc"}}}, "found Al"),
-        ({"generators": [{"use": "random_crystal", "params": {"volume": [1.2, 0.9]}}]}, "found 1.2 and 0.9"),
+        (
+            {"generators": [{"use": "random_crystal", "params": {"volume": [1.2, 0.9]}}]},
+            "found 1.2 and 0.9",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -114,7 +166,9 @@ LATIN = "# 20 \u00b0C, Abst\u00e4nde\nname: case\n"
         (b"name: x\x00\n", "found NUL bytes", "UTF-8"),
     ],
 )
-def test_configs_in_another_encoding_are_named(tmp_path: Path, content: bytes, message: str, hint: str) -> None:
+def test_configs_in_another_encoding_are_named(
+    tmp_path: Path, content: bytes, message: str, hint: str
+) -> None:
     path = tmp_path / "case.yaml"
     path.write_bytes(content)
     for read in (configs.read, backtests.read, studies.read):
@@ -135,7 +189,10 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
 
 def test_documents_that_aliases_multiply_are_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "case.yaml"
-    path.write_text("a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)))
+    path.write_text(
+        "a0: &a0 [x]\n"
+        + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    )
     with pytest.raises(InputError, match="more than 200000 values"):
         configs.read(path)
 
@@ -150,11 +207,22 @@ def test_truth_is_no_number(tmp_path: Path) -> None:
     [
         ({"space": {"elements": ["Ni", "Cr"], "max_fraction": {"Ni": True}}}, "max_fraction.Ni"),
         ({"screens": {"volume_per_atom": [False, 20]}}, "volume_per_atom.0"),
-        ({"oracles": [{"use": "lennard_jones", "params": {"epsilon": True}}]}, "oracles.0.params.epsilon"),
-        ({"oracles": [{"use": "lennard_jones", "sanity": {"energy_per_atom": [-10, True]}}]}, "sanity.energy_per_atom.1"),
-        ({"generators": [{"use": "random_alloy", "params": {"repeats": [1, 2, True]}}]}, "generators.0.params.repeats.2"),
+        (
+            {"oracles": [{"use": "lennard_jones", "params": {"epsilon": True}}]},
+            "oracles.0.params.epsilon",
+        ),
+        (
+            {"oracles": [{"use": "lennard_jones", "sanity": {"energy_per_atom": [-10, True]}}]},
+            "sanity.energy_per_atom.1",
+        ),
+        (
+            {"generators": [{"use": "random_alloy", "params": {"repeats": [1, 2, True]}}]},
+            "generators.0.params.repeats.2",
+        ),
     ],
 )
 def test_truth_is_no_number_anywhere(tmp_path: Path, changes: dict[str, Any], place: str) -> None:
-    with pytest.raises(InputError, match=f"{re.escape(place)}: expected a number, found true or false"):
+    with pytest.raises(
+        InputError, match=f"{re.escape(place)}: expected a number, found true or false"
+    ):
         _ = load(tmp_path, **changes).parts

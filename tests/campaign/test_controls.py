@@ -1,4 +1,6 @@
-"""Live controls: events with who and when, taken once whatever is killed, and honoured by the loop, by views and by replay."""
+"""Live controls: events with who and when, taken once whatever is killed, and honoured by the loop,
+by views and by replay.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,12 @@ from ledgers import made_decision
 from support import merged
 from typer.testing import CliRunner
 
-from campaign import ladder, loop, requests
 from campaign.api import Campaign, StopRequests
 from campaign.cli import app
-from campaign.controlling import asked
 from campaign.crystals.lattice import supercell
 from campaign.crystals.matching import equivalence_key
+from campaign.decide import ladder
+from campaign.decide.replay import replay
 from campaign.errors import InputError, SurroundingsError
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
@@ -34,8 +36,9 @@ from campaign.ledger.controls import told
 from campaign.ledger.engines import DATABASE
 from campaign.ledger.events import AnyControl
 from campaign.ledger.recover import recover
-from campaign.replay import replay
-from campaign.requests import Request
+from campaign.rounds import loop, requests
+from campaign.rounds.controlling import asked
+from campaign.rounds.requests import Request
 from campaign.types import Crystal
 
 Make = Callable[..., Campaign]
@@ -50,7 +53,9 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def driven(monkeypatch: pytest.MonkeyPatch) -> Callable[[Campaign, Callable[[], str | None]], str]:
-    """Runs a campaign and calls a function whenever its driver looks for a reason to stop; what it returns is one."""
+    """Runs a campaign and calls a function whenever its driver looks for a reason to stop; what it
+    returns is one.
+    """
 
     def run(campaign: Campaign, tick: Callable[[], str | None]) -> str:
         monkeypatch.setattr(StopRequests, "reason", lambda self: tick() or "")
@@ -80,7 +85,9 @@ def invoke(campaign: Campaign, *words: str) -> str:
     return " ".join(result.output.split())
 
 
-def test_a_paused_driver_lets_work_end_and_waits_until_it_is_resumed(small: Make, driven: Any) -> None:
+def test_a_paused_driver_lets_work_end_and_waits_until_it_is_resumed(
+    small: Make, driven: Any
+) -> None:
     campaign = small(**QUICK)
     seen: list[int] = []
 
@@ -100,7 +107,9 @@ def test_a_paused_driver_lets_work_end_and_waits_until_it_is_resumed(small: Make
     assert not waiting(campaign)
 
 
-def test_a_paused_campaign_that_is_started_again_stays_so_and_says_it(small: Make, driven: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_paused_campaign_that_is_started_again_stays_so_and_says_it(
+    small: Make, driven: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     campaign = small(**QUICK, budget={"labels": 24, "wall_time": 1000.0})
     assert driven(campaign, lambda: "enough" if own(campaign) else "") == "enough"
     event = campaign.control.pause()
@@ -109,7 +118,9 @@ def test_a_paused_campaign_that_is_started_again_stays_so_and_says_it(small: Mak
     labels, active = len(campaign.state().own), campaign.state().active_seconds
     for _ in range(2):
         ticks = iter(range(20))
-        assert driven(campaign, lambda ticks=ticks: "enough" if next(ticks) == 19 else "") == "enough"  # type: ignore[misc]
+        assert (
+            driven(campaign, lambda ticks=ticks: "enough" if next(ticks) == 19 else "") == "enough"
+        )  # type: ignore[misc]
     assert len(campaign.state().own) == labels
     assert campaign.state().active_seconds == active, "a pause is no running time"
     assert "is paused since" in caplog.text
@@ -125,7 +136,14 @@ def test_a_paused_campaign_that_is_started_again_stays_so_and_says_it(small: Mak
 
 def test_the_command_reaches_a_driver_of_another_thread(small: Make, tmp_path: Path) -> None:
     campaign = small(
-        oracles=[{"use": "user_oracles:Counting", "params": {"log": str(tmp_path / "log"), "seconds": 0.2}}], **QUICK, budget={"labels": 9}
+        oracles=[
+            {
+                "use": "user_oracles:Counting",
+                "params": {"log": str(tmp_path / "log"), "seconds": 0.2},
+            }
+        ],
+        **QUICK,
+        budget={"labels": 9},
     )
     driver = threading.Thread(target=campaign.run)
     driver.start()
@@ -190,20 +208,31 @@ def test_who_is_vetoed_is_withdrawn_and_never_chosen(small: Make, driven: Any) -
     assert [row.oracle for row in selected.withdrawn] == ["lennard_jones"]
     assert waited.withdrawn == ()
     told = dict(campaign.explain(vetoed[0]))
-    assert told["controlled"].endswith(f"vetoed {vetoed[0]}, withdrawn from lennard_jones, by {selected.by}")
+    assert told["controlled"].endswith(
+        f"vetoed {vetoed[0]}, withdrawn from lennard_jones, by {selected.by}"
+    )
     for index, record in enumerate(state.rounds):
         assert record.decided is not None
         assert replay(campaign, index) == record.decided.choices
 
 
-def test_a_veto_while_a_decision_is_made_counts_and_the_decision_replays(small: Make, driven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_veto_while_a_decision_is_made_counts_and_the_decision_replays(
+    small: Make, driven: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     campaign = small(mode="rounds", **SCENARIOS["plain"])
-    monkeypatch.setattr("campaign.executors.make_executor", lambda *_, **__: InterleavingExecutor(1))
+    monkeypatch.setattr(
+        "campaign.executors.make_executor", lambda *_, **__: InterleavingExecutor(1)
+    )
     vetoed: set[str] = set()
 
     def tick() -> None:
         state = campaign.state()
-        if not vetoed and len(state.rounds) > 1 and state.rounds[1].judged is not None and state.rounds[1].decided is None:
+        if (
+            not vetoed
+            and len(state.rounds) > 1
+            and state.rounds[1].judged is not None
+            and state.rounds[1].decided is None
+        ):
             vetoed.update(state.unlabelled)
             for candidate in vetoed:
                 left(campaign, ev.CandidateVetoed, candidate=candidate)
@@ -221,7 +250,9 @@ def test_a_veto_while_a_decision_is_made_counts_and_the_decision_replays(small: 
 def test_a_lost_database_is_rebuilt_with_what_people_said(small: Make) -> None:
     campaign = small(**QUICK)
     campaign.ask(3)
-    campaign.control.pin([supercell("fcc", (2, 1, 1), ["Ni", "Fe", "Fe", "Ni"]), campaign.pending[0].crystal])
+    campaign.control.pin(
+        [supercell("fcc", (2, 1, 1), ["Ni", "Fe", "Fe", "Ni"]), campaign.pending[0].crystal]
+    )
     campaign.control.veto(campaign.pending[0].candidate)
     campaign.control.ban("Cr")
     campaign.control.pause()
@@ -230,7 +261,11 @@ def test_a_lost_database_is_rebuilt_with_what_people_said(small: Make) -> None:
     recover(campaign.folder)
     after = campaign.state()
     assert repr(after.controls) == repr(before.controls)
-    assert (after.pinned, after.pending, after.unlabelled) == (before.pinned, before.pending, before.unlabelled)
+    assert (after.pinned, after.pending, after.unlabelled) == (
+        before.pinned,
+        before.pending,
+        before.unlabelled,
+    )
     assert campaign.crystal(after.pinned[0]).formula == "Fe2Ni2"
 
 
@@ -244,7 +279,14 @@ def test_questions_of_ask_and_tell_are_withdrawn_too(small: Make) -> None:
     assert first.candidate not in {item.candidate for item in campaign.ask(20)}
 
 
-CONTROLS = (ev.CampaignPaused, ev.CampaignResumed, ev.LabelsChanged, ev.CandidateVetoed, ev.CandidateVetoed, ev.ElementBanned)
+CONTROLS = (
+    ev.CampaignPaused,
+    ev.CampaignResumed,
+    ev.LabelsChanged,
+    ev.CandidateVetoed,
+    ev.CandidateVetoed,
+    ev.ElementBanned,
+)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -266,7 +308,9 @@ def test_whatever_is_asked_whenever_the_campaign_ends_and_replays(
             if kind is ev.LabelsChanged:
                 fields = {"labels": rng.choice((-1, 2))}
             elif kind is ev.CandidateVetoed:
-                known = sorted({candidate for candidate, _ in state.pending} | state.unlabelled.keys())
+                known = sorted(
+                    {candidate for candidate, _ in state.pending} | state.unlabelled.keys()
+                )
                 if not known:
                     return
                 fields = {"candidate": rng.choice(known)}
@@ -282,14 +326,22 @@ def test_whatever_is_asked_whenever_the_campaign_ends_and_replays(
     assert len(state.own_labels) <= 21 + max(0, state.controls.labels) + 1
     for candidate, event in state.controls.vetoed.items():
         at = next(time for time, item in state.controls.history if item == event)
-        assert all(label.finished >= at for (name, _), label in state.labels.items() if name == candidate and label.started > at)
+        assert all(
+            label.finished >= at
+            for (name, _), label in state.labels.items()
+            if name == candidate and label.started > at
+        )
     for record in state.rounds:
         if record.decided is not None:
             assert replay(campaign, record.index) == record.decided.choices
 
 
 def test_a_banned_element_is_chosen_no_more(small: Make, driven: Any) -> None:
-    campaign = small(budget={"labels": 30}, acquisition={"initial_labels": 9}, surrogate={"params": {"max_iterations": 5}})
+    campaign = small(
+        budget={"labels": 30},
+        acquisition={"initial_labels": 9},
+        surrogate={"params": {"max_iterations": 5}},
+    )
     at: list[int] = []
 
     def tick() -> None:
@@ -306,10 +358,21 @@ def test_a_banned_element_is_chosen_no_more(small: Make, driven: Any) -> None:
     waiting = [candidate for candidate in state.unlabelled if "Cr" in state.composition(candidate)]
     assert not waiting
     (event,) = state.controls.banned.values()
-    refused = [name for name, record in state.candidates.items() if record.verdict and record.verdict.screen == "banned"]
+    refused = [
+        name
+        for name, record in state.candidates.items()
+        if record.verdict and record.verdict.screen == "banned"
+    ]
     assert refused
-    assert ("screened", f"refused by banned: holds Cr, banned by {event.by}") in campaign.explain(refused[0])
-    proposed = Counter("Cr" in row.equivalence for record in state.rounds[-2:] for item in record.proposed for row in item.proposals)
+    assert ("screened", f"refused by banned: holds Cr, banned by {event.by}") in campaign.explain(
+        refused[0]
+    )
+    proposed = Counter(
+        "Cr" in row.equivalence
+        for record in state.rounds[-2:]
+        for item in record.proposed
+        for row in item.proposals
+    )
     assert proposed[False] > proposed[True]
     for index, record in enumerate(state.rounds):
         if record.decided is not None:
@@ -318,14 +381,63 @@ def test_a_banned_element_is_chosen_no_more(small: Make, driven: Any) -> None:
     assert campaign.run() == "budget spent: 30 labels"
 
 
+def test_an_element_whose_ban_ends_is_chosen_again(small: Make) -> None:
+    campaign = small(**QUICK)
+    with_chromium = [item for item in campaign.ask(8) if "Cr" in item.crystal.symbols]
+    before = campaign.state()
+    campaign.control.ban("Cr")
+    banned = campaign.state()
+    assert not [item for item in campaign.pending if "Cr" in item.crystal.symbols]
+    assert "unbanned Cr" in invoke(campaign, "unban", "Cr")
+    state = campaign.state()
+    withdrawn = {item.candidate for item in with_chromium}
+    assert withdrawn
+    assert state.unlabelled.keys() == before.unlabelled.keys() | withdrawn
+    assert len(banned.unlabelled) < len(before.unlabelled)
+    for candidate in state.unlabelled:
+        assert state.candidates[candidate].is_accepted
+    assert any(
+        heading == "controlled" and "banned Cr" in line
+        for heading, line in campaign.explain(next(iter(withdrawn)))
+    )
+    with pytest.raises(InputError, match="'Cr' is not banned"):
+        campaign.control.unban("Cr")
+    decided = state.rounds[0].decided
+    assert decided is not None
+    assert replay(campaign, 0) == decided.choices
+
+
+def test_injected_crystals_are_weighed_as_all_others(small: Make, tmp_path: Path) -> None:
+    campaign = small(**merged(QUICK, {"acquisition": {"initial_labels": 1000}}))
+    campaign.ask(1)
+    mine = supercell("fcc", (2, 1, 1), ["Ni", "Fe", "Fe", "Ni"])
+    assert "injected 1 crystals of" in invoke(
+        campaign, "inject", str(written(tmp_path / "mine.extxyz", mine))
+    )
+    state = campaign.state()
+    _, event = state.controls.history[-1]
+    assert isinstance(event, ev.CrystalsInjected)
+    assert event.rows[0].candidate in state.unlabelled
+    assert not state.pinned
+    assert campaign.ask(1)
+    decided = campaign.state().rounds[-1].decided
+    assert decided is not None
+    assert {row.reason for row in decided.choices} != {ev.PINNED}
+    assert replay(campaign, 1) == decided.choices
+
+
 def test_a_ban_that_arrives_while_a_round_screens_counts(small: Make) -> None:
-    """What screens accepted before they knew, and what a decision chose before it knew, is not labelled."""
+    """What screens accepted before they knew, and what a decision chose before it knew, is not
+    labelled.
+    """
     campaign = small(**QUICK)
     campaign.ask(1)
     with closing(Ledger(campaign.folder)) as ledger:
         crystal = supercell("bcc", (2, 2, 1), ["Cr", "Fe"] * 4)
         row = ev.ProposalRow(crystal.id, equivalence_key(crystal))
-        proposed = ev.Proposed(round=1, generator="g", checkpoint=None, stream="s", seconds=0.0, proposals=(row,))
+        proposed = ev.Proposed(
+            round=1, generator="g", checkpoint=None, stream="s", seconds=0.0, proposals=(row,)
+        )
         ledger.append([ev.RoundStarted(round=1), proposed], {crystal.id: crystal.to_bytes()})
         ledger.append([asked(ev.ElementBanned, element="Cr")])
         ledger.append([ev.Judged(round=1, verdicts=(ev.VerdictRow(crystal.id, True, ""),))])
@@ -361,32 +473,51 @@ def test_nobody_climbs_until_a_person_approves(small: Make) -> None:
     waiting = ladder.waits_for_approval(state, campaign.loaded.config)
     assert {row.reason for row in waiting} == {"gate", "audit"}
     status = " ".join(CliRunner().invoke(app, ["status", str(campaign.folder)]).output.split())
-    assert f"waiting for approval {state.formula(waiting[0].candidate)} {waiting[0].candidate[:8]} for costly" in status
+    assert (
+        f"waiting for approval {state.formula(waiting[0].candidate)} "
+        f"{waiting[0].candidate[:8]} for costly" in status
+    )
     name = waiting[1].candidate
-    assert ("held", f"would climb to costly ({waiting[1].reason}) once people approve it") in campaign.explain(name)
+    assert (
+        "held",
+        f"would climb to costly ({waiting[1].reason}) once people approve it",
+    ) in campaign.explain(name)
     assert f"approved {name} by" in invoke(campaign, "approve", name[:10])
     campaign = small(**merged(LADDER, {"budget": {"rounds": 5}}))
     campaign.run()
     state = campaign.state()
     assert {label.candidate for label in state.own_labels if label.oracle == "costly"} == {name}
-    assert name not in {row.candidate for row in ladder.waits_for_approval(state, campaign.loaded.config)}
-    assert any(heading == "controlled" and f"approved {name}" in line for heading, line in campaign.explain(name))
+    assert name not in {
+        row.candidate for row in ladder.waits_for_approval(state, campaign.loaded.config)
+    }
+    assert any(
+        heading == "controlled" and f"approved {name}" in line
+        for heading, line in campaign.explain(name)
+    )
     for record in state.rounds:
         assert record.decided is not None
         assert replay(campaign, record.index) == record.decided.choices
 
 
 @pytest.mark.parametrize(("labels", "cost", "most"), [(3, 3.0, 3), (None, 1.0, 4)])
-def test_what_a_model_sends_to_a_costly_level_waits_too(small: Make, labels: int | None, cost: float, most: int) -> None:
+def test_what_a_model_sends_to_a_costly_level_waits_too(
+    small: Make, labels: int | None, cost: float, most: int
+) -> None:
     changes = {
         "generators": ALLOYS,
         "surrogate": {"use": "multi_task_gp", "params": {"max_iterations": 5}},
         "acquisition": {"initial_labels": 6, "batch_size": 4, "shortlist": 15},
         "budget": {"labels": 14},
-        "oracles": [{"use": "lennard_jones", "name": "cheap"}, {"use": "lennard_jones", "name": "costly", "params": {"epsilon": 0.2}}],
+        "oracles": [
+            {"use": "lennard_jones", "name": "cheap"},
+            {"use": "lennard_jones", "name": "costly", "params": {"epsilon": 0.2}},
+        ],
         "fidelities": {
             "mode": "acquisition",
-            "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "costly", "cost": cost, "labels": labels}],
+            "levels": [
+                {"oracle": "cheap", "cost": 1.0},
+                {"oracle": "costly", "cost": cost, "labels": labels},
+            ],
             "approval": {"before": "costly"},
         },
     }
@@ -401,17 +532,24 @@ def test_what_a_model_sends_to_a_costly_level_waits_too(small: Make, labels: int
     campaign.control.budget(8)
     campaign.run()
     state = campaign.state()
-    assert {label.candidate for label in state.own_labels if label.oracle == "costly"} >= {row.candidate for row in waiting}
-    assert not {row.candidate for row in waiting} & {row.candidate for row in ladder.waits_for_approval(state, campaign.loaded.config)}
+    assert {label.candidate for label in state.own_labels if label.oracle == "costly"} >= {
+        row.candidate for row in waiting
+    }
+    assert not {row.candidate for row in waiting} & {
+        row.candidate for row in ladder.waits_for_approval(state, campaign.loaded.config)
+    }
     for record in state.rounds:
         assert record.decided is not None
         assert replay(campaign, record.index) == record.decided.choices
 
 
 @pytest.mark.parametrize(
-    ("before", "message"), [("dear", "there is no oracle 'dear'"), ("cheap", "nobody climbs to the first level, cheap")]
+    ("before", "message"),
+    [("dear", "there is no oracle 'dear'"), ("cheap", "nobody climbs to the first level, cheap")],
 )
-def test_approval_names_a_level_that_candidates_climb_to(small: Make, before: str, message: str) -> None:
+def test_approval_names_a_level_that_candidates_climb_to(
+    small: Make, before: str, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         small(**merged(LADDER, {"fidelities": {"approval": {"before": before}}}))
 
@@ -422,16 +560,25 @@ def written(path: Path, *crystals: Crystal) -> Path:
 
 
 @pytest.mark.parametrize("scenario", ["plain", "gates", "levels", "two oracles"])
-def test_pinned_crystals_are_labelled_next(small: Make, tmp_path: Path, scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pinned_crystals_are_labelled_next(
+    small: Make, tmp_path: Path, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     campaign = small(mode="rounds", budget={"labels": 13}, **SCENARIOS[scenario])
-    monkeypatch.setattr("campaign.executors.make_executor", lambda *_, **__: InterleavingExecutor(0))
+    monkeypatch.setattr(
+        "campaign.executors.make_executor", lambda *_, **__: InterleavingExecutor(0)
+    )
     campaign.run()
-    pins = [supercell("fcc", (2, 1, 1), symbols) for symbols in (["Ni", "Fe", "Fe", "Ni"], ["Ni", "Ni", "Fe", "Ni"])]
+    pins = [
+        supercell("fcc", (2, 1, 1), symbols)
+        for symbols in (["Ni", "Fe", "Fe", "Ni"], ["Ni", "Ni", "Fe", "Ni"])
+    ]
     event = campaign.control.pin(written(tmp_path / "mine.extxyz", *pins))
     assert isinstance(event, ev.CrystalsPinned)
     names = [row.candidate for row in event.rows]
     assert not [row for row in event.rows if row.screen]
-    assert "pinned 2 candidates are labelled next" in " ".join(CliRunner().invoke(app, ["status", str(campaign.folder)]).output.split())
+    assert "pinned 2 candidates are labelled next" in " ".join(
+        CliRunner().invoke(app, ["status", str(campaign.folder)]).output.split()
+    )
     rounds = len(campaign.state().rounds)
     campaign.control.budget(8)
     campaign.run()
@@ -439,8 +586,12 @@ def test_pinned_crystals_are_labelled_next(small: Make, tmp_path: Path, scenario
     oracles = ["one", "other"] if scenario == "two oracles" else [state.own_labels[0].oracle]
     decided = state.rounds[rounds].decided
     assert decided is not None
-    assert {(row.candidate, row.oracle) for row in decided.choices if row.reason == "pinned"} == set(itertools.product(names, oracles))
-    assert {(name, oracle) for name in names for oracle in oracles} <= {(label.candidate, label.oracle) for label in state.own_labels}
+    assert {
+        (row.candidate, row.oracle) for row in decided.choices if row.reason == "pinned"
+    } == set(itertools.product(names, oracles))
+    assert {(name, oracle) for name in names for oracle in oracles} <= {
+        (label.candidate, label.oracle) for label in state.own_labels
+    }
     told = campaign.explain(names[0])
     assert any(heading == "controlled" and "pinned 2 crystals of" in line for heading, line in told)
     assert any(heading == "chosen" and "(pinned)" in line for heading, line in told)
@@ -449,7 +600,9 @@ def test_pinned_crystals_are_labelled_next(small: Make, tmp_path: Path, scenario
             assert replay(campaign, record.index) == record.decided.choices
 
 
-def test_a_pin_finds_what_the_campaign_knows_and_says_what_it_refuses(small: Make, tmp_path: Path) -> None:
+def test_a_pin_finds_what_the_campaign_knows_and_says_what_it_refuses(
+    small: Make, tmp_path: Path
+) -> None:
     campaign = small(**QUICK)
     (question,) = campaign.ask(1)
     state = campaign.state()
@@ -462,10 +615,21 @@ def test_a_pin_finds_what_the_campaign_knows_and_says_what_it_refuses(small: Mak
     assert "3 refused" in said
     assert campaign.state().pinned == [waits.id]
     assert waits.id in {item.candidate for item in campaign.ask(1)}
-    (refused,) = (record.verdict for record in campaign.state().candidates.values() if record.equivalence.startswith("Cu"))
+    (refused,) = (
+        record.verdict
+        for record in campaign.state().candidates.values()
+        if record.equivalence.startswith("Cu")
+    )
     assert refused is not None
-    assert (refused.screen, refused.reason) == ("composition", "holds Cu, which the search space does not")
-    with pytest.raises(InputError, match=f"none of the 1 crystals of Python can be labelled: crystal 1: {waits.id} is selected already"):
+    assert (refused.screen, refused.reason) == (
+        "composition",
+        "holds Cu, which the search space does not",
+    )
+    with pytest.raises(
+        InputError,
+        match=f"none of the 1 crystals of Python can be labelled: crystal 1: {waits.id} is "
+        "selected already",
+    ):
         campaign.control.pin([waits.structure])
     with pytest.raises(InputError, match="found none"):
         campaign.control.pin([])
@@ -480,7 +644,7 @@ def test_a_pin_finds_what_the_campaign_knows_and_says_what_it_refuses(small: Mak
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[3])
-from campaign import requests
+from campaign.rounds import requests
 from campaign.api import Campaign
 if sys.argv[2] == "before the event":
     leave = requests.leave
@@ -495,9 +659,12 @@ Campaign.open(sys.argv[1]).control.budget(5)
 def test_a_request_counts_once_whenever_who_takes_it_is_killed(small: Make, when: str) -> None:
     campaign = small(**QUICK)
     assert campaign.run() == OVER
-    root = str(Path(requests.__file__).parent.parent)
+    root = str(Path(requests.__file__).parents[2])
     process = subprocess.run(
-        [sys.executable, "-c", KILLED, str(campaign.folder), when, root], check=False, env=dict(os.environ), timeout=50
+        [sys.executable, "-c", KILLED, str(campaign.folder), when, root],
+        check=False,
+        env=dict(os.environ),
+        timeout=50,
     )
     assert process.returncode == -signal.SIGKILL
     assert len(waiting(campaign)) == 1
@@ -515,12 +682,12 @@ def test_a_request_counts_once_whenever_who_takes_it_is_killed(small: Make, when
         b"pause",
         b'{"control": {"event": "Labelled"}}',
         b'{"control": {"event": "LabelsChanged", "by": "me", "asked": 1.0, "labels": "5"}}',
-        b'{"control": {"event": "CandidateVetoed", "by": "me", "asked": 1.0, "candidate": "nobody"}}',
+        b'{"control": {"event": "CandidateVetoed", "by": "me", "asked": 1.0, "candidate": "nobody"}}',  # noqa: E501
         b'{"control": {"event": "LabelsChanged", "by": "me", "asked": 1.0, "labels": -1000}}',
         b'{"control": {"event": "CampaignPaused", "by": "me", "asked": 1.0}, "run": "rm"}',
-        b'{"control": {"event": "CrystalsPinned", "by": "me", "asked": 1.0, "source": "x", "rows": []}}',
-        b'{"control": {"event": "CrystalsPinned", "by": "me", "asked": 1.0, "source": "x", "rows": [["abc", "Fe1:0"]]}}',
-        b'{"control": {"event": "CrystalsPinned", "by": "", "asked": 1.0, "source": "", "rows": [["a", "?"]]}, "crystals": {"a": "QQ=="}}',
+        b'{"control": {"event": "CrystalsPinned", "by": "me", "asked": 1.0, "source": "x", "rows": []}}',  # noqa: E501
+        b'{"control": {"event": "CrystalsPinned", "by": "me", "asked": 1.0, "source": "x", "rows": [["abc", "Fe1:0"]]}}',  # noqa: E501
+        b'{"control": {"event": "CrystalsPinned", "by": "", "asked": 1.0, "source": "", "rows": [["a", "?"]]}, "crystals": {"a": "QQ=="}}',  # noqa: E501
     ],
 )
 def test_what_is_no_request_is_set_aside_and_stops_nothing(small: Make, text: bytes) -> None:
@@ -547,7 +714,9 @@ def test_what_is_no_request_is_set_aside_and_stops_nothing(small: Make, text: by
         (("budget", "-24"), "found -24 to 24 labels"),
     ],
 )
-def test_what_makes_no_sense_is_one_clear_message(small: Make, words: tuple[str, ...], message: str) -> None:
+def test_what_makes_no_sense_is_one_clear_message(
+    small: Make, words: tuple[str, ...], message: str
+) -> None:
     campaign = small(**QUICK)
     campaign.ask(1)
     result = CliRunner().invoke(app, ["control", str(campaign.folder), *words])
@@ -567,7 +736,9 @@ def test_what_has_to_be_there_cannot_be_banned(small: Make) -> None:
         campaign.control.ban("Ni")
 
 
-def test_a_budget_without_labels_and_a_campaign_that_is_not_there(small: Make, tmp_path: Path) -> None:
+def test_a_budget_without_labels_and_a_campaign_that_is_not_there(
+    small: Make, tmp_path: Path
+) -> None:
     campaign = small(**QUICK, budget={"labels": None, "rounds": 1})
     with pytest.raises(SurroundingsError, match="there is no campaign"):
         campaign.control.pause()

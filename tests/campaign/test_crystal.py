@@ -20,7 +20,9 @@ SITES = np.array([[0.0, 0.0, 0.0], [0.5, 0.45, 0.55]])
 
 
 @given(arrays(float, (3, 3), elements=st.floats(-5, 5)))
-def test_every_crystal_is_right_handed_and_its_atoms_stay_where_they_are(lattice: np.ndarray) -> None:
+def test_every_crystal_is_right_handed_and_its_atoms_stay_where_they_are(
+    lattice: np.ndarray,
+) -> None:
     crystal = Crystal(lattice, SITES, [28, 26])
     assert np.linalg.det(crystal.lattice) >= -1e-9
     np.testing.assert_allclose(crystal.fractional @ crystal.lattice, SITES @ lattice, atol=1e-12)

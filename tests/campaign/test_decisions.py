@@ -1,4 +1,6 @@
-"""Decisions in the loop: levels by gain per cost, several objectives, bounds, failures, shares of generators, calibration."""
+"""Decisions in the loop: levels by gain per cost, several objectives, bounds, failures, shares of
+generators, calibration.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,16 @@ import numpy as np
 import pytest
 from support import HELPERS, load
 
-from campaign import calibration, ranking, shares
 from campaign.api import Campaign
+from campaign.config.roles import objective_oracle
+from campaign.decide import calibration, ranking, shares
+from campaign.decide.ranking import is_on_front
+from campaign.decide.replay import replay
 from campaign.errors import InputError
 from campaign.ledger import CampaignState
 from campaign.ledger import events as ev
 from campaign.protocols import GenerationContext
-from campaign.ranking import is_on_front
-from campaign.replay import replay
 from campaign.report import write_report
-from campaign.roles import objective_oracle
 from campaign.types import Objective, SearchSpace, Together
 from generators.random_alloy import RandomAlloy, RandomAlloyConfig
 
@@ -27,7 +29,9 @@ Make = Callable[..., Campaign]
 
 LEVELS: dict[str, Any] = {
     "space": {"elements": ["Fe", "Ni"], "max_fraction": 0.8},
-    "generators": [{"use": "random_alloy", "count": 30, "params": {"repeats": [2, 2, 1], "lattices": ["bcc"]}}],
+    "generators": [
+        {"use": "random_alloy", "count": 30, "params": {"repeats": [2, 2, 1], "lattices": ["bcc"]}}
+    ],
     "surrogate": {"use": "multi_task_gp", "params": {"max_iterations": 30}},
     "acquisition": {"initial_labels": 8, "batch_size": 4, "shortlist": 20},
     "budget": {"labels": 27},
@@ -35,7 +39,10 @@ LEVELS: dict[str, Any] = {
         {"use": "lennard_jones", "name": "cheap"},
         {"use": "lennard_jones", "name": "dear", "params": {"epsilon": 0.2, "cutoff": 8.0}},
     ],
-    "fidelities": {"mode": "acquisition", "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 10.0}]},
+    "fidelities": {
+        "mode": "acquisition",
+        "levels": [{"oracle": "cheap", "cost": 1.0}, {"oracle": "dear", "cost": 10.0}],
+    },
 }
 
 
@@ -43,14 +50,27 @@ def test_a_model_chooses_candidate_and_level(small: Make) -> None:
     campaign = small(**LEVELS)
     campaign.run()
     state = campaign.state()
-    by_level = {name: [label for label in state.own_labels if label.oracle == name] for name in ("cheap", "dear")}
+    by_level = {
+        name: [label for label in state.own_labels if label.oracle == name]
+        for name in ("cheap", "dear")
+    }
     assert len(by_level["dear"]) >= 3
     assert len(by_level["cheap"]) > len(by_level["dear"]), "the dear level costs ten times as much"
-    assert {label.candidate for label in by_level["dear"][:3]} <= {label.candidate for label in by_level["cheap"]}
-    decided = [record.decided for record in state.rounds if record.decided is not None and record.decided.model is not None]
+    assert {label.candidate for label in by_level["dear"][:3]} <= {
+        label.candidate for label in by_level["cheap"]
+    }
+    decided = [
+        record.decided
+        for record in state.rounds
+        if record.decided is not None and record.decided.model is not None
+    ]
     assert decided
     assert {item.acquisition for item in decided} == {"multi_fidelity_max_value_entropy"}
-    assert len({(label.candidate, label.oracle) for label in state.own_labels}) == len(state.own_labels) == 27
+    assert (
+        len({(label.candidate, label.oracle) for label in state.own_labels})
+        == len(state.own_labels)
+        == 27
+    )
     for record in state.rounds:
         assert record.decided is not None
         assert replay(campaign, record.index) == record.decided.choices
@@ -87,7 +107,9 @@ def test_two_objectives_and_a_failing_corner(small: Make, tmp_path: Path) -> Non
         feasibility={"use": "feasibility_gp", "params": {"max_iterations": 20}},
         failure_policy={"crash": {"retries": 0}},
     )
-    campaign._loaded = load(tmp_path, **{k: v for k, v in campaign.loaded.resolved().items() if k != "name"})
+    campaign._loaded = load(
+        tmp_path, **{k: v for k, v in campaign.loaded.resolved().items() if k != "name"}
+    )
     campaign.run()
     state = campaign.state()
     fitted = [record.fitted for record in state.rounds if record.fitted is not None]
@@ -98,7 +120,12 @@ def test_two_objectives_and_a_failing_corner(small: Make, tmp_path: Path) -> Non
     assert replay(campaign, last.index) == last.decided.choices
     assert "Pareto front" in page_of(campaign)
     early = [event for _, _, event in state.failures][:100]
-    late = {choice.candidate for record in state.rounds[-2:] if record.decided for choice in record.decided.choices}
+    late = {
+        choice.candidate
+        for record in state.rounds[-2:]
+        if record.decided
+        for choice in record.decided.choices
+    }
     assert early
     assert len(late & {event.candidate for event in early}) <= 2
 
@@ -106,12 +133,24 @@ def test_two_objectives_and_a_failing_corner(small: Make, tmp_path: Path) -> Non
 def test_bounds_are_held(tmp_path: Path) -> None:
     """The most nickel and the least chromium, but no more nickel than 7 atoms of 16."""
     with_oracle(tmp_path)
-    settings = {**SEVERAL, "constraints": [{"quantity": "second", "at_most": 0.2}], "budget": {"labels": 29}}
-    settings["generators"] = [{"use": "random_alloy", "count": 25, "params": {"repeats": [2, 2, 2]}}, SEVERAL["generators"][1]]
+    settings = {
+        **SEVERAL,
+        "constraints": [{"quantity": "second", "at_most": 0.2}],
+        "budget": {"labels": 29},
+    }
+    settings["generators"] = [
+        {"use": "random_alloy", "count": 25, "params": {"repeats": [2, 2, 2]}},
+        SEVERAL["generators"][1],
+    ]
     campaign = Campaign(tmp_path / "bounded", load(tmp_path, **settings))
     campaign.run()
     state = campaign.state()
-    modelled = {c.candidate for r in state.rounds if r.decided and r.decided.model for c in r.decided.choices}
+    modelled = {
+        c.candidate
+        for r in state.rounds
+        if r.decided and r.decided.model
+        for c in r.decided.choices
+    }
     labels = {label.candidate: label.values for label in state.own_labels}
     chosen = [labels[candidate] for candidate in modelled if candidate in labels]
     drawn = [values for candidate, values in labels.items() if candidate not in modelled]
@@ -126,9 +165,18 @@ def test_bounds_are_held(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"acquisition": {"use": "log_expected_hypervolume_improvement"}}, "add further_objectives"),
+        (
+            {"acquisition": {"use": "log_expected_hypervolume_improvement"}},
+            "add further_objectives",
+        ),
         ({"further_objectives": [{"quantity": "energy_per_atom"}]}, "name a quantity twice"),
-        ({"further_objectives": [{"quantity": "volume_per_atom"}], "acquisition": {"use": "max_value_entropy"}}, "takes one objective"),
+        (
+            {
+                "further_objectives": [{"quantity": "volume_per_atom"}],
+                "acquisition": {"use": "max_value_entropy"},
+            },
+            "takes one objective",
+        ),
         ({"acquisition": {"use": "straddle"}}, "looks for a level"),
         ({"objective": {"direction": "match"}}, "value belongs to direction match"),
         ({"constraints": [{"quantity": "energy_per_atom"}]}, "either at_least or at_most"),
@@ -148,7 +196,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], me
 def test_sums_of_fractions_are_bounded_everywhere() -> None:
     space = SearchSpace(("Ni", "Fe", "Cr"), together=(Together(("Ni", "Fe"), 0.5, 0.75),))
     context = GenerationContext(space=space, objective=Objective("x", "maximize"))
-    drawn = RandomAlloy(RandomAlloyConfig(repeats=(2, 2, 2))).generate(40, rng=np.random.default_rng(0), context=context)
+    drawn = RandomAlloy(RandomAlloyConfig(repeats=(2, 2, 2))).generate(
+        40, rng=np.random.default_rng(0), context=context
+    )
     for crystal, _ in drawn:
         share = np.isin(crystal.numbers, [28, 26]).mean()
         assert 0.5 <= share <= 0.75
@@ -157,7 +207,9 @@ def test_sums_of_fractions_are_bounded_everywhere() -> None:
 
 
 def test_a_value_is_matched_and_ends_the_campaign(small: Make) -> None:
-    campaign = small(objective={"direction": "match", "value": -0.7, "target": 0.02}, budget={"labels": 40})
+    campaign = small(
+        objective={"direction": "match", "value": -0.7, "target": 0.02}, budget={"labels": 40}
+    )
     assert campaign.run().startswith("target reached")
     state = campaign.state()
     best = ranking.best(state, campaign.wanted)
@@ -168,8 +220,14 @@ def test_a_value_is_matched_and_ends_the_campaign(small: Make) -> None:
 def test_exploration_is_drawn_at_random_and_told(small: Make) -> None:
     campaign = small(acquisition={"exploration": 0.4})
     campaign.run()
-    rounds = [record for record in campaign.state().rounds if record.decided is not None and record.decided.model is not None]
-    explorers = [c for r in rounds if r.decided for c in r.decided.choices if c.reason == ev.EXPLORATION]
+    rounds = [
+        record
+        for record in campaign.state().rounds
+        if record.decided is not None and record.decided.model is not None
+    ]
+    explorers = [
+        c for r in rounds if r.decided for c in r.decided.choices if c.reason == ev.EXPLORATION
+    ]
     assert len(explorers) >= len(rounds)
     for record in rounds:
         assert record.decided is not None
@@ -193,7 +251,10 @@ def test_generators_are_asked_by_what_they_brought(small: Make) -> None:
     assert all(min(row.values()) >= 4 for row in asked), "each keeps its floor"
     config, oracle = campaign.loaded.config, objective_oracle(campaign.loaded)
     for record, row in zip(state.rounds, asked, strict=True):
-        assert shares.counts(fold_before(campaign, record.sequence), config, oracle, record.sequence) == row
+        assert (
+            shares.counts(fold_before(campaign, record.sequence), config, oracle, record.sequence)
+            == row
+        )
     found = shares.yields(state, config, oracle, state.sequence)
     better = max(found, key=lambda name: found[name].rate)
     assert asked[-1][better] > 20
@@ -202,11 +263,8 @@ def test_generators_are_asked_by_what_they_brought(small: Make) -> None:
 
 
 def page_of(campaign: Campaign) -> str:
-    reader = campaign.reader()
-    try:
-        return write_report(campaign.loaded, campaign.state(), reader, campaign.folder).read_text()
-    finally:
-        reader.close()
+    with campaign.view() as view:
+        return write_report(view, campaign.folder).read_text()
 
 
 def test_the_pareto_front_is_what_nothing_beats() -> None:
@@ -223,12 +281,18 @@ def fold_before(campaign: Campaign, sequence: int) -> CampaignState:
 
 
 def test_deviations_are_scaled_where_predictions_were_off(small: Make) -> None:
-    campaign = small(budget={"labels": 49}, acquisition={"recalibrate": True}, surrogate={"params": {"kernel": "rbf"}})
+    campaign = small(
+        budget={"labels": 49},
+        acquisition={"recalibrate": True},
+        surrogate={"params": {"kernel": "rbf"}},
+    )
     campaign.run()
     state, oracle = campaign.state(), objective_oracle(campaign.loaded)
     for record in state.rounds:
         assert record.decided is not None
-        found = calibration.scales(state_before(state, record.index), campaign.loaded.config, oracle, record.sequence)
+        found = calibration.scales(
+            state_before(state, record.index), campaign.loaded.config, oracle, record.sequence
+        )
         assert record.decided.scales == (found if record.fitted is not None else {})
         assert replay(campaign, record.index) == record.decided.choices
 
@@ -242,7 +306,10 @@ def state_before(state: CampaignState, index: int) -> CampaignState:
 def test_calibration_of_a_known_sample() -> None:
     rng = np.random.default_rng(0)
     mean = rng.normal(size=4000)
-    right = [calibration.Prediction(0, "", m, 0.5, m + 0.5 * z) for m, z in zip(mean, rng.standard_normal(4000), strict=True)]
+    right = [
+        calibration.Prediction(0, "", m, 0.5, m + 0.5 * z)
+        for m, z in zip(mean, rng.standard_normal(4000), strict=True)
+    ]
     figures = calibration.calibration(right)
     assert figures["rmse"] == pytest.approx(0.5, rel=0.03)
     assert figures["sharpness"] == 0.5
@@ -250,4 +317,7 @@ def test_calibration_of_a_known_sample() -> None:
         assert figures[f"coverage_{level}"] == pytest.approx(level / 100, abs=0.02)
     sure = [calibration.Prediction(0, "", item.mean, 0.1, item.value) for item in right]
     assert calibration.calibration(sure)["coverage_90"] < 0.35
-    assert calibration.calibration(sure)["negative_log_likelihood"] > figures["negative_log_likelihood"]
+    assert (
+        calibration.calibration(sure)["negative_log_likelihood"]
+        > figures["negative_log_likelihood"]
+    )

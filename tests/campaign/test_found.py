@@ -1,7 +1,10 @@
-"""What was found: stable by the hull as it stands, unique by the screens' matcher, novel beside a table of the known."""
+"""What was found: stable by the hull as it stands, unique by the screens' matcher, novel beside a
+table of the known.
+"""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,10 @@ from typer.testing import CliRunner
 from campaign.api import Campaign
 from campaign.cli import app
 from campaign.errors import InputError
-from campaign.finds import found_of, hits
-from campaign.found import found, known_crystals, tallies
+from campaign.report.finds import found_of, hits
+from campaign.report.found import found, known_crystals, tallies
 from campaign.types import Crystal
+from campaign.views.view import OpenView
 
 
 @pytest.fixture(scope="module")
@@ -52,42 +56,62 @@ def test_stable_unique_and_novel_by_hand(searched: Campaign, tmp_path: Path) -> 
         if row.copy_of:
             earlier = next(other for other in rows if other.label.candidate == row.copy_of)
             assert earlier.label.sequence < row.label.sequence
-            assert earlier.crystal.structure.composition.reduced_formula == row.crystal.structure.composition.reduced_formula
+            assert (
+                earlier.crystal.structure.composition.reduced_formula
+                == row.crystal.structure.composition.reduced_formula
+            )
 
     first = next(row for row in stable if row.is_unique)
     rattled(first.crystal, 1).atoms.write(tmp_path / "known-7.cif")
-    rattled(first.crystal.with_numbers(np.full(len(first.crystal), 29)), 1).atoms.write(tmp_path / "foreign.cif")
+    rattled(first.crystal.with_numbers(np.full(len(first.crystal), 29)), 1).atoms.write(
+        tmp_path / "foreign.cif"
+    )
     known = known_crystals(tmp_path, searched.loaded.config.space.elements)
     assert len(known) == 1
-    again = {row.label.candidate: row for row in found(state, reader, "lennard_jones", tolerance=0.005, known=known)}
+    again = {
+        row.label.candidate: row
+        for row in found(state, reader, "lennard_jones", tolerance=0.005, known=known)
+    }
     assert "known-7" in again[first.label.candidate].known_as
     assert not again[first.label.candidate].is_new
     before, after = (tallies(list(some), lambda item: "")[""] for some in (rows, again.values()))
-    assert (after.labelled, after.stable, after.unique) == (before.labelled, before.stable, before.unique)
+    assert (after.labelled, after.stable, after.unique) == (
+        before.labelled,
+        before.stable,
+        before.unique,
+    )
     assert after.novel == before.novel - 1
     assert first.space_group
-    assert first.prototype
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert first.prototype
     reader.close()
 
 
 def test_references_are_no_finds(searched: Campaign) -> None:
     reader = searched.reader()
-    rows = found_of(searched.loaded, searched.state(), reader, tolerance=10.0)
+    rows = found_of(OpenView(searched.loaded, searched.state(), reader), tolerance=10.0)
     assert all(row.label.purpose == "" for row in rows)
     assert len(rows) == 24
     reader.close()
 
 
-def test_the_command_tells_terms_and_writes_every_hit(searched: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_tells_terms_and_writes_every_hit(
+    searched: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "220")
     target = tmp_path / "hits.csv"
-    result = CliRunner().invoke(app, ["found", str(searched.folder), "--tolerance", "0.005", "--target", str(target)])
+    result = CliRunner().invoke(
+        app, ["found", str(searched.folder), "--tolerance", "0.005", "--target", str(target)]
+    )
     assert result.exit_code == 0, result.output
     assert "at most 0.005 eV/atom above the hull" in result.output
     assert "no table of the known" in result.output
     written = pd.read_csv(target)
     reader = searched.reader()
-    assert len(written) == len(hits(found_of(searched.loaded, searched.state(), reader, tolerance=0.005)))
+    assert len(written) == len(
+        hits(found_of(OpenView(searched.loaded, searched.state(), reader), tolerance=0.005))
+    )
     reader.close()
     assert written["above hull (eV/atom)"].is_monotonic_increasing
 
@@ -101,7 +125,9 @@ def test_the_report_has_them(searched: Campaign) -> None:
 
 
 def test_bad_tables_and_hulls_are_told(searched: Campaign, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["found", str(searched.folder), "--known", str(tmp_path / "gone.csv")])
+    result = CliRunner().invoke(
+        app, ["found", str(searched.folder), "--known", str(tmp_path / "gone.csv")]
+    )
     assert result.exit_code == 2
     assert "there is no table" in " ".join(result.output.split())
     plain = Campaign(tmp_path / "plain", load(tmp_path, budget={"labels": 9}))

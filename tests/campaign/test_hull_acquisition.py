@@ -1,4 +1,6 @@
-"""Choice by the hull, on a model whose means and covariances are given, against closed forms and by hand."""
+"""Choice by the hull, on a model whose means and covariances are given, against closed forms and by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,25 @@ import pytest
 import torch
 from scipy.special import ndtr
 
-from campaign import calibration
 from campaign.acquisition import hull
 from campaign.acquisition.hull import HullScores, Points
 from campaign.acquisition.rows import FinitePoolModel
-from campaign.schema import AcquisitionConfig
-from campaign.stability import Diagram
+from campaign.config.schema import AcquisitionConfig
+from campaign.decide import calibration
+from campaign.ledger.stability import Diagram
 
 IRON, NICKEL = 26, 28
-BINARY = Diagram.of_phases(np.array([IRON, NICKEL], np.uint8), np.array([[0.5, 0.5]]), np.array([-0.1]))
+BINARY = Diagram.of_phases(
+    np.array([IRON, NICKEL], np.uint8), np.array([[0.5, 0.5]]), np.array([-0.1])
+)
 """Fe-Ni with one compound at -0.1 eV/atom."""
 
 
-def given(means: Sequence[float], deviations: Sequence[float], correlated: Sequence[tuple[int, int, float]] = ()) -> FinitePoolModel:
+def given(
+    means: Sequence[float],
+    deviations: Sequence[float],
+    correlated: Sequence[tuple[int, int, float]] = (),
+) -> FinitePoolModel:
     spread = np.array(deviations)
     correlation = np.eye(len(spread))
     for one, other, value in correlated:
@@ -33,15 +41,26 @@ def given(means: Sequence[float], deviations: Sequence[float], correlated: Seque
 def points(nickel: Sequence[float], start: int = 0) -> Points:
     """Rows of the given model from ``start``, at fractions of nickel."""
     share = np.array(nickel)
-    return Points(torch.arange(start, start + len(share), dtype=torch.float64)[:, None], np.column_stack([1 - share, share]))
+    return Points(
+        torch.arange(start, start + len(share), dtype=torch.float64)[:, None],
+        np.column_stack([1 - share, share]),
+    )
 
 
-def chosen_by(model: FinitePoolModel, nickel: Sequence[float], n: int, pending: Points | None = None, tolerance: float = 0.0) -> HullScores:
+def chosen_by(
+    model: FinitePoolModel,
+    nickel: Sequence[float],
+    n: int,
+    pending: Points | None = None,
+    tolerance: float = 0.0,
+) -> HullScores:
     config = AcquisitionConfig(use="hull", samples=512, tolerance=tolerance)
     return hull.select(model, BINARY, points(nickel), pending, n, config=config, seed=3)
 
 
-@pytest.mark.parametrize(("mean", "deviation", "tolerance"), [(-0.12, 0.02, 0.0), (-0.05, 0.05, 0.0), (-0.05, 0.05, 0.1)])
+@pytest.mark.parametrize(
+    ("mean", "deviation", "tolerance"), [(-0.12, 0.02, 0.0), (-0.05, 0.05, 0.0), (-0.05, 0.05, 0.1)]
+)
 def test_one_candidate_has_the_closed_form(mean: float, deviation: float, tolerance: float) -> None:
     scores = chosen_by(given([mean], [deviation]), [0.5], 1, tolerance=tolerance)
     gap = -0.1 + tolerance - mean
@@ -88,7 +107,9 @@ def test_five_elements_and_a_pool_larger_than_the_shortlist() -> None:
     diagram = Diagram.of_phases(kinds, fractions[:20], formation[:20])
     pool = Points(torch.arange(40, dtype=torch.float64)[:, None], fractions[20:])
     config = AcquisitionConfig(use="hull", shortlist=15, samples=32)
-    scores = hull.select(given(formation[20:].tolist(), [0.01] * 40), diagram, pool, None, 6, config=config, seed=0)
+    scores = hull.select(
+        given(formation[20:].tolist(), [0.01] * 40), diagram, pool, None, 6, config=config, seed=0
+    )
     above = diagram.hull.above(fractions[20:], formation[20:])
     assert len(set(scores.chosen)) == 6
     assert above[list(scores.chosen)[:3]].max() < 0.02
@@ -104,13 +125,40 @@ def test_the_level_is_chosen_by_what_it_moves_for_its_price(price: float, level:
     at_level = [points(nickel), points(nickel, start=3)]
     everything = np.ones((2, 3), dtype=bool)
     config = AcquisitionConfig(use="hull", samples=128)
-    scores, stable = hull.select_levels(model, BINARY, at_level, None, 2, [1.0, price], everything, [None, None], config=config, seed=1)
+    scores, stable = hull.select_levels(
+        model,
+        BINARY,
+        at_level,
+        None,
+        2,
+        [1.0, price],
+        everything,
+        [None, None],
+        config=config,
+        seed=1,
+    )
     assert {chosen for chosen, _ in scores.chosen} == {level}
     assert stable.shape == (3,)
-    nothing, _ = hull.select_levels(model, BINARY, at_level, None, 2, [1.0, price], ~everything, [None, None], config=config, seed=1)
+    nothing, _ = hull.select_levels(
+        model,
+        BINARY,
+        at_level,
+        None,
+        2,
+        [1.0, price],
+        ~everything,
+        [None, None],
+        config=config,
+        seed=1,
+    )
     assert nothing.chosen == ()
 
 
 def test_reliability_by_hand() -> None:
-    found = calibration.reliability([(0.05, False), (0.15, True), (0.9, True), (1.0, True), (0.95, False)], bins=5)
-    assert [(round(item.chance, 3), round(item.share, 3), item.n) for item in found] == [(0.1, 0.5, 2), (0.95, 0.667, 3)]
+    found = calibration.reliability(
+        [(0.05, False), (0.15, True), (0.9, True), (1.0, True), (0.95, False)], bins=5
+    )
+    assert [(round(item.chance, 3), round(item.share, 3), item.n) for item in found] == [
+        (0.1, 0.5, 2),
+        (0.95, 0.667, 3),
+    ]

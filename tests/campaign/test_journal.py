@@ -1,4 +1,6 @@
-"""A journal in which bits flip or lines are torn: nothing that is whole is lost, and nothing is ever cut off."""
+"""A journal in which bits flip or lines are torn: nothing that is whole is lost, and nothing is
+ever cut off.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ from campaign.ledger import events as ev
 from campaign.ledger.engines import DATABASE, JOURNAL
 from campaign.ledger.recover import recover
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,9 @@ def lines_of(path: Path) -> list[bytes]:
 
 @QUICK
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flip_costs_at_most_the_event_that_it_hits(original: Path, tmp_path: Path, place: float, bit: int) -> None:
+def test_a_flip_costs_at_most_the_event_that_it_hits(
+    original: Path, tmp_path: Path, place: float, bit: int
+) -> None:
     """With the journal alone: labels on both sides of it stand, and what is missing is told."""
     folder = copied(original, tmp_path / "flipped")
     size = (folder / JOURNAL).stat().st_size
@@ -63,8 +72,12 @@ def test_a_flip_costs_at_most_the_event_that_it_hits(original: Path, tmp_path: P
 
 @QUICK
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_run_never_shortens_a_journal(original: Path, tmp_path: Path, place: float, bit: int) -> None:
-    """The database knows all: what the flipped line held is written again, and the whole journal is one that recovers everything."""
+def test_run_never_shortens_a_journal(
+    original: Path, tmp_path: Path, place: float, bit: int
+) -> None:
+    """The database knows all: what the flipped line held is written again, and the whole journal is
+    one that recovers everything.
+    """
     folder = copied(original, tmp_path / "flipped")
     flip(folder / JOURNAL, int(place * (folder / JOURNAL).stat().st_size), bit)
     damaged = (folder / JOURNAL).read_bytes()
@@ -80,8 +93,12 @@ def test_run_never_shortens_a_journal(original: Path, tmp_path: Path, place: flo
 
 
 @pytest.mark.parametrize("kept", [1, 5, 12])
-def test_a_flip_beside_an_older_database_is_refused_and_recovered(tmp_path: Path, kept: int) -> None:
-    """The database is of an earlier time; the journal alone knows the later labels, on both sides of the flip."""
+def test_a_flip_beside_an_older_database_is_refused_and_recovered(
+    tmp_path: Path, kept: int
+) -> None:
+    """The database is of an earlier time; the journal alone knows the later labels, on both sides
+    of the flip.
+    """
     folder, transactions = tmp_path / "older", list(steps())
     for part in (transactions[:kept], transactions[kept:]):
         if folder.exists():
@@ -95,7 +112,9 @@ def test_a_flip_beside_an_older_database_is_refused_and_recovered(tmp_path: Path
     labelled = max(i for i, line in enumerate(journal_lines) if b'"Labelled"' in line)
     flip(folder / JOURNAL, sum(map(len, journal_lines[:labelled])) + 60)
     damaged = (folder / JOURNAL).read_bytes()
-    with pytest.raises(LedgerDamagedError, match=r"the journal in .* knows 35 events, the database only") as refused:
+    with pytest.raises(
+        LedgerDamagedError, match=r"the journal in .* knows 35 events, the database only"
+    ) as refused:
         Ledger(folder)
     assert "oreloop recover" in str(refused.value)
     assert (folder / JOURNAL).read_bytes() == damaged
@@ -107,7 +126,9 @@ def test_a_flip_beside_an_older_database_is_refused_and_recovered(tmp_path: Path
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, 700])
-def test_a_torn_last_line_is_kept_and_its_events_are_written_again(original: Path, tmp_path: Path, cut: int) -> None:
+def test_a_torn_last_line_is_kept_and_its_events_are_written_again(
+    original: Path, tmp_path: Path, cut: int
+) -> None:
     folder = copied(original, tmp_path / "torn")
     path = folder / JOURNAL
     path.write_bytes(path.read_bytes()[:-cut])

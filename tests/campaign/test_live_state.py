@@ -23,7 +23,13 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 TEXTS = st.text(st.characters(codec=None, categories=None), max_size=6) | st.sampled_from(
     ["\udc80", "a\ud800", "\x00", '"{', "é\\", "\U0001f600"]
 )
-ANSWERS = st.one_of(NUMBERS, st.none(), st.integers(-(2**70), 2**70), TEXTS, st.lists(st.lists(NUMBERS, max_size=2), max_size=2))
+ANSWERS = st.one_of(
+    NUMBERS,
+    st.none(),
+    st.integers(-(2**70), 2**70),
+    TEXTS,
+    st.lists(st.lists(NUMBERS, max_size=2), max_size=2),
+)
 
 
 def told(state: CampaignState) -> dict[str, str]:
@@ -40,12 +46,26 @@ def test_after_every_event_the_fold_of_the_ledger_is_the_live_state(data: st.Dat
         ledger, reader = Ledger(Path(name)), None
         crystals = made_crystals(3)
         ids = [crystal.id for crystal in crystals]
-        rows = tuple(ev.ProposalRow(item, "Ni8Fe8:0", (), {"wanted": data.draw(ANSWERS)}) for item in ids)
+        rows = tuple(
+            ev.ProposalRow(item, "Ni8Fe8:0", (), {"wanted": data.draw(ANSWERS)}) for item in ids
+        )
         created = ev.CampaignCreated(campaign="c", name=data.draw(TEXTS), seed=1)
         fitted = ev.Fitted(
-            round=0, model="m", labels=1, hyperparameters={"h": data.draw(ANSWERS)}, seconds=data.draw(NUMBERS), cpu_seconds=0.0
+            round=0,
+            model="m",
+            labels=1,
+            hyperparameters={"h": data.draw(ANSWERS)},
+            seconds=data.draw(NUMBERS),
+            cpu_seconds=0.0,
         )
-        proposed = ev.Proposed(round=0, generator=data.draw(TEXTS), checkpoint=None, stream="s", seconds=data.draw(NUMBERS), proposals=rows)
+        proposed = ev.Proposed(
+            round=0,
+            generator=data.draw(TEXTS),
+            checkpoint=None,
+            stream="s",
+            seconds=data.draw(NUMBERS),
+            proposals=rows,
+        )
         trained = ev.Trained(
             round=0,
             generator="g",
@@ -57,7 +77,12 @@ def test_after_every_event_the_fold_of_the_ledger_is_the_live_state(data: st.Dat
             labels=1,
         )
         outcomes = [
-            made_label(item, data.draw(ANSWERS), noise=data.draw(NUMBERS | st.none()), key=f"{data.draw(TEXTS)}{i}")
+            made_label(
+                item,
+                data.draw(ANSWERS),
+                noise=data.draw(NUMBERS | st.none()),
+                key=f"{data.draw(TEXTS)}{i}",
+            )
             if data.draw(st.booleans())
             else made_failure(item, data.draw(TEXTS))
             for i, item in enumerate(ids)
@@ -68,7 +93,10 @@ def test_after_every_event_the_fold_of_the_ledger_is_the_live_state(data: st.Dat
             fitted,
             trained,
             proposed,
-            ev.Judged(round=0, verdicts=tuple(ev.VerdictRow(item, True, "", data.draw(TEXTS)) for item in ids)),
+            ev.Judged(
+                round=0,
+                verdicts=tuple(ev.VerdictRow(item, True, "", data.draw(TEXTS)) for item in ids),
+            ),
             made_decision(0, ids, data.draw(NUMBERS)),
             *outcomes,
             ev.OraclePaused(oracle="o", reason=data.draw(TEXTS)),
@@ -76,7 +104,11 @@ def test_after_every_event_the_fold_of_the_ledger_is_the_live_state(data: st.Dat
         ]
         try:
             for event in events:
-                blobs = {crystal.id: crystal.to_bytes() for crystal in crystals} if event is proposed else {}
+                blobs = (
+                    {crystal.id: crystal.to_bytes() for crystal in crystals}
+                    if event is proposed
+                    else {}
+                )
                 ledger.append([event], blobs)
                 reader = reader or LedgerReader(Path(name))
                 assert told(reader.fold()) == told(ledger.state)
@@ -90,19 +122,39 @@ def test_after_every_event_the_fold_of_the_ledger_is_the_live_state(data: st.Dat
 ASKED: dict[str, Any] = {"by": "me@here", "asked": 1.0}
 IDS = [crystal.id for crystal in made_crystals(6)]
 SOME = st.sampled_from(IDS)
-WITHDRAWN = st.lists(SOME, max_size=3, unique=True).map(lambda ids: tuple(ev.PairRow(item, "o") for item in ids))
+WITHDRAWN = st.lists(SOME, max_size=3, unique=True).map(
+    lambda ids: tuple(ev.PairRow(item, "o") for item in ids)
+)
 
 
 def _pin(candidate: str, screen: str, name: str) -> ev.CrystalsPinned:
-    return ev.CrystalsPinned(source=name, rows=(ev.PinnedRow(candidate, "Ni8Fe8:0", name, screen, name),), **ASKED)
+    return ev.CrystalsPinned(
+        source=name, rows=(ev.PinnedRow(candidate, "Ni8Fe8:0", name, screen, name),), **ASKED
+    )
+
+
+def _inject(candidate: str, screen: str, name: str) -> ev.CrystalsInjected:
+    return ev.CrystalsInjected(
+        source=name, rows=(ev.PinnedRow(candidate, "Ni8Fe8:0", name, screen, name),), **ASKED
+    )
 
 
 CONTROLS = st.one_of(
     st.builds(lambda: ev.CampaignPaused(**ASKED)),
     st.builds(lambda: ev.CampaignResumed(**ASKED)),
     st.builds(lambda n: ev.LabelsChanged(labels=n, **ASKED), st.integers(-20, 20)),
-    st.builds(lambda c, w: ev.CandidateVetoed(candidate=c, withdrawn=w, **ASKED), SOME | TEXTS, WITHDRAWN),
-    st.builds(lambda e, w: ev.ElementBanned(element=e, withdrawn=w, **ASKED), st.sampled_from(["Ni", "Fe", "Cr"]), WITHDRAWN),
+    st.builds(
+        lambda c, w: ev.CandidateVetoed(candidate=c, withdrawn=w, **ASKED), SOME | TEXTS, WITHDRAWN
+    ),
+    st.builds(
+        lambda e, w: ev.ElementBanned(element=e, withdrawn=w, **ASKED),
+        st.sampled_from(["Ni", "Fe", "Cr"]),
+        WITHDRAWN,
+    ),
+    st.builds(
+        lambda e: ev.ElementUnbanned(element=e, **ASKED), st.sampled_from(["Ni", "Fe", "Cr"])
+    ),
+    st.builds(_inject, SOME, st.sampled_from(["", "known"]), TEXTS),
     st.builds(lambda c: ev.CandidateApproved(candidate=c, **ASKED), SOME | TEXTS),
     st.builds(_pin, SOME, st.sampled_from(["", "known"]), TEXTS),
 )
@@ -120,14 +172,24 @@ def _after(seed: int, names: list[str]) -> list[ev.Event]:
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(controls=st.lists(CONTROLS, max_size=12), places=st.lists(st.integers(0, 9), max_size=12), seed=st.integers(0, 3))
-def test_after_every_control_the_fold_of_the_ledger_is_the_live_state(controls: list[ev.Controlled], places: list[int], seed: int) -> None:
+@given(
+    controls=st.lists(CONTROLS, max_size=12),
+    places=st.lists(st.integers(0, 9), max_size=12),
+    seed=st.integers(0, 3),
+)
+def test_after_every_control_the_fold_of_the_ledger_is_the_live_state(
+    controls: list[ev.Controlled], places: list[int], seed: int
+) -> None:
     crystals = {crystal.id: crystal.to_bytes() for crystal in made_crystals(6)}
-    rows = tuple(ev.ProposalRow(item, "Ni8Fe8:0" if i % 2 else "Ni8Cr8:0") for i, item in enumerate(IDS))
+    rows = tuple(
+        ev.ProposalRow(item, "Ni8Fe8:0" if i % 2 else "Ni8Cr8:0") for i, item in enumerate(IDS)
+    )
     events: list[ev.Event] = [
         ev.SessionStarted(host="h", process=1, versions={}),
         ev.RoundStarted(round=0),
-        ev.Proposed(round=0, generator="g", checkpoint=None, stream="s", seconds=0.0, proposals=rows),
+        ev.Proposed(
+            round=0, generator="g", checkpoint=None, stream="s", seconds=0.0, proposals=rows
+        ),
         ev.Judged(round=0, verdicts=tuple(ev.VerdictRow(item, True, "") for item in IDS)),
         *_after(seed, IDS),
     ]
@@ -137,8 +199,14 @@ def test_after_every_control_the_fold_of_the_ledger_is_the_live_state(controls: 
         ledger = Ledger(Path(name))
         try:
             for event in events:
-                ledger.append([event], crystals if isinstance(event, ev.Proposed | ev.CrystalsPinned) else {})
-                barred = {candidate for candidate in ledger.state.candidates if ledger.state.is_barred(candidate)}
+                ledger.append(
+                    [event], crystals if isinstance(event, ev.Proposed | ev.CrystalsGiven) else {}
+                )
+                barred = {
+                    candidate
+                    for candidate in ledger.state.candidates
+                    if ledger.state.is_barred(candidate)
+                }
                 assert not barred & ledger.state.unlabelled.keys()
                 assert not barred & set(ledger.state.pinned)
             assert told(LedgerReader(Path(name)).fold()) == told(ledger.state)
@@ -149,19 +217,29 @@ def test_after_every_control_the_fold_of_the_ledger_is_the_live_state(controls: 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_what_is_no_number_is_kept_and_never_the_best(tmp_path: Path, value: float, direction: str) -> None:
+def test_what_is_no_number_is_kept_and_never_the_best(
+    tmp_path: Path, value: float, direction: str
+) -> None:
     ledger = Ledger(tmp_path)
     crystals = made_crystals(2)
     ids = [crystal.id for crystal in crystals]
     rows = tuple(ev.ProposalRow(item, "Ni8Fe8:0") for item in ids)
-    proposed = ev.Proposed(round=0, generator="g", checkpoint=None, stream="s", seconds=0.0, proposals=rows)
-    ledger.append([ev.RoundStarted(round=0), proposed, made_decision(0, ids)], {crystal.id: crystal.to_bytes() for crystal in crystals})
+    proposed = ev.Proposed(
+        round=0, generator="g", checkpoint=None, stream="s", seconds=0.0, proposals=rows
+    )
+    ledger.append(
+        [ev.RoundStarted(round=0), proposed, made_decision(0, ids)],
+        {crystal.id: crystal.to_bytes() for crystal in crystals},
+    )
     ledger.append([made_label(ids[0], value), made_label(ids[1], 1.0)])
     ledger.close()
     for state in (ledger.state, LedgerReader(tmp_path).fold()):
         assert state.labels[ids[0], "o"].values == {}
         assert str(state.labels[ids[0], "o"].observations[0].value) == str(value)
-        assert state.leaders(Wanted("o", (Objective("q", direction),))).best is state.labels[ids[1], "o"]  # type: ignore[arg-type]
+        assert (
+            state.leaders(Wanted("o", (Objective("q", direction),))).best
+            is state.labels[ids[1], "o"]
+        )  # type: ignore[arg-type]
 
 
 def test_events_that_cannot_follow_one_another_are_no_traceback(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""``oreloop train``: any generator that learns, ours or a user's, from files of crystals or a campaign, to weights that it can use."""
+"""``oreloop train``: any generator that learns, ours or a user's, from files of crystals or a
+campaign, to weights that it can use.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ class Wrong(Plain):
 
 class Failing(Plain):
     def train(self, labelled, *, rng, context): return 1 / 0
-'''
+'''  # noqa: E501
 LABELLED = labelled_of(alloys(ELEMENTS, 14), ELEMENTS)
 
 
@@ -86,8 +88,12 @@ def test_a_users_own_generator_learns_from_labelled_crystals(home: Path) -> None
     assert "trained on 14 crystals" in done.output
     found = made("one.safetensors")
     assert found["n"] == 14
-    assert float(found["mean"]) == pytest.approx(np.mean([item.values["energy_per_atom"] for item in LABELLED]))
-    assert checkpoint_from_bytes(Path("one.safetensors").read_bytes()).facts["elements"] == "Cr Fe Ni"
+    assert float(found["mean"]) == pytest.approx(
+        np.mean([item.values["energy_per_atom"] for item in LABELLED])
+    )
+    assert (
+        checkpoint_from_bytes(Path("one.safetensors").read_bytes()).facts["elements"] == "Cr Fe Ni"
+    )
     train(*words, "again.safetensors", "--quantity", "energy_per_atom")
     train(*words, "other.safetensors", "--quantity", "energy_per_atom", "--seed", "1")
     np.testing.assert_array_equal(found["drawn"], made("again.safetensors")["drawn"])
@@ -95,11 +101,16 @@ def test_a_users_own_generator_learns_from_labelled_crystals(home: Path) -> None
 
 
 def test_crystals_without_labels_are_learned(home: Path) -> None:
-    done = train("own_pretrained:Plain", "crystals", "plain.safetensors", "--elements", "Al,Cr,Fe,Ni")
+    done = train(
+        "own_pretrained:Plain", "crystals", "plain.safetensors", "--elements", "Al,Cr,Fe,Ni"
+    )
     assert done.exit_code == 0, done.output
     assert made("plain.safetensors")["n"] == 3
     assert np.isnan(made("plain.safetensors")["mean"])
-    assert checkpoint_from_bytes(Path("plain.safetensors").read_bytes()).facts["elements"] == "Al Cr Fe Ni"
+    assert (
+        checkpoint_from_bytes(Path("plain.safetensors").read_bytes()).facts["elements"]
+        == "Al Cr Fe Ni"
+    )
 
 
 def test_training_goes_on_where_it_was_interrupted(home: Path) -> None:
@@ -121,16 +132,40 @@ def test_training_goes_on_where_it_was_interrupted(home: Path) -> None:
     ("words", "told"),
     [
         (("own_pretrained:Plain", "crystals", "x.pt"), "should end in .safetensors"),
-        (("own_pretrained:Static", "crystals", "x.safetensors"), "the generator own_pretrained:Static does not learn"),
-        (("random_alloy", "crystals", "x.safetensors"), "the generator random_alloy does not learn"),
-        (("own_pretrained:Wrong", "crystals", "x.safetensors"), "gave dict by train, expected a Checkpoint"),
-        (("own_pretrained:Failing", "crystals", "x.safetensors"), "code of your own failed: ZeroDivisionError"),
+        (
+            ("own_pretrained:Static", "crystals", "x.safetensors"),
+            "the generator own_pretrained:Static does not learn",
+        ),
+        (
+            ("random_alloy", "crystals", "x.safetensors"),
+            "the generator random_alloy does not learn",
+        ),
+        (
+            ("own_pretrained:Wrong", "crystals", "x.safetensors"),
+            "gave dict by train, expected a Checkpoint",
+        ),
+        (
+            ("own_pretrained:Failing", "crystals", "x.safetensors"),
+            "code of your own failed: ZeroDivisionError",
+        ),
         (("pcdvaee", "crystals", "x.safetensors"), "there is no generator called 'pcdvaee'"),
         (("pcdvae", "nowhere", "x.safetensors"), "there is no nowhere"),
-        (("pcdvae", "crystals", "x.safetensors"), "at least two labelled crystals to train on, got 0"),
-        (("pcdvae", "crystals", "x.safetensors", "--quantity", "hardness"), "the file holds no labels"),
-        (("pcdvae", "crystals", "x.safetensors", "--set", "training.epoch=1"), "training.epoch: unknown key"),
-        (("pcdvae", "crystals", "x.safetensors", "--subset", "best"), "expected --subset all or random or improved, got best"),
+        (
+            ("pcdvae", "crystals", "x.safetensors"),
+            "at least two labelled crystals to train on, got 0",
+        ),
+        (
+            ("pcdvae", "crystals", "x.safetensors", "--quantity", "hardness"),
+            "the file holds no labels",
+        ),
+        (
+            ("pcdvae", "crystals", "x.safetensors", "--set", "training.epoch=1"),
+            "training.epoch: unknown key",
+        ),
+        (
+            ("pcdvae", "crystals", "x.safetensors", "--subset", "best"),
+            "expected --subset all or random or improved, got best",
+        ),
     ],
 )
 def test_what_is_wrong_is_told(words: tuple[str, ...], told: str, home: Path) -> None:
@@ -141,13 +176,33 @@ def test_what_is_wrong_is_told(words: tuple[str, ...], told: str, home: Path) ->
 
 
 def test_weights_of_a_network_are_what_its_setting_takes(home: Path) -> None:
-    small = ("training.epochs=2", "training.batch_size=8", "sampler={use: focused, steps: 4, ancestral: 2}", "optimisation.share=0")
+    small = (
+        "training.epochs=2",
+        "training.batch_size=8",
+        "sampler={use: focused, steps: 4, ancestral: 2}",
+        "optimisation.share=0",
+    )
     settings = [word for setting in small for word in ("--set", setting)]
-    done = train("pcdvae", "energies.extxyz", "net.safetensors", "--quantity", "energy_per_atom", *settings)
+    done = train(
+        "pcdvae", "energies.extxyz", "net.safetensors", "--quantity", "energy_per_atom", *settings
+    )
     assert done.exit_code == 0, done.output
-    params = {"weights": "net.safetensors", "sampler": {"use": "focused", "steps": 4, "ancestral": 2}}
-    generator = plugins.build(PluginSpec(group="generators", use="pcdvae", params=params, module_folder=str(home), elements=ELEMENTS))
-    context = GenerationContext(space=SearchSpace(ELEMENTS), objective=Objective("energy_per_atom", "minimize"))
+    params = {
+        "weights": "net.safetensors",
+        "sampler": {"use": "focused", "steps": 4, "ancestral": 2},
+    }
+    generator = plugins.build(
+        PluginSpec(
+            group="generators",
+            use="pcdvae",
+            params=params,
+            module_folder=str(home),
+            elements=ELEMENTS,
+        )
+    )
+    context = GenerationContext(
+        space=SearchSpace(ELEMENTS), objective=Objective("energy_per_atom", "minimize")
+    )
     assert len(list(generator.generate(3, rng=np.random.default_rng(0), context=context))) == 3
 
 
@@ -159,9 +214,21 @@ def test_crystals_of_an_environment_teach_a_tabular_generator(home: Path) -> Non
         "target={prototypes: [graphite], bonds: {C-C: 1.872}}",
         "training={epochs: 2, descriptions: 4, hidden: 16, latent: 4, components: 2}",
     )
-    done = train("cvae", "graphite.cif", "cvae.safetensors", "--set", settings[0], "--set", settings[1])
+    done = train(
+        "cvae", "graphite.cif", "cvae.safetensors", "--set", settings[0], "--set", settings[1]
+    )
     assert done.exit_code == 0, done.output
     assert "trained on 1 crystals" in done.output
-    other = train("tabular_vae", "energies.extxyz", "other.safetensors", "--set", settings[0], "--set", settings[1])
+    other = train(
+        "tabular_vae",
+        "energies.extxyz",
+        "other.safetensors",
+        "--set",
+        settings[0],
+        "--set",
+        settings[1],
+    )
     assert other.exit_code == 2
-    assert "none of 14 crystals has the target's elements and bonds" in " ".join(other.output.split())
+    assert "none of 14 crystals has the target's elements and bonds" in " ".join(
+        other.output.split()
+    )

@@ -1,4 +1,6 @@
-"""`recover`: the side whose checksum holds wins, what is lost is named, and killed at any point it is run again."""
+"""`recover`: the side whose checksum holds wins, what is lost is named, and killed at any point it
+is run again.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,13 @@ def changed(folder: Path, statement: str, *parameters: Any) -> None:
 def alter_digit(folder: Path) -> int:
     """Write a label's value as -9.99 into the database; returns its sequence."""
     connection = sqlite3.connect(folder / DATABASE)
-    sequence, payload = connection.execute("SELECT sequence, payload FROM oreloop_events WHERE kind = 'Labelled' LIMIT 1").fetchone()
-    connection.execute("UPDATE oreloop_events SET payload = ? WHERE sequence = ?", (payload.replace(b'"q",0.0', b'"q",-9.99'), sequence))
+    sequence, payload = connection.execute(
+        "SELECT sequence, payload FROM oreloop_events WHERE kind = 'Labelled' LIMIT 1"
+    ).fetchone()
+    connection.execute(
+        "UPDATE oreloop_events SET payload = ? WHERE sequence = ?",
+        (payload.replace(b'"q",0.0', b'"q",-9.99'), sequence),
+    )
     connection.commit()
     connection.close()
     return int(sequence)
@@ -44,7 +51,9 @@ def test_a_digit_changed_in_the_database_is_not_believed(tmp_path: Path) -> None
     before = values(LedgerReader(tmp_path).fold())
     sequence = alter_digit(tmp_path)
     for opening in (Ledger, lambda folder: LedgerReader(folder).fold()):
-        with pytest.raises(LedgerDamagedError, match=rf"differs from its journal in event {sequence} \(Labelled\)") as caught:
+        with pytest.raises(
+            LedgerDamagedError, match=rf"differs from its journal in event {sequence} \(Labelled\)"
+        ) as caught:
             opening(tmp_path)
         assert "oreloop recover" in caught.value.hint
     found = recover(tmp_path)
@@ -57,14 +66,25 @@ def test_a_digit_changed_in_the_database_is_not_believed(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [
-        ("UPDATE oreloop_events SET time = time + 1 WHERE sequence = 7", "differs from its journal in event 7"),
-        ("UPDATE oreloop_events SET payload = x'00' WHERE sequence = 7", "event, number 7, that cannot be read"),
+        (
+            "UPDATE oreloop_events SET time = time + 1 WHERE sequence = 7",
+            "differs from its journal in event 7",
+        ),
+        (
+            "UPDATE oreloop_events SET payload = x'00' WHERE sequence = 7",
+            "event, number 7, that cannot be read",
+        ),
         ("DELETE FROM oreloop_events WHERE sequence = 7", "misses event 7"),
         ("DELETE FROM oreloop_events", "the database only 0"),
-        ("DELETE FROM oreloop_blobs WHERE id = (SELECT min(id) FROM oreloop_blobs)", "misses the crystals of 1 candidates"),
+        (
+            "DELETE FROM oreloop_blobs WHERE id = (SELECT min(id) FROM oreloop_blobs)",
+            "misses the crystals of 1 candidates",
+        ),
     ],
 )
-def test_other_changes_of_the_database_are_found_on_opening_and_mended(tmp_path: Path, statement: str, problem: str) -> None:
+def test_other_changes_of_the_database_are_found_on_opening_and_mended(
+    tmp_path: Path, statement: str, problem: str
+) -> None:
     made_ledger(tmp_path)
     before = values(LedgerReader(tmp_path).fold())
     changed(tmp_path, statement)
@@ -90,13 +110,29 @@ def test_a_flipped_blob_is_told_when_it_is_read_and_mended(tmp_path: Path) -> No
     assert LedgerReader(tmp_path).crystal(crystal.id) == crystal
 
 
-@pytest.mark.parametrize("kind", ["CampaignCreated", "RoundStarted", "Proposed", "Judged", "Decided", "Labelled", "Failed", "RoundEnded"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "CampaignCreated",
+        "RoundStarted",
+        "Proposed",
+        "Judged",
+        "Decided",
+        "Labelled",
+        "Failed",
+        "RoundEnded",
+    ],
+)
 def test_whatever_line_is_wiped_out_the_others_stand(tmp_path: Path, kind: str) -> None:
-    """Not a bit but a whole line, so that its crystals are gone too; the campaign's ledger opens and goes on."""
+    """Not a bit but a whole line, so that its crystals are gone too; the campaign's ledger opens
+    and goes on.
+    """
     length = made_ledger(tmp_path)
     before = values(LedgerReader(tmp_path).fold())
     lines = (tmp_path / JOURNAL).read_bytes().splitlines(keepends=True)
-    hit = [i for i, line in enumerate(lines) if b'"%s"' % kind.encode() in line][1 if kind != "CampaignCreated" else 0]
+    hit = [i for i, line in enumerate(lines) if b'"%s"' % kind.encode() in line][
+        1 if kind != "CampaignCreated" else 0
+    ]
     lines[hit] = b"\0" * (len(lines[hit]) - 1) + b"\n"
     (tmp_path / JOURNAL).write_bytes(b"".join(lines))
     (tmp_path / DATABASE).unlink()
@@ -108,7 +144,11 @@ def test_whatever_line_is_wiped_out_the_others_stand(tmp_path: Path, kind: str) 
     assert len(state.labels) == len(before) - lost
     assert values(state).items() <= before.items()
     assert bool(found.unusable) == (kind == "Proposed")
-    kept = [event for _, _, event in LedgerReader(tmp_path).events() if isinstance(event, ev.Lost) and event.remains]
+    kept = [
+        event
+        for _, _, event in LedgerReader(tmp_path).events()
+        if isinstance(event, ev.Lost) and event.remains
+    ]
     assert len(kept) == len(found.unusable)
     ledger = Ledger(tmp_path)
     assert ledger.state.sequence == length
@@ -130,7 +170,9 @@ def test_gaps_of_both_sides_are_filled_from_the_other(tmp_path: Path) -> None:
 
 
 def recover_until(folder: Path, count: int, when: str) -> bool:
-    """`recover` in a process that dies before or after its ``count``-th change of a file; whether it died."""
+    """`recover` in a process that dies before or after its ``count``-th change of a file; whether
+    it died.
+    """
     process = os.fork()
     if process:
         return os.waitpid(process, 0)[1] != 0
@@ -170,7 +212,9 @@ def opened_in_between(folder: Path) -> Any:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_point_it_is_run_again(tmp_path: Path, when: str) -> None:
-    """What only one side holds is there still, and no opening in between begins anew or shortens anything."""
+    """What only one side holds is there still, and no opening in between begins anew or shortens
+    anything.
+    """
     original = tmp_path / "original"
     made_ledger(original)
     before = values(LedgerReader(original).fold())
@@ -194,7 +238,9 @@ def test_killed_at_any_point_it_is_run_again(tmp_path: Path, when: str) -> None:
 
 
 @pytest.mark.parametrize("left", ["set aside", "recovering"])
-def test_no_campaign_begins_where_the_remains_of_one_lie(small: Callable[..., Campaign], tmp_path: Path, left: str) -> None:
+def test_no_campaign_begins_where_the_remains_of_one_lie(
+    small: Callable[..., Campaign], tmp_path: Path, left: str
+) -> None:
     campaign = small(budget={"labels": 9})
     campaign.run()
     before = label_set(campaign)
@@ -202,7 +248,11 @@ def test_no_campaign_begins_where_the_remains_of_one_lie(small: Callable[..., Ca
     if left == "recovering":
         (folder / RECOVERING).mkdir()
     for name in (DATABASE, JOURNAL):
-        target = folder / RECOVERING / name if left == "recovering" else folder / f"{SET_ASIDE}20260101-000000-{name}"
+        target = (
+            folder / RECOVERING / name
+            if left == "recovering"
+            else folder / f"{SET_ASIDE}20260101-000000-{name}"
+        )
         (folder / name).rename(target)
     for remove_config in (False, True):
         if remove_config:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from campaign import screen
 from campaign.api import Campaign
+from campaign.config.schema import ScreensConfig
 from campaign.crystals.matching import equivalence_key, key_or_none
 from campaign.ledger import CampaignState, LedgerReader
 from campaign.ledger import events as ev
-from campaign.propose import Proposals
 from campaign.protocols import Oracle
-from campaign.schema import ScreensConfig
+from campaign.rounds import screen
+from campaign.rounds.propose import Proposals
 from campaign.types import Crystal, FloatArray, SearchSpace
 from generators.metrics import is_valid
 from oracles.analytic import LennardJones, LennardJonesConfig
@@ -45,19 +45,31 @@ def labelled(small: Make, *generators: str, **screens: object) -> CampaignState:
 
 
 @pytest.mark.parametrize("generators", [("Cells",), ("Cells", "Turned"), ("Turned",)])
-def test_two_crystals_in_many_cells_are_labelled_twice_in_all_rounds(small: Make, generators: tuple[str, ...]) -> None:
+def test_two_crystals_in_many_cells_are_labelled_twice_in_all_rounds(
+    small: Make, generators: tuple[str, ...]
+) -> None:
     state = labelled(small, *generators)
     assert sorted(len(state.composition(candidate)) for candidate, _ in state.labels) == [1, 2]
-    verdicts = [record.verdict for record in state.candidates.values() if record.verdict is not None]
+    verdicts = [
+        record.verdict for record in state.candidates.values() if record.verdict is not None
+    ]
     refused = [verdict for verdict in verdicts if not verdict.is_accepted]
     assert len(refused) == len(verdicts) - 2 >= 4
     assert {verdict.screen for verdict in refused} <= {"duplicate", "known"}
     if generators == ("Turned",):
-        assert all(verdict.screen == "duplicate" and "the same crystal as" in verdict.reason for verdict in refused)
+        assert all(
+            verdict.screen == "duplicate" and "the same crystal as" in verdict.reason
+            for verdict in refused
+        )
 
 
-@pytest.mark.parametrize(("screens", "labels"), [({}, 7), ({"same": "structure"}, 7), ({"same": "shape"}, 1), ({"match_volume": 0.1}, 2)])
-def test_volumes_are_candidates_of_a_single_point_oracle(small: Make, screens: dict[str, object], labels: int) -> None:
+@pytest.mark.parametrize(
+    ("screens", "labels"),
+    [({}, 7), ({"same": "structure"}, 7), ({"same": "shape"}, 1), ({"match_volume": 0.1}, 2)],
+)
+def test_volumes_are_candidates_of_a_single_point_oracle(
+    small: Make, screens: dict[str, object], labels: int
+) -> None:
     assert len(labelled(small, "Volumes", **screens).labels) == labels
 
 
@@ -82,7 +94,9 @@ class Blobs:
 
 
 def judged(
-    before: Sequence[tuple[Crystal, str]], proposed: Sequence[tuple[Crystal, str]], oracle: Oracle = SINGLE_POINT
+    before: Sequence[tuple[Crystal, str]],
+    proposed: Sequence[tuple[Crystal, str]],
+    oracle: Oracle = SINGLE_POINT,
 ) -> list[ev.VerdictRow]:
     """Verdicts on crystals with keys, where others with keys are in the ledger."""
     config = ScreensConfig()
@@ -91,11 +105,19 @@ def judged(
     state.apply(1, 0.0, ev.Imported(source="pool", sha256="", oracle="", fidelity="", rows=rows))
     proposals = tuple(ev.ProposalRow(crystal.id, key) for crystal, key in proposed)
     state.apply(2, 0.0, ev.RoundStarted(round=0))
-    state.apply(3, 0.0, ev.Proposed(round=0, generator="one", checkpoint=None, stream="", seconds=0.0, proposals=proposals))
+    state.apply(
+        3,
+        0.0,
+        ev.Proposed(
+            round=0, generator="one", checkpoint=None, stream="", seconds=0.0, proposals=proposals
+        ),
+    )
     ledger = Blobs([crystal for crystal, _ in (*before, *proposed)])
     keys = {crystal.id: key for crystal, key in proposed}
     known = frozenset(identity for identity in keys if state.is_judged(identity))
-    rivals = screen.rivals_of(config, [oracle], state, cast(LedgerReader, ledger), keys, known=known)
+    rivals = screen.rivals_of(
+        config, [oracle], state, cast(LedgerReader, ledger), keys, known=known
+    )
     batch = Proposals(proposals, {crystal.id: crystal.to_bytes() for crystal, _ in proposed})
     return list(screen.judge(config, (), SearchSpace(("Ni", "Fe")), rivals, batch))
 
@@ -119,23 +141,39 @@ def test_another_volume_is_a_duplicate_only_where_the_oracle_relaxes_it() -> Non
 
 def test_what_was_judged_is_not_judged_again_and_only_what_may_be_equal_is_read() -> None:
     key = equivalence_key(NICKEL)
-    assert [verdict.screen for verdict in judged([(NICKEL, key)], [(NICKEL, key), (LARGE, equivalence_key(LARGE))])] == [
+    assert [
+        verdict.screen
+        for verdict in judged([(NICKEL, key)], [(NICKEL, key), (LARGE, equivalence_key(LARGE))])
+    ] == [
         "known",
         "duplicate",
     ]
-    others = [Crystal.from_atoms(bulk("Ni", crystal, a=3.0)) for crystal in ("sc", "bcc", "diamond")]
+    others = [
+        Crystal.from_atoms(bulk("Ni", crystal, a=3.0)) for crystal in ("sc", "bcc", "diamond")
+    ]
     state = CampaignState()
-    rows = tuple(ev.ImportedRow(crystal.id, equivalence_key(crystal), ()) for crystal in (*others, NICKEL))
+    rows = tuple(
+        ev.ImportedRow(crystal.id, equivalence_key(crystal), ()) for crystal in (*others, NICKEL)
+    )
     state.apply(1, 0.0, ev.Imported(source="pool", sha256="", oracle="", fidelity="", rows=rows))
     state.apply(2, 0.0, ev.RoundStarted(round=0))
     large = equivalence_key(LARGE)
     state.apply(
         3,
         0.0,
-        ev.Proposed(round=0, generator="one", checkpoint=None, stream="", seconds=0.0, proposals=(ev.ProposalRow(LARGE.id, large),)),
+        ev.Proposed(
+            round=0,
+            generator="one",
+            checkpoint=None,
+            stream="",
+            seconds=0.0,
+            proposals=(ev.ProposalRow(LARGE.id, large),),
+        ),
     )
     ledger = Blobs([*others, NICKEL, LARGE])
-    rivals = screen.rivals_of(ScreensConfig(), [SINGLE_POINT], state, cast(LedgerReader, ledger), {LARGE.id: large})
+    rivals = screen.rivals_of(
+        ScreensConfig(), [SINGLE_POINT], state, cast(LedgerReader, ledger), {LARGE.id: large}
+    )
     assert list(rivals.accepted) == [NICKEL.id]
     assert ledger.n_read == 1
 
@@ -147,12 +185,19 @@ def test_a_cell_without_a_key_is_refused_by_what_is_wrong_with_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "lattice", [np.diag([4.0, 4.0, 1e-9]), np.diag([1e4, 1e4, 2e-7]), np.array([[4.0, 0, 0], [4e5, 1e-4, 0], [0, 0, 4e4]])]
+    "lattice",
+    [
+        np.diag([4.0, 4.0, 1e-9]),
+        np.diag([1e4, 1e4, 2e-7]),
+        np.array([[4.0, 0, 0], [4e5, 1e-4, 0], [0, 0, 4e4]]),
+    ],
 )
 def test_flat_cells_are_refused_at_once(lattice: FloatArray) -> None:
     crystal = Crystal(lattice, np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), np.array([28, 26]))  # type: ignore[arg-type]
     assert key_or_none(crystal) == ""
-    verdict = screen.judge_validity(crystal, ScreensConfig(volume_per_atom=(1e-12, 1e9)), SearchSpace(("Ni", "Fe")))
+    verdict = screen.judge_validity(
+        crystal, ScreensConfig(volume_per_atom=(1e-12, 1e9)), SearchSpace(("Ni", "Fe"))
+    )
     assert verdict.screen == "validity"
     assert "too flat" in verdict.reason
     assert not is_valid(crystal)

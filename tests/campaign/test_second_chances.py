@@ -1,4 +1,6 @@
-"""Failures that are nobody's fault, that are over, or that are all there is: who is tried again, who is held, and what is said."""
+"""Failures that are nobody's fault, that are over, or that are all there is: who is tried again,
+who is held, and what is said.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ import pytest
 from interleaving import InterleavingExecutor
 from typer.testing import CliRunner
 
-from campaign import dispatch
 from campaign.api import Campaign
 from campaign.cli import app
 from campaign.errors import ContradictionError, InputError, StoppedByFailuresError, StuckError
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
+from campaign.rounds import dispatch
 
 Make = Callable[..., Campaign]
 OVER = "budget spent: 24 labels"
@@ -27,7 +29,14 @@ def switched(small: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ma
     monkeypatch.setattr(dispatch, "_PATIENCE_SECONDS", 0.0)
 
     def make(**changes: Any) -> Campaign:
-        return small(**{"oracles": [{"use": "user_oracles:Switched", "params": {"switch": str(tmp_path / "switch")}}], **changes})
+        return small(
+            **{
+                "oracles": [
+                    {"use": "user_oracles:Switched", "params": {"switch": str(tmp_path / "switch")}}
+                ],
+                **changes,
+            }
+        )
 
     return make
 
@@ -60,11 +69,16 @@ def test_surroundings_that_keep_failing_stop_the_campaign_and_it_goes_on_when_th
 
 
 @pytest.mark.parametrize("mode", ["rounds", "streaming"])
-def test_a_campaign_without_a_label_says_what_failed(switched: Make, tmp_path: Path, mode: str) -> None:
+def test_a_campaign_without_a_label_says_what_failed(
+    switched: Make, tmp_path: Path, mode: str
+) -> None:
     (tmp_path / "switch").write_text("unphysical")
     campaign = switched(mode=mode, budget={"labels": None, "rounds": 1})
     for _ in range(2):
-        with pytest.raises(StoppedByFailuresError, match=r"all 9 attempts failed, 9 of them with Switched: unphysical: the switch says"):
+        with pytest.raises(
+            StoppedByFailuresError,
+            match=r"all 9 attempts failed, 9 of them with Switched: unphysical: the switch says",
+        ):
             campaign.run()
     (tmp_path / "switch").unlink()
     config = campaign.folder.parent / "missing"
@@ -97,7 +111,9 @@ def test_who_is_tried_again_can_be_chosen(switched: Make, tmp_path: Path) -> Non
     assert {candidate for candidate, _ in state.quarantined} == set(failed[1:])
 
 
-def test_references_that_failed_are_tried_again_by_the_next_session(switched: Make, tmp_path: Path) -> None:
+def test_references_that_failed_are_tried_again_by_the_next_session(
+    switched: Make, tmp_path: Path
+) -> None:
     changes = {"objective": {"quantity": "formation_energy_per_atom"}}
     (tmp_path / "switch").write_text("unphysical 1")
     with pytest.raises(StoppedByFailuresError, match="the elements' reference"):
@@ -115,10 +131,13 @@ def test_a_decision_against_the_ledger_is_refused(small: Make) -> None:
     unlabelled = next(iter(ledger.state.unlabelled))
     for choices, why in (
         (decided.choices[:1], "labelled already"),
-        ((ev.ChoiceRow(unlabelled, "lennard_jones"), ev.ChoiceRow(unlabelled, "lennard_jones")), "chosen twice"),
+        (
+            (ev.ChoiceRow(unlabelled, "lennard_jones"), ev.ChoiceRow(unlabelled, "lennard_jones")),
+            "chosen twice",
+        ),
     ):
         event = ev.Decided(
-            round=0, acquisition="random", model=None, model_labels=0, stream="s", pool="h", pool_size=3, table=None, pending=(),
+            round=0, acquisition="random", model=None, model_labels=0, stream="s", pool="h", pool_size=3, table=None, pending=(),  # noqa: E501
             choices=choices, seconds=0.1, labels_at_decision=0, key=why,
         )  # fmt: skip
         with pytest.raises(ContradictionError, match=why):
@@ -127,7 +146,9 @@ def test_a_decision_against_the_ledger_is_refused(small: Make) -> None:
     ledger.close()
 
 
-def test_a_campaign_that_would_wait_for_ever_says_for_whom(small: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_campaign_that_would_wait_for_ever_says_for_whom(
+    small: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     executor = InterleavingExecutor(0)
     monkeypatch.setattr("campaign.executors.make_executor", lambda *_, **__: executor)
     monkeypatch.setattr(dispatch.Dispatcher, "add", lambda *_: None)

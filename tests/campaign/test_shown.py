@@ -1,10 +1,13 @@
-"""What commands say before, during and after a campaign: data that a config names, plans, refusals, pauses, formulas, ids."""
+"""What commands say before, during and after a campaign: data that a config names, plans, refusals,
+pauses, formulas, ids.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,16 @@ from ruamel.yaml import YAML
 from support import HELPERS, SMALL, load, merged
 from typer.testing import CliRunner
 
-from campaign import plan
 from campaign.api import Campaign
 from campaign.cli import app, template_folder
 from campaign.crystals.lattice import supercell
 from campaign.errors import InputError, StoppedByFailuresError
-from campaign.survey import survey
+from campaign.ledger import LedgerReader
+from campaign.report import write_report
+from campaign.rounds import plan
+from campaign.rounds.survey import survey
+from campaign.views.progress import facts
+from campaign.views.view import OpenView, View
 from oracles.hull import Phase
 from oracles.hull_view import _formula
 
@@ -49,7 +56,12 @@ def test_validate_reads_the_data_and_says_what_passes(tmp_path: Path) -> None:
     cif("Ni Fe Fe Cr", tmp_path / "pool", "b.cif")
     cif("Ni Fe Fe Cu", tmp_path / "pool", "c.cif")
     cif("Ni Fe Cr Cr", tmp_path / "pool", "d.cif", size=2.0)
-    code, output = told(tmp_path, "validate", candidate_pools=[{"path": "pool"}], screens={"volume_per_atom": [2.0, 20.0]})
+    code, output = told(
+        tmp_path,
+        "validate",
+        candidate_pools=[{"path": "pool"}],
+        screens={"volume_per_atom": [2.0, 20.0]},
+    )
     assert code == 0, output
     assert "4 crystals, 2 pass the screens" in output
     assert "1 refused by composition (such as: holds Cu" in output
@@ -76,13 +88,20 @@ def test_validate_asks_screens_that_a_config_adds_unless_they_are_costly(tmp_pat
     cif("Ni Ni Fe Cr", tmp_path / "pool", "a.cif")
     cif("Ni Fe Fe Fe", tmp_path / "pool", "b.cif")
     extra = [{"use": "my_screens:Even"}, {"use": "my_screens:Dear"}]
-    code, output = told(tmp_path, "validate", candidate_pools=[{"path": "pool"}], screens={"extra": extra, "volume_per_atom": [2, 50]})
+    code, output = told(
+        tmp_path,
+        "validate",
+        candidate_pools=[{"path": "pool"}],
+        screens={"extra": extra, "volume_per_atom": [2, 50]},
+    )
     assert code == 0, output
     assert "2 crystals, 1 pass the screens, 1 refused by even (such as: of two elements)" in output
     assert "my_screens:Dear computes and was not asked" in output
 
 
-def test_people_have_all_the_time_that_they_need_unless_the_config_limits_it(tmp_path: Path) -> None:
+def test_people_have_all_the_time_that_they_need_unless_the_config_limits_it(
+    tmp_path: Path,
+) -> None:
     params = {"folder": str(tmp_path / "lab"), "quantities": {"energy_per_atom": "eV/atom"}}
     oracles: list[dict[str, Any]] = [
         {"use": "ask_tell", "params": params},
@@ -90,7 +109,9 @@ def test_people_have_all_the_time_that_they_need_unless_the_config_limits_it(tmp
     ]
     oracles.append({"use": "lennard_jones"})
     loaded = load(tmp_path, oracles=oracles)
-    limits = {oracle.label: loaded.oracle_spec(oracle).wall_limit for oracle in loaded.config.oracles}
+    limits = {
+        oracle.label: loaded.oracle_spec(oracle).wall_limit for oracle in loaded.config.oracles
+    }
     assert limits == {"ask_tell": math.inf, "soon": 5, "lennard_jones": 600}
 
 
@@ -98,7 +119,11 @@ def test_validate_names_all_that_is_wrong_in_the_data(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool" / "bad.cif").write_text("data_x\n_cell_length_a oops\n")
     (tmp_path / "table.csv").write_text("structure,energy\n,\n")
-    data = [{"path": "missing.extxyz"}, {"path": "pool"}, {"path": "table.csv", "structure_column": "cif"}]
+    data = [
+        {"path": "missing.extxyz"},
+        {"path": "pool"},
+        {"path": "table.csv", "structure_column": "cif"},
+    ]
     code, output = told(tmp_path, "validate", candidate_pools=data)
     assert code == 2
     for part in ("missing.extxyz", "bad.cif", "there is no column 'cif'"):
@@ -106,9 +131,14 @@ def test_validate_names_all_that_is_wrong_in_the_data(tmp_path: Path) -> None:
 
 
 def test_an_exhausted_space_says_who_refused_and_why(small: Make) -> None:
-    campaign = small(screens={"min_distance": 9.0}, stopping={"empty_rounds": 2}, budget={"labels": 5})
+    campaign = small(
+        screens={"min_distance": 9.0}, stopping={"empty_rounds": 2}, budget={"labels": 5}
+    )
     reason = campaign.run()
-    assert reason.startswith("search space exhausted: 2 rounds in a row found nothing new to label; of 24 proposals 24 were refused: ")
+    assert reason.startswith(
+        "search space exhausted: 2 rounds in a row found nothing new to label; of 24 proposals "
+        "24 were refused: "
+    )
     assert "24 by distance (such as: two atoms" in reason
     assert "local_search proposed nothing" in reason
     output = runner.invoke(app, ["status", str(campaign.folder)], env={"COLUMNS": "300"}).output
@@ -116,7 +146,10 @@ def test_an_exhausted_space_says_who_refused_and_why(small: Make) -> None:
 
 
 def test_a_paused_oracle_says_why(small: Make) -> None:
-    campaign = small(oracles=[{"use": "lennard_jones", "sanity": {"energy_per_atom": [50, 60]}}], failure_policy={"window": 3})
+    campaign = small(
+        oracles=[{"use": "lennard_jones", "sanity": {"energy_per_atom": [50, 60]}}],
+        failure_policy={"window": 3},
+    )
     with pytest.raises(StoppedByFailuresError):
         campaign.run()
     output = runner.invoke(app, ["status", str(campaign.folder)], env={"COLUMNS": "400"}).output
@@ -146,9 +179,14 @@ def test_formulas_are_made_of_whole_numbers() -> None:
         assert _formula(Phase("a", counts, 0.0, "x")) == expected
 
 
-def test_a_template_comes_with_the_files_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_comes_with_the_files_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert runner.invoke(app, ["init", "mine/three.yaml", "--template", "three_generators"]).exit_code == 0
+    assert (
+        runner.invoke(app, ["init", "mine/three.yaml", "--template", "three_generators"]).exit_code
+        == 0
+    )
     for path in (template_folder() / "structures").glob("*.cif"):
         assert (tmp_path / "mine" / "structures" / path.name).read_bytes() == path.read_bytes()
     (tmp_path / "mine" / "structures" / "FeNi_L10.cif").write_text("my own")
@@ -187,7 +225,13 @@ def test_known_nets_that_are_missing_are_not_made(tmp_path: Path) -> None:
 def test_a_plan_counts_deciding_and_takes_structures_of_pools(tmp_path: Path) -> None:
     for i, symbols in enumerate(("Ni Ni Fe Cr", "Ni Fe Fe Cr", "Ni Fe Cr Cr", "Ni Ni Cr Cr")):
         cif(symbols, tmp_path / "pool", f"{i}.cif")
-    only_pool = load(tmp_path, candidate_pools=[{"path": "pool"}], generators=[], surrogate=None, acquisition={"use": "random"})
+    only_pool = load(
+        tmp_path,
+        candidate_pools=[{"path": "pool"}],
+        generators=[],
+        surrogate=None,
+        acquisition={"use": "random"},
+    )
     found = plan.measure(only_pool, 2)
     assert found.oracles[0].tried == 2
     assert found.oracles[0].labels == 4, "no more than the pool holds"
@@ -211,21 +255,63 @@ def test_a_plan_tells_the_time_that_a_run_takes(tmp_path: Path) -> None:
     assert found.wall_seconds / 4 < took < 4 * found.wall_seconds
 
 
-def test_a_plan_counts_each_candidate_at_each_oracle_and_levels_by_their_gates(tmp_path: Path) -> None:
+def test_what_labels_cost_is_told_before_and_after(tmp_path: Path) -> None:
+    """10 EUR and 36 kWh an hour of a worker: by the worker time that the ledger holds."""
+    log = tmp_path / "log"
+    oracle = {
+        "use": "user_oracles:Counting",
+        "params": {"log": str(log), "seconds": 0.05},
+        "cost": {"per_hour": 10.0, "currency": "EUR"},
+    }
+    loaded = load(
+        HELPERS,
+        surrogate=None,
+        acquisition={"use": "random", "initial_labels": 3},
+        budget={"labels": 6, "cost": {"EUR": 5}},
+        oracles=[oracle],
+    )
+    found = plan.measure(loaded, 2, workers=64, labels=6400)
+    (row,) = found.oracles
+    assert row.labels == 6400
+    assert row.wall_seconds == pytest.approx(100 * row.seconds)
+    assert (row.cost, row.currency) == (pytest.approx(6400 * row.seconds * 10 / 3600), "EUR")
+    campaign = Campaign(tmp_path / "real", loaded)
+    campaign.run()
+    cost = 10 * campaign.state().busy_seconds["Counting"] / 3600
+    assert facts(View(loaded, campaign.state()))["cost"] == f"{cost:.4g} of 5 EUR"
+    with closing(LedgerReader(campaign.folder)) as reader:
+        assert (
+            f"{cost:.4g} of 5 EUR"
+            in write_report(OpenView(loaded, campaign.state(), reader), campaign.folder).read_text()
+        )
+
+
+def test_a_plan_counts_each_candidate_at_each_oracle_and_levels_by_their_gates(
+    tmp_path: Path,
+) -> None:
     names = ("a", "b")
     oracles = [{"use": "lennard_jones", "name": name} for name in names]
     config = load(HELPERS, oracles=oracles, budget={"labels": 30}).config
     assert plan.expected_candidates(config, []) == 15
     assert plan.expected_labels(config, 15) == {"a": 15, "b": 15}
     levels = [{"oracle": "a"}, {"oracle": "b", "gate": {"best_fraction": 0.1}}]
-    ladder = load(HELPERS, oracles=oracles, fidelities={"levels": levels}, surrogate=None, acquisition={"use": "random"}).config
+    ladder = load(
+        HELPERS,
+        oracles=oracles,
+        fidelities={"levels": levels},
+        surrogate=None,
+        acquisition={"use": "random"},
+    ).config
     assert plan.expected_labels(ladder, 45) == {"a": 45, "b": 5}
 
 
 def test_a_survey_counts_values(tmp_path: Path) -> None:
     from ase.io import write
 
-    images = [supercell("bcc", (2, 1, 1), symbols).atoms for symbols in (["Ni", "Ni", "Fe", "Cr"], ["Ni", "Fe", "Fe", "Cr"])]
+    images = [
+        supercell("bcc", (2, 1, 1), symbols).atoms
+        for symbols in (["Ni", "Ni", "Fe", "Cr"], ["Ni", "Fe", "Fe", "Cr"])
+    ]
     for image in images:
         image.info["e"] = -4.0
     write(tmp_path / "data.extxyz", images)

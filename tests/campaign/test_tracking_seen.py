@@ -1,30 +1,24 @@
-"""What a person meets in MLflow: the campaign's run under model training, settings as parameters, units; and a server that ends with us."""
+"""What a person meets in MLflow: the campaign's run under model training, settings as parameters,
+units; and a server that ends with us.
+"""
 
 from __future__ import annotations
 
-import itertools
 import re
 import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from support import SMALL, merged
 
-from campaign import config as configs
 from campaign.api import Campaign
 from campaign.errors import InputError
 from campaign.tracking import about, ui
-from campaign.tracking import mlflow as tracker
-from campaign.tracking.mlflow import default_uri
+from campaign.tracking.places import default_uri
 
 Make = Callable[..., Campaign]
 
@@ -46,7 +40,7 @@ def test_settings_are_parameters_and_what_changes_later_is_told(small: Make) -> 
     assert not [key for key in run.data.tags if key.startswith("changed")]
     note = run.data.tags["mlflow.note.content"]
     assert "minimize energy_per_atom (eV/atom) in Ni-Fe-Cr" in note
-    assert "| best_so_far, best_of_round | eV/atom |" in note
+    assert "| labels/best_so_far, labels/best_of_round | eV/atom |" in note
     again = small(tracking={"use": "mlflow"}, budget={"labels": 14})
     again.run()
     after = logged(again)
@@ -63,24 +57,38 @@ def test_the_experiment_is_one_of_model_training(small: Make) -> None:
     experiment = MlflowClient(uri).get_experiment(run.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     place = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    assert ui.link(uri, "http://127.0.0.1:5", run.info.run_id) == f"http://127.0.0.1:5/{place}?workflowType=machine_learning"
-    assert ui.link(uri, "http://127.0.0.1:5/", "0" * 32) == "http://127.0.0.1:5/#/experiments?workflowType=machine_learning"
+    assert (
+        ui.link(uri, "http://127.0.0.1:5", run.info.run_id)
+        == f"http://127.0.0.1:5/{place}?workflowType=machine_learning"
+    )
+    assert (
+        ui.link(uri, "http://127.0.0.1:5/", "0" * 32)
+        == "http://127.0.0.1:5/#/experiments?workflowType=machine_learning"
+    )
 
 
 def test_lists_are_flattened_by_name() -> None:
     oracles = [{"use": "a", "x": 1}, {"use": "b", "x": 2}, {"use": "b", "x": None}]
     found = about.flat({"oracles": oracles, "none": None, "few": [1, 2], "empty": {}})
-    by_name = {"oracles.a.use": "a", "oracles.a.x": "1", "oracles.b.1.use": "b", "oracles.b.1.x": "2", "oracles.b.2.use": "b"}
+    by_name = {
+        "oracles.a.use": "a",
+        "oracles.a.x": "1",
+        "oracles.b.1.use": "b",
+        "oracles.b.1.x": "2",
+        "oracles.b.2.use": "b",
+    }
     assert found == by_name | {"few": "[1, 2]"}
 
 
 def test_names_of_any_kind_hold_no_figure_back(small: Make) -> None:
     names = ("odd % name (x)", "Größe λ")
-    generators = [{"use": "random_alloy", "name": name, "params": {"repeats": [2, 2, 2]}} for name in names]
+    generators = [
+        {"use": "random_alloy", "name": name, "params": {"repeats": [2, 2, 2]}} for name in names
+    ]
     campaign = small(tracking={"use": "mlflow"}, budget={"labels": 14}, generators=generators)
     campaign.run()
     figures = logged(campaign).data.metrics
-    assert figures["labels_so_far"] == 14
+    assert figures["labels/so_far"] == 14
     assert "share/odd _x25_ name _x28_x_x29_" in figures
     assert [name for name in figures if name.startswith("share/Gr_x")]
 
@@ -99,12 +107,29 @@ def test_the_server_ends_with_the_command(small: Make) -> None:
     campaign = small(tracking={"use": "mlflow"}, budget={"labels": 9})
     campaign.run()
     port = _free()
-    command = [sys.executable, "-m", "campaign.cli", "ui", str(campaign.folder), "--port", str(port)]
-    asked = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "campaign.cli",
+        "ui",
+        str(campaign.folder),
+        "--port",
+        str(port),
+    ]
+    asked = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
     try:
         assert asked.stdout is not None
         told = asked.stdout.readline()
-        assert re.fullmatch(rf"http://127\.0\.0\.1:{port}/#/experiments/\d+/runs/\w+\?workflowType=machine_learning\n", told)
+        assert re.fullmatch(
+            rf"http://127\.0\.0\.1:{port}/#/experiments/\d+/runs/\w+\?workflowType=machine_learning\n",
+            told,
+        )
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
     finally:
         asked.terminate()
@@ -117,47 +142,3 @@ def _free() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-@contextmanager
-def bad_server(how: str) -> Iterator[str]:
-    """One that takes connections and never answers, drips a byte now and then, or answers 500."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    is_over = threading.Event()
-
-    def serve(connection: socket.socket) -> None:
-        with suppress(OSError), connection:
-            connection.recv(65536)
-            if how == "fails":
-                connection.sendall(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops")
-                return
-            if how == "drips":
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-            while not is_over.wait(0.2):
-                if how == "drips":
-                    connection.sendall(b" ")
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        is_over.set()
-        listener.close()
-
-
-@pytest.mark.parametrize("how", ["is silent", "drips", "fails"])
-def test_a_server_that_does_not_answer_holds_nothing_up(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker, "_FINISH_SECONDS", 3.0)
-    with bad_server(how) as uri:
-        document = merged(SMALL, {"tracking": {"use": "mlflow", "uri": uri}, "budget": {"labels": 14}})
-        campaign = Campaign(tmp_path / "campaign", configs.validate(document, folder=tmp_path, source=Path("c.yaml")))
-        seen: list[float] = []
-        reason = campaign.run(on_change=lambda state: seen.append(time.monotonic()))
-        assert time.monotonic() - seen[-1] < 6.0, "the end waits for what was promised"
-    assert reason == "budget spent: 14 labels"
-    assert max(b - a for a, b in itertools.pairwise(seen)) < 5.0

@@ -51,7 +51,9 @@ def test_crystals_convert_both_ways() -> None:
         (np.full((3, 3), np.nan), np.zeros((1, 3)), [1], "not finite"),
     ],
 )
-def test_wrong_arrays_are_refused(lattice: np.ndarray, fractional: np.ndarray, numbers: list[int], message: str) -> None:
+def test_wrong_arrays_are_refused(
+    lattice: np.ndarray, fractional: np.ndarray, numbers: list[int], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         Crystal(lattice, fractional, numbers)  # type: ignore[arg-type]
 

@@ -1,4 +1,6 @@
-"""What is looked at needs the campaign's folder alone: not the project, its modules or its potentials."""
+"""What is looked at needs the campaign's folder alone: not the project, its modules or its
+potentials.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_views_work_without_the_project(ended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_work_without_the_project(
+    ended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     best = next(iter((Campaign.open(ended).labels).candidate))
     for arguments in (

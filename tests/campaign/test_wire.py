@@ -1,4 +1,6 @@
-"""What crosses between processes: it comes out as it went in, nothing that runs crosses, and half a message is none."""
+"""What crosses between processes: it comes out as it went in, nothing that runs crosses, and half a
+message is none.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,23 @@ from campaign.protocols import EvaluationJob, OracleSpec, PluginSpec
 from campaign.types import Candidate, Cost, Crystal, Evaluation, Failure, FailureKind, Observation
 
 CRYSTAL = Crystal(np.eye(3) * 4.1, [[0, 0, 0], [0.5, 0.5, 0.1]], [28, 26])
-PLUGIN = PluginSpec(group="oracles", use="m:C", params={"a": {"b": (1, 2.5)}, 3: None}, elements=("Ni",), python=("env", "python"))
+PLUGIN = PluginSpec(
+    group="oracles",
+    use="m:C",
+    params={"a": {"b": (1, 2.5)}, 3: None},
+    elements=("Ni",),
+    python=("env", "python"),
+)
 WORDS = [
     OracleSpec(name="one", plugin=PLUGIN, wall_limit=math.inf, sanity={"e": (-math.inf, 1.0)}),
-    EvaluationJob(key="k", oracle="one", candidate=Candidate(CRYSTAL), softer={"strain": 1e-3}, start=CRYSTAL, committee=b"\0\1"),
+    EvaluationJob(
+        key="k",
+        oracle="one",
+        candidate=Candidate(CRYSTAL),
+        softer={"strain": 1e-3},
+        start=CRYSTAL,
+        committee=b"\0\1",
+    ),
     Evaluation(
         observations=(Observation("energy_per_atom", -1.25, "eV/atom", 0.5),),
         crystal=CRYSTAL,
@@ -32,10 +47,16 @@ WORDS = [
     Evaluation(failure=Failure(FailureKind.TIMEOUT, "late \udc80", retryable=False)),
 ]
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+)
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+    ),
     max_leaves=20,
 )
 
@@ -73,17 +94,28 @@ def test_errors_keep_what_they_say_and_their_kind_as_far_as_it_is_known() -> Non
     error = ParameterError("lammps", [(("strain",), "too large")], ("strain", "relax"))
     found = wire.unpack(wire.pack(error))
     assert type(found) is ParameterError
-    assert (found.message, found.hint, found.problems, found.known) == (error.message, error.hint, error.problems, error.known)
+    assert (found.message, found.hint, found.problems, found.known) == (
+        error.message,
+        error.hint,
+        error.problems,
+        error.known,
+    )
     message = wire.pack(_OfAnotherError("gone", hint="bring it back"))
     assert type(wire.unpack(message)) is _OfAnotherError
     nearest = wire.unpack(message.replace(b"_OfAnotherError", b"_OfNobodysError"))
     assert type(nearest) is SurroundingsError
-    assert (nearest.message, nearest.hint, nearest.exit_code) == ("gone", "bring it back", SurroundingsError.exit_code)
+    assert (nearest.message, nearest.hint, nearest.exit_code) == (
+        "gone",
+        "bring it back",
+        SurroundingsError.exit_code,
+    )
     assert isinstance(wire.unpack(wire.pack(InputError("no"))), OreloopError)
 
 
 @pytest.mark.parametrize(
-    "value", [object(), len, {"a": {1, 2}}, np.array([object()]), [ValueError("no")]], ids=lambda value: type(value).__name__
+    "value",
+    [object(), len, {"a": {1, 2}}, np.array([object()]), [ValueError("no")]],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_plain_data_does_not_cross(value: Any) -> None:
     with pytest.raises(TypeError, match="no plain data"):

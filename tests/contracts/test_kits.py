@@ -1,4 +1,6 @@
-"""The kits find what is wrong: a plug-in of a user's with each fault that they look for, and a right one that passes."""
+"""The kits find what is wrong: a plug-in of a user's with each fault that they look for, and a
+right one that passes.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,7 @@ class LearnsByChance(Right):
     def train(self, labelled, *, rng, context): return Checkpoint(tensors={"w": np.random.default_rng().random(3)})
 class GateOfOneValue(Right):
     def is_improvement(self, new, old, labelled, *, context): return True
-'''
+'''  # noqa: E501
 
 SURROGATES = """
 import numpy as np, torch
@@ -144,11 +146,14 @@ class FailsOnPrevious(Right):
     def fit(self, candidates, values, *, previous=None):
         if previous: previous["noise"]
         return super().fit(candidates, values, previous=previous)
+class DeafToNoise(Right):
+    knows_noise = True
+    def fit(self, candidates, values, *, noise=None, previous=None): return super().fit(candidates, values, previous=previous)
 class Scales(Right):
     def fit(self, candidates, values, *, previous=None):
         values *= 0.5
         return super().fit(candidates, values, previous=previous)
-"""
+"""  # noqa: E501
 
 EMBEDDERS = """
 import numpy as np
@@ -192,7 +197,7 @@ class NoVersion:
     is_worth_keeping = False
     def columns(self, elements): return ["volume"]
     def embed(self, crystals, elements): return np.array([[c.volume / len(c)] for c in crystals]).reshape(-1, 1)
-"""
+"""  # noqa: E501
 
 SCREENS = """
 import numpy as np
@@ -224,7 +229,7 @@ class Changes(Right):
         return super().judge(candidate, space)
 class Raises(Right):
     def value(self, crystal): raise KeyError("x")
-"""
+"""  # noqa: E501
 
 KITS: dict[str, tuple[str, Callable[..., object]]] = {
     "generator": (GENERATORS, check_generator),
@@ -243,7 +248,11 @@ FAULTS = [
     ("generator", "NeedsTwo", "one label: raised IndexError"),
     ("generator", "Sorts", "context unchanged: generate changes its context"),
     ("generator", "Bare", "proposes crystals: gave Crystal, expected pairs"),
-    ("generator", "Forgets", "checkpoint as bytes: what was read from bytes proposes other crystals"),
+    (
+        "generator",
+        "Forgets",
+        "checkpoint as bytes: what was read from bytes proposes other crystals",
+    ),
     ("generator", "LearnsByChance", "same seed, same checkpoint: "),
     ("generator", "GateOfOneValue", "the gate: is_improvement gave bool"),
     ("surrogate", "NoTransform", "another unit: "),
@@ -253,12 +262,21 @@ FAULTS = [
     ("surrogate", "Flat", "posterior: the posterior's mean of 6 candidates is 6, expected 6 x 1"),
     ("surrogate", "FitsNothing", "no label: raised ZeroDivisionError"),
     ("surrogate", "FailsOnOne", "one label: raised ZeroDivisionError"),
-    ("surrogate", "CannotBeRecorded", "hyperparameters: hyperparameters are nothing that can be recorded"),
+    (
+        "surrogate",
+        "CannotBeRecorded",
+        "hyperparameters: hyperparameters are nothing that can be recorded",
+    ),
     ("surrogate", "FailsOnPrevious", "hyperparameters: raised KeyError"),
+    ("surrogate", "DeafToNoise", "stated noise: a label that is wrong by 20"),
     ("surrogate", "Scales", "labels unchanged: fit changes the values"),
     ("embedder", "TooFewNames", "a name for each column: columns() names 1, rows have 2"),
     ("embedder", "NamesTwice", "a name for each column: two columns are called volume"),
-    ("embedder", "DeafVersion", "version and settings: power: 0.8 gives other rows under the same version"),
+    (
+        "embedder",
+        "DeafVersion",
+        "version and settings: power: 0.8 gives other rows under the same version",
+    ),
     ("embedder", "NewVersion", "version: version changes"),
     ("embedder", "ByPosition", "order of atoms: "),
     ("embedder", "Relative", "order of crystals: a crystal's row depends on those asked with it"),
@@ -300,11 +318,18 @@ def test_a_fault_is_found(port: str, name: str, told: str, home: Path) -> None:
 
 @pytest.mark.parametrize("port", KITS)
 def test_the_command_tells_findings_and_ends_by_them(port: str, home: Path) -> None:
-    wrong = {"generator": "Outside", "surrogate": "NotANumber", "embedder": "TooFewNames", "screen": "NoReason"}[port]
+    wrong = {
+        "generator": "Outside",
+        "surrogate": "NotANumber",
+        "embedder": "TooFewNames",
+        "screen": "NoReason",
+    }[port]
     good = CliRunner().invoke(app, [port, "check", f"own_{port}:Right", "--elements", "Ni,Fe"])
     assert good.exit_code == 0, good.output
     assert "passed" in good.output
-    bad = CliRunner().invoke(app, [port, "check", f"own_{port}:{wrong}", "--elements", "Ni", "--elements", "Fe"])
+    bad = CliRunner().invoke(
+        app, [port, "check", f"own_{port}:{wrong}", "--elements", "Ni", "--elements", "Fe"]
+    )
     assert bad.exit_code == 1
     assert "failed" in bad.output
     unknown = CliRunner().invoke(app, [port, "check", "random_alloi"])

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from campaign import plugins, sanity
+from campaign import plugins
 from campaign.crystals.lattice import supercell
+from campaign.executors import sanity
 from campaign.executors.worker import OracleWorker
+from campaign.files import write_whole
 from campaign.protocols import EvaluationJob, Oracle, OracleSpec, PluginSpec
 from campaign.types import Candidate, Crystal, Evaluation, FailureKind, Observation
 from oracles.analytic import LennardJones, LennardJonesConfig
@@ -32,16 +34,25 @@ def test_an_oracle_gives_each_promised_quantity_in_its_unit_again_and_again(use:
     worker = OracleWorker(spec(use), "w", 1)
     oracle = plugins.build(spec(use).plugin)
     assert isinstance(oracle, Oracle)
-    first, second = (worker.evaluate(EvaluationJob(key="k", oracle=use, candidate=Candidate(CRYSTAL))) for _ in range(2))
+    first, second = (
+        worker.evaluate(EvaluationJob(key="k", oracle=use, candidate=Candidate(CRYSTAL)))
+        for _ in range(2)
+    )
     assert first.failure is None
-    assert {(o.quantity, o.unit) for o in first.observations} == {(q.name, q.unit) for q in oracle.quantities}
-    assert [o.value for o in first.observations] == pytest.approx([o.value for o in second.observations], abs=1e-9)
+    assert {(o.quantity, o.unit) for o in first.observations} == {
+        (q.name, q.unit) for q in oracle.quantities
+    }
+    assert [o.value for o in first.observations] == pytest.approx(
+        [o.value for o in second.observations], abs=1e-9
+    )
     assert first.cost.wall_seconds > 0
     assert first.cost.worker == "w"
 
 
 def test_lennard_jones_energy_of_a_dimer_in_a_large_cell() -> None:
-    """Two atoms at the minimum of the pair energy: -epsilon + the shift at the cutoff, shared by two atoms."""
+    """Two atoms at the minimum of the pair energy: -epsilon + the shift at the cutoff, shared by
+    two atoms.
+    """
     diameter = 2 * 1.24
     crystal = Crystal(np.eye(3) * 30, np.array([[0, 0, 0], [diameter / 30, 0, 0]]), [28, 28])  # type: ignore[arg-type]
     value = LennardJones(LennardJonesConfig(epsilon=0.3)).evaluate(crystal).value("energy_per_atom")
@@ -50,7 +61,9 @@ def test_lennard_jones_energy_of_a_dimer_in_a_large_cell() -> None:
 
 
 def evaluation(**values: float) -> Evaluation:
-    return Evaluation(observations=tuple(Observation(name, value, "eV/atom") for name, value in values.items()))
+    return Evaluation(
+        observations=tuple(Observation(name, value, "eV/atom") for name, value in values.items())
+    )
 
 
 ENERGY = LennardJones.quantities
@@ -69,7 +82,9 @@ ENERGY = LennardJones.quantities
         ),
     ],
 )
-def test_unbelievable_answers_are_no_labels(answer: Evaluation, kind: FailureKind, message: str) -> None:
+def test_unbelievable_answers_are_no_labels(
+    answer: Evaluation, kind: FailureKind, message: str
+) -> None:
     failure = sanity.check(answer, CRYSTAL, ENERGY, {"energy_per_atom": (-5.0, 5.0)})
     assert failure is not None
     assert failure.kind is kind
@@ -79,8 +94,14 @@ def test_unbelievable_answers_are_no_labels(answer: Evaluation, kind: FailureKin
 @pytest.mark.parametrize(
     ("relaxed", "message"),
     [
-        (Crystal(1.5 * CRYSTAL.lattice, CRYSTAL.fractional, CRYSTAL.numbers), "volume changed by a factor of 3.3"),
-        (Crystal(CRYSTAL.lattice, CRYSTAL.fractional * 0.05, CRYSTAL.numbers), "apart after relaxation"),
+        (
+            Crystal(1.5 * CRYSTAL.lattice, CRYSTAL.fractional, CRYSTAL.numbers),
+            "volume changed by a factor of 3.3",
+        ),
+        (
+            Crystal(CRYSTAL.lattice, CRYSTAL.fractional * 0.05, CRYSTAL.numbers),
+            "apart after relaxation",
+        ),
         (CRYSTAL.with_numbers([28] * 8), "the candidate was"),
     ],
 )
@@ -104,24 +125,40 @@ def test_exceptions_and_wrong_types_do_not_cross_the_wall(tmp_path: Path) -> Non
     for what, kind, message in (
         ("memory", FailureKind.OUT_OF_MEMORY, "memory"),
         ("number", FailureKind.CRASH, "returned float"),
-        ("error", FailureKind.CRASH, "ZeroDivisionError: division by zero (odd_oracles.py, line 7)"),
+        (
+            "error",
+            FailureKind.CRASH,
+            "ZeroDivisionError: division by zero (odd_oracles.py, line 7)",
+        ),
     ):
-        plugin = PluginSpec(group="oracles", use="odd_oracles:Odd", params={"what": what}, module_folder=str(tmp_path))
+        plugin = PluginSpec(
+            group="oracles",
+            use="odd_oracles:Odd",
+            params={"what": what},
+            module_folder=str(tmp_path),
+        )
         worker = OracleWorker(OracleSpec(name="odd", plugin=plugin), "w", 1)
-        failure = worker.evaluate(EvaluationJob(key="k", oracle="odd", candidate=Candidate(CRYSTAL))).failure
+        failure = worker.evaluate(
+            EvaluationJob(key="k", oracle="odd", candidate=Candidate(CRYSTAL))
+        ).failure
         assert failure is not None
         assert failure.kind is kind
         assert message in failure.message
 
 
 def ask(folder: Path, **settings: Any) -> AskTell:
-    return AskTell(AskTellConfig(folder=folder, quantities={"hardness": "GPa"}, poll_seconds=0.02, **settings))
+    return AskTell(
+        AskTellConfig(folder=folder, quantities={"hardness": "GPa"}, poll_seconds=0.02, **settings)
+    )
 
 
 def test_questions_are_asked_once_and_answers_read_when_they_come(tmp_path: Path) -> None:
     crystal = Crystal.from_atoms(bulk("Fe"))
     answers: list[Evaluation] = []
-    threads = [threading.Thread(target=lambda: answers.append(ask(tmp_path).evaluate(crystal))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(ask(tmp_path).evaluate(crystal)))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     while not (tmp_path / f"{crystal.id}.cif").exists():
@@ -132,7 +169,9 @@ def test_questions_are_asked_once_and_answers_read_when_they_come(tmp_path: Path
     (tmp_path / "answers.csv").write_text(f"id,hardness,failure\n{crystal.id},,\n")
     time.sleep(0.1)
     assert not answers, "a row with blanks is not an answer yet"
-    (tmp_path / "answers.csv").write_text(f"id,hardness,failure\n{crystal.id},,\n{crystal.id},12.5,\n")
+    (tmp_path / "answers.csv").write_text(
+        f"id,hardness,failure\n{crystal.id},,\n{crystal.id},12.5,\n"
+    )
     for thread in threads:
         thread.join(5)
     assert [answer.value("hardness") for answer in answers] == [12.5, 12.5]
@@ -150,11 +189,33 @@ def test_an_answer_may_be_a_failure(tmp_path: Path) -> None:
 def answered(folder: Path, crystal: Crystal) -> tuple[threading.Thread, list[Evaluation]]:
     """A worker that waits for an answer, as soon as its question stands in the folder."""
     found: list[Evaluation] = []
-    thread = threading.Thread(target=lambda: found.append(ask(folder).evaluate(crystal)), daemon=True)
+    thread = threading.Thread(
+        target=lambda: found.append(ask(folder).evaluate(crystal)), daemon=True
+    )
     thread.start()
     while not (folder / "questions.csv").exists():
         time.sleep(0.01)
     return thread, found
+
+
+@pytest.mark.parametrize("name", ["answers.csv", "questions.csv"])
+def test_half_a_number_of_a_table_that_is_being_written_is_no_label(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that puts one character more between two looks, in place."""
+    crystal = Crystal.from_atoms(bulk("Fe"))
+    oracle = ask(tmp_path)
+    oracle.answers(crystal)
+    row = f"id,hardness\n{crystal.id},"
+    rest = iter("187.25")
+    (tmp_path / name).write_text(row)
+
+    def sleep(_: float) -> None:
+        with (tmp_path / name).open("a") as file:
+            file.write(next(rest, ""))
+
+    monkeypatch.setattr("oracles.ask_tell.time.sleep", sleep)
+    assert oracle.evaluate(crystal).value("hardness") == 187.25
 
 
 @pytest.mark.parametrize(
@@ -169,7 +230,9 @@ def answered(folder: Path, crystal: Crystal) -> tuple[threading.Thread, list[Eva
     ],
 )
 @pytest.mark.parametrize("name", ["answers.csv", "questions.csv"])
-def test_answers_are_read_as_people_save_them(tmp_path: Path, text: str, value: float, name: str) -> None:
+def test_answers_are_read_as_people_save_them(
+    tmp_path: Path, text: str, value: float, name: str
+) -> None:
     crystal = Crystal.from_atoms(bulk("Fe"))
     thread, found = answered(tmp_path, crystal)
     (tmp_path / name).write_text(text.format(id=crystal.id))
@@ -192,10 +255,12 @@ def test_answers_are_read_as_people_save_them(tmp_path: Path, text: str, value: 
         ("", "is empty"),
     ],
 )
-def test_what_cannot_be_read_is_told_and_leaves_the_question_open(tmp_path: Path, text: str, told: str) -> None:
+def test_what_cannot_be_read_is_told_and_leaves_the_question_open(
+    tmp_path: Path, text: str, told: str
+) -> None:
     crystal = Crystal.from_atoms(bulk("Fe"))
     thread, found = answered(tmp_path, crystal)
-    (tmp_path / "answers.csv").write_text(text.format(id=crystal.id))
+    write_whole(tmp_path / "answers.csv", text.format(id=crystal.id).encode())
     deadline = time.monotonic() + 5
     while not (tmp_path / "problems.txt").exists() or not (tmp_path / "problems.txt").read_text():
         assert time.monotonic() < deadline, "nothing was told"
@@ -210,7 +275,9 @@ def test_what_cannot_be_read_is_told_and_leaves_the_question_open(tmp_path: Path
 
 def test_many_workers_write_one_header(tmp_path: Path) -> None:
     crystals = [Crystal.from_atoms(bulk("Fe", a=2.5 + 0.05 * i)) for i in range(12)]
-    threads = [threading.Thread(target=ask(tmp_path).answers, args=(crystal,)) for crystal in crystals]
+    threads = [
+        threading.Thread(target=ask(tmp_path).answers, args=(crystal,)) for crystal in crystals
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -224,29 +291,38 @@ def test_many_workers_write_one_header(tmp_path: Path) -> None:
 def test_a_label_names_the_settings_that_it_was_made_with() -> None:
     worker = OracleWorker(spec("lennard_jones"), "w", 1)
     plain, softer, foreign = (
-        worker.evaluate(EvaluationJob(key="k", oracle="lj", candidate=Candidate(CRYSTAL), softer=softer))
+        worker.evaluate(
+            EvaluationJob(key="k", oracle="lj", candidate=Candidate(CRYSTAL), softer=softer)
+        )
         for softer in ({}, {"cutoff": 8.0}, {"mixing": 0.1})
     )
     assert plain.fidelity.startswith("lennard-jones-")
     assert softer.fidelity != plain.fidelity, "another cutoff is another level"
     assert softer.value("energy_per_atom") != plain.value("energy_per_atom")
-    assert foreign.fidelity == plain.fidelity, "a setting for another oracle's failures is not this one's"
+    assert foreign.fidelity == plain.fidelity, (
+        "a setting for another oracle's failures is not this one's"
+    )
     assert foreign.failure is None
 
 
-def test_random_numbers_in_an_oracle_come_from_the_campaigns_seed_and_the_job(tmp_path: Path) -> None:
+def test_random_numbers_in_an_oracle_come_from_the_campaigns_seed_and_the_job(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "drawing.py").write_text(
         "import numpy as np\n"
         "from campaign.types import ENERGY_PER_ATOM, Evaluation\n"
         "class Drawing:\n"
         "    quantities = (ENERGY_PER_ATOM,)\n"
-        "    def evaluate(self, crystal): return Evaluation.single(ENERGY_PER_ATOM, np.random.random())\n"
+        "    def evaluate(self, crystal): return Evaluation.single(ENERGY_PER_ATOM, "
+        "np.random.random())\n"
     )
     plugin = PluginSpec(group="oracles", use="drawing:Drawing", module_folder=str(tmp_path))
 
     def draw(seed: int, key: str) -> float:
         worker = OracleWorker(OracleSpec(name="d", plugin=plugin, seed=seed), "w", 1)
-        return worker.evaluate(EvaluationJob(key=key, oracle="d", candidate=Candidate(CRYSTAL))).value("energy_per_atom")
+        return worker.evaluate(
+            EvaluationJob(key=key, oracle="d", candidate=Candidate(CRYSTAL))
+        ).value("energy_per_atom")
 
     assert draw(1, "a") == draw(1, "a")
     assert len({draw(1, "a"), draw(2, "a"), draw(1, "b")}) == 3

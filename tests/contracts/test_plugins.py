@@ -1,4 +1,6 @@
-"""What every generator, surrogate, embedder and screen that ships must hold: the kits that users have."""
+"""What every generator, surrogate, embedder and screen that ships must hold: the kits that users
+have.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from generators.pcdvae import plugin
 from generators.pcdvae.optimise import fit_ensemble
 
 PCDVAE: dict[str, Any] = {
-    "least_labels": 6,
+    "min_labels": 6,
     "training": {"epochs": 2, "batch_size": 8},
     "sampler": {"use": "focused", "steps": 4, "ancestral": 2},
     "optimisation": {"stages": [2, 5]},
@@ -28,7 +30,7 @@ PCDVAE: dict[str, Any] = {
 LEARNING: dict[str, Any] = {
     "training": {"steps": 6, "again": 3},
     "steps": 2,
-    "least_distance": 0.01,
+    "min_distance": 0.01,
     "volume_per_atom": [0.01, 10_000],
 }
 CARBON: dict[str, Any] = {"target": {"prototypes": ["graphite"], "bonds": {"C-C": 1.872}}}
@@ -56,14 +58,29 @@ NOT_FROM_ALLOYS = {
     "tabular_vae": "carbon",
     "random_environment": "carbon",
 }
-SURROGATES = [("gp", {}), ("multi_task_gp", {}), ("deep_kernel_gp", {"steps": 60}), ("ensemble", {"steps": 100})]
-EMBEDDERS = [("alloy", {}), ("composition", {}), ("soap", {"n_max": 3, "l_max": 2}), ("power_spectrum", {})]
-SCREENS: list[tuple[str, dict[str, Any]]] = [("above_hull", {"oracle": "lennard_jones"}), ("local_environment", CARBON)]
+SURROGATES = [
+    ("gp", {}),
+    ("multi_task_gp", {}),
+    ("deep_kernel_gp", {"steps": 60}),
+    ("ensemble", {"steps": 100}),
+]
+EMBEDDERS = [
+    ("alloy", {}),
+    ("composition", {}),
+    ("soap", {"n_max": 3, "l_max": 2}),
+    ("power_spectrum", {}),
+]
+SCREENS: list[tuple[str, dict[str, Any]]] = [
+    ("above_hull", {"oracle": "lennard_jones"}),
+    ("local_environment", CARBON),
+]
 NEED_ENGINES = {"relaxation", "phonons"}
 
 
 def test_every_generator_is_looked_at() -> None:
-    assert {use for use, _ in (*GENERATORS, *SLOW_GENERATORS)} | NOT_FROM_ALLOYS.keys() == set(plugins.known("generators"))
+    assert {use for use, _ in (*GENERATORS, *SLOW_GENERATORS)} | NOT_FROM_ALLOYS.keys() == set(
+        plugins.known("generators")
+    )
     assert {use for use, _ in SURROGATES} == set(plugins.known("surrogates"))
     assert {use for use, _ in EMBEDDERS} | {"mace", "pcdvae"} == set(plugins.known("embedders"))
     assert {use for use, _ in SCREENS} | NEED_ENGINES == set(plugins.known("screens"))
@@ -78,7 +95,9 @@ def test_generators(use: str, params: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("use", "params"), SLOW_GENERATORS)
-def test_generators_that_take_long(use: str, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generators_that_take_long(
+    use: str, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plugin, "fit_ensemble", partial(fit_ensemble, steps=20))
     findings = {finding.check: finding for finding in check_generator(use, params)}
     if use != "regression_modifier":  # so few steps give it no cells
@@ -94,7 +113,9 @@ def graphite() -> Crystal:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_generators_towards_an_environment() -> None:
-    check_generator("random_environment", CARBON, elements=("C",), labelled=labelled_of([graphite()], ("C",)))
+    check_generator(
+        "random_environment", CARBON, elements=("C",), labelled=labelled_of([graphite()], ("C",))
+    )
 
 
 @pytest.mark.parametrize(("use", "params"), SURROGATES)
@@ -109,8 +130,14 @@ def test_embedders(use: str, params: dict[str, Any]) -> None:
 
 def test_the_embedder_of_a_trained_network(tmp_path: Path) -> None:
     labelled = labelled_of(alloys(ELEMENTS, 12), ELEMENTS)
-    generator = plugins.build(PluginSpec(group="generators", use="pcdvae", params=PCDVAE, elements=ELEMENTS))
-    context = GenerationContext(space=SearchSpace(ELEMENTS), objective=Objective("energy_per_atom", "minimize"), labelled=labelled)
+    generator = plugins.build(
+        PluginSpec(group="generators", use="pcdvae", params=PCDVAE, elements=ELEMENTS)
+    )
+    context = GenerationContext(
+        space=SearchSpace(ELEMENTS),
+        objective=Objective("energy_per_atom", "minimize"),
+        labelled=labelled,
+    )
     trained = generator.train(labelled, rng=np.random.default_rng(0), context=context)
     (tmp_path / "weights.safetensors").write_bytes(checkpoint_to_bytes(trained))
     check_embedder("pcdvae", {"weights": tmp_path / "weights.safetensors"})
@@ -120,5 +147,8 @@ def test_the_embedder_of_a_trained_network(tmp_path: Path) -> None:
 def test_screens(use: str, params: dict[str, Any]) -> None:
     elements = ("C",) if params is CARBON else ELEMENTS
     crystals = [graphite()] if params is CARBON else [supercell("fcc", (1, 1, 1), ["Ni", "Fe"])]
-    findings = {finding.check: finding for finding in check_screen(use, params, elements=elements, crystals=crystals)}
+    findings = {
+        finding.check: finding
+        for finding in check_screen(use, params, elements=elements, crystals=crystals)
+    }
     assert findings["reasons"].detail != "refuses none of these"

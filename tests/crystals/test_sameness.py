@@ -1,4 +1,6 @@
-"""Copies are found whatever was done to them within the tolerances, others are kept apart, and the tolerances decide."""
+"""Copies are found whatever was done to them within the tolerances, others are kept apart, and the
+tolerances decide.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,15 @@ from benchmarks.labelled_copies import (
     repeated,
     scaled,
 )
-from campaign.crystals.matching import Distinct, Invariants, KeyIndex, Matcher, Sameness, equivalence_key, site_permutations
+from campaign.crystals.matching import (
+    Distinct,
+    Invariants,
+    KeyIndex,
+    Matcher,
+    Sameness,
+    equivalence_key,
+    site_permutations,
+)
 from campaign.crystals.neighbours import length_scale
 from campaign.crystals.primitive import primitive_cell
 from campaign.errors import InputError
@@ -29,7 +39,10 @@ from campaign.types import Crystal, counts_of, reduced_formula
 RNG = np.random.default_rng(5)
 ELEMENTS = ("Mg", "O", "Ti")
 BASES = {
-    **{name: prototype(name, ELEMENTS[: max(occupied) + 1], 12.0) for name, (_, _, occupied, _, _) in PROTOTYPES.items()},
+    **{
+        name: prototype(name, ELEMENTS[: max(occupied) + 1], 12.0)
+        for name, (_, _, occupied, _, _) in PROTOTYPES.items()
+    },
     **{f"random {k}": random_crystal(np.random.default_rng(k)) for k in range(12)},
     **dict(orderings(np.random.default_rng(1), (2, 2, 2), 1, 3)),
     **dict(orderings(np.random.default_rng(2), (3, 3, 3), 1, 3)),
@@ -61,7 +74,10 @@ def test_no_two_of_the_originals_are_one() -> None:
 
 def test_volumes_are_one_shape_and_as_many_structures() -> None:
     crystal = BASES["rutile"]
-    shape, structure = distinct_of({"first": crystal}, Matcher()), distinct_of({"first": crystal}, Matcher(same="structure"))
+    shape, structure = (
+        distinct_of({"first": crystal}, Matcher()),
+        distinct_of({"first": crystal}, Matcher(same="structure")),
+    )
     for volume in VOLUMES:
         other = repeated(scaled(crystal, volume), RNG)
         key = equivalence_key(other)
@@ -75,8 +91,15 @@ def test_volumes_are_one_shape_and_as_many_structures() -> None:
 def moved_apart(site: float) -> tuple[Crystal, Crystal]:
     """Caesium chloride, and with its two atoms moved apart to a root mean square of ``site``."""
     crystal = BASES["caesium chloride"]
-    step = np.linalg.inv(crystal.lattice) @ np.array([1.0, 0.3, 0.2]) / np.linalg.norm([1.0, 0.3, 0.2]) * length_scale(crystal.lattice, 2)
-    return crystal, Crystal(crystal.lattice, crystal.fractional + np.array([[site], [-site]]) * step, crystal.numbers)
+    step = (
+        np.linalg.inv(crystal.lattice)
+        @ np.array([1.0, 0.3, 0.2])
+        / np.linalg.norm([1.0, 0.3, 0.2])
+        * length_scale(crystal.lattice, 2)
+    )
+    return crystal, Crystal(
+        crystal.lattice, crystal.fractional + np.array([[site], [-site]]) * step, crystal.numbers
+    )
 
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.05, 0.1])
@@ -112,7 +135,10 @@ def test_a_chiral_crystal_and_its_mirror_image_are_one() -> None:
     import spglib
 
     left, right = BASES["quartz"], mirrored(BASES["quartz"], RNG)
-    groups = {spglib.get_symmetry_dataset((c.lattice, c.fractional, c.numbers)).number for c in (left, right)}
+    groups = {
+        spglib.get_symmetry_dataset((c.lattice, c.fractional, c.numbers)).number
+        for c in (left, right)
+    }
     assert groups == {152, 154}
     assert Matcher(0.001, 0.001, 0.01).is_same(left, right)
 
@@ -120,7 +146,9 @@ def test_a_chiral_crystal_and_its_mirror_image_are_one() -> None:
 @pytest.mark.parametrize(("symbol", "atoms"), [("Ni", 1), ("Fe", 1), ("Co", 2), ("Si", 2)])
 @pytest.mark.parametrize("repeats", [(1, 1, 1), (1, 2, 3), (3, 3, 3)])
 @pytest.mark.parametrize("width", [0.0, 0.03])
-def test_primitive_cells_of_rattled_supercells(symbol: str, atoms: int, repeats: tuple[int, int, int], width: float) -> None:
+def test_primitive_cells_of_rattled_supercells(
+    symbol: str, atoms: int, repeats: tuple[int, int, int], width: float
+) -> None:
     large = bulk(symbol).repeat(repeats)
     large.rattle(width, seed=3)
     cell = primitive_cell(Crystal.from_atoms(large), 0.05)
@@ -135,7 +163,9 @@ def test_an_alloy_is_no_supercell_of_another() -> None:
     cell = primitive_cell(ordering, 0.05)
     assert len(cell.fractional) == 16, name
     assert cell.starts[0] == 0
-    assert np.diff(cell.starts).tolist() == sorted(np.diff(cell.starts).tolist()), "the rarest element first"
+    assert np.diff(cell.starts).tolist() == sorted(np.diff(cell.starts).tolist()), (
+        "the rarest element first"
+    )
 
 
 def test_keys_begin_with_the_formula_and_those_from_before_have_no_neighbours() -> None:
@@ -172,7 +202,11 @@ def test_keys_on_exactly_the_same_sites_are_near_where_they_are_equal() -> None:
     near = {}
     for name, crystal in alloys.items():
         permutations = site_permutations(crystal)
-        near[name] = index.near(equivalence_key(crystal.with_numbers(crystal.numbers[permutations[RNG.integers(len(permutations))]])))
+        near[name] = index.near(
+            equivalence_key(
+                crystal.with_numbers(crystal.numbers[permutations[RNG.integers(len(permutations))]])
+            )
+        )
     assert all(name in found for name, found in near.items())
     assert np.mean([len(found) for found in near.values()]) < 1.5
 
@@ -194,13 +228,20 @@ def test_many_keys_at_once_have_the_neighbours_of_each(same: Sameness) -> None:
     for name, key in keys.items():
         index.add(name, key)
         assert name in index
-    moved = {name: equivalence_key(COPIES["rattled by 0.03"](crystal, RNG)) for name, crystal in BASES.items()}
+    moved = {
+        name: equivalence_key(COPIES["rattled by 0.03"](crystal, RNG))
+        for name, crystal in BASES.items()
+    }
     asked = [*keys.values(), *moved.values(), ""]
     together = index.near_each(asked)
     assert together == {key: index.near(key) for key in asked}
     for key in asked:
         wanted = Invariants.of_key(key)
-        expected = {name for name, other in keys.items() if wanted is not None and is_near(wanted, other, matcher)}
+        expected = {
+            name
+            for name, other in keys.items()
+            if wanted is not None and is_near(wanted, other, matcher)
+        }
         assert set(together[key]) == expected
 
 
@@ -212,8 +253,15 @@ def is_near(wanted: Invariants, key: str, matcher: Matcher) -> bool:
     one, other = wanted.values[1:], found.values[1:]
     apart = np.abs(one - other) / (0.5 * (one + other) + 0.3)
     apart[-(len(counts_of(wanted.formula)) ** 2) :] /= 2
-    reach = 1e-3 if wanted.sites == found.sites else float(matcher.reach(min(wanted.atoms, found.atoms)))
-    is_at_volume = matcher.same == "shape" or abs(wanted.values[0] - found.values[0]) <= np.log1p(matcher.volume) + 4e-3
+    reach = (
+        1e-3
+        if wanted.sites == found.sites
+        else float(matcher.reach(min(wanted.atoms, found.atoms)))
+    )
+    is_at_volume = (
+        matcher.same == "shape"
+        or abs(wanted.values[0] - found.values[0]) <= np.log1p(matcher.volume) + 4e-3
+    )
     return bool(apart.max() <= reach and np.mean(apart**2) <= (0.42 * reach) ** 2 and is_at_volume)
 
 

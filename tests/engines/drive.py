@@ -1,4 +1,6 @@
-"""Runs a campaign in a process of its own that can be killed at a named point. Not a test by itself."""
+"""Runs a campaign in a process of its own that can be killed at a named point. Not a test by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ PRELOAD = [
     "surrogates.gp",
     "generators.random_alloy",
     "generators.local_search",
-    "campaign.loop",
+    "campaign.rounds.loop",
     "campaign.api",
     "campaign.acquisition",
     "oracles.analytic",
@@ -29,7 +31,9 @@ PRELOAD = [
 
 
 def context() -> Any:
-    """Processes forked from a server that has imported the heavy libraries, so that a driver starts in no time."""
+    """Processes forked from a server that has imported the heavy libraries, so that a driver starts
+    in no time.
+    """
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(PRELOAD)
     return made
@@ -39,12 +43,20 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-# What each computation calls once it is under way; the driver's own process runs it where the executor is serial.
-INNER = {"fit": "library_seeds", "select": "library_seeds", "propose": "generator", "train": "generator", "judge": "judge_validity"}
+# What each computation calls once it is under way; the driver's own process runs it where the
+# executor is serial.
+INNER = {
+    "fit": "library_seeds",
+    "select": "library_seeds",
+    "propose": "generator",
+    "train": "generator",
+    "judge": "judge_validity",
+}
 
 
 def install(fault: str, *, is_ray: bool) -> None:
-    """Arrange to die at ``before:Event:n``, ``between:Event:n`` (database and journal), ``after:Event:n``, or ``inside:step:n``.
+    """Arrange to die at ``before:Event:n``, ``between:Event:n`` (database and journal),
+    ``after:Event:n``, or ``inside:step:n``.
 
     n counts the commits that hold such an event, or the times that the step was begun.
     """
@@ -122,8 +134,8 @@ def drive(folder: str, module_folder: str, document: dict[str, Any], fault: str)
 
     torch.set_num_threads(1)
     install(fault, is_ray=document["executor"]["use"] == "ray")
-    from campaign import config as configs
     from campaign.api import Campaign
+    from campaign.config import loaded as configs
 
     loaded = configs.validate(document, folder=Path(module_folder), source=Path("small.yaml"))
     Campaign(Path(folder), loaded).run()

@@ -1,4 +1,6 @@
-"""The conformance kit holds energies against the elements' cohesive energies in the oracle's own sense, and says what it cannot check."""
+"""The conformance kit holds energies against the elements' cohesive energies in the oracle's own
+sense, and says what it cannot check.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,20 @@ class Changed:
             for item in found.observations
         )
         return replace(found, observations=told, crystal=found.crystal.with_numbers(crystal.numbers))
-"""
+"""  # noqa: E501
 
 
-def findings(folder: Path, elements: tuple[str, ...] = ("Ni", "Fe", "Cr"), **params: object) -> dict[str, Finding]:
+def findings(
+    folder: Path, elements: tuple[str, ...] = ("Ni", "Fe", "Cr"), **params: object
+) -> dict[str, Finding]:
     (folder / "changed_energies.py").write_text(CHANGED)
-    plugin = PluginSpec(group="oracles", use="changed_energies:Changed", params=params, module_folder=str(folder))
-    return {found.check: found for found in examine(OracleSpec(name="checked", plugin=plugin, wall_limit=30), elements)}
+    plugin = PluginSpec(
+        group="oracles", use="changed_energies:Changed", params=params, module_folder=str(folder)
+    )
+    return {
+        found.check: found
+        for found in examine(OracleSpec(name="checked", plugin=plugin, wall_limit=30), elements)
+    }
 
 
 def test_energies_in_another_unit_are_found(tmp_path: Path) -> None:
@@ -48,7 +57,9 @@ def test_energies_in_another_unit_are_found(tmp_path: Path) -> None:
     assert "kJ/mol" in alone.detail
 
 
-def test_energies_of_another_zero_are_no_error_and_it_is_said_that_their_unit_was_not_checked(tmp_path: Path) -> None:
+def test_energies_of_another_zero_are_no_error_and_it_is_said_that_their_unit_was_not_checked(
+    tmp_path: Path,
+) -> None:
     found = findings(tmp_path, ("Ni", "Fe"), shift=-3000.0)["cohesive energies"]
     assert found.status == "skipped"
     assert "could not be checked" in found.detail

@@ -1,4 +1,6 @@
-"""``kill -9`` of the driver at named points and at random times, each followed by a run: nothing is lost and nothing paid twice."""
+"""``kill -9`` of the driver at named points and at random times, each followed by a run: nothing is
+lost and nothing paid twice.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,40 @@ import pytest
 from support import HELPERS, SMALL, load, merged
 
 from campaign.api import Campaign
-from campaign.budget import stop_reason
+from campaign.decide.budget import stop_reason
 from campaign.ledger import LedgerReader
 from campaign.ledger.state import CampaignState
 
-COMMITS = ("RoundStarted", "Trained", "Fitted", "Proposed", "Judged", "Decided", "Labelled", "RoundEnded")
+COMMITS = (
+    "RoundStarted",
+    "Trained",
+    "Fitted",
+    "Proposed",
+    "Judged",
+    "Decided",
+    "Labelled",
+    "RoundEnded",
+)
 NAMED = [
-    f"{where}:{event}:{count}" for event, count in zip(COMMITS, (2, 1, 1, 3, 2, 2, 4, 1), strict=True) for where in ("before", "after")
+    f"{where}:{event}:{count}"
+    for event, count in zip(COMMITS, (2, 1, 1, 3, 2, 2, 4, 1), strict=True)
+    for where in ("before", "after")
 ]
 BETWEEN = ["between:Decided:2", "between:Labelled:5", "between:Proposed:2"]
-INSIDE = ["inside:fit:1", "inside:propose:2", "inside:judge:1", "inside:select:1", "inside:train:1", "inside:label:3"]
+INSIDE = [
+    "inside:fit:1",
+    "inside:propose:2",
+    "inside:judge:1",
+    "inside:select:1",
+    "inside:train:1",
+    "inside:label:3",
+]
 
 
 class Killer:
-    """Runs the small campaign again and again, killing its driver, and checks the ledger after each kill."""
+    """Runs the small campaign again and again, killing its driver, and checks the ledger after each
+    kill.
+    """
 
     def __init__(self, folder: Path, mode: str, executor: str, workers: int) -> None:
         self.folder, self.log, self.workers = folder / "campaign", folder / "executions", workers
@@ -37,7 +59,12 @@ class Killer:
                 "budget": {"labels": 44},
                 "executor": {"use": executor},
                 "oracles": [
-                    {"use": "user_oracles:Counting", "params": {"log": str(self.log), "seconds": 0.02}, "workers": workers, "cpus": 0.5}
+                    {
+                        "use": "user_oracles:Counting",
+                        "params": {"log": str(self.log), "seconds": 0.02},
+                        "workers": workers,
+                        "cpus": 0.5,
+                    }
                 ],
             },
         )
@@ -46,7 +73,9 @@ class Killer:
         self.kills = self.repeated = 0
 
     def start(self, fault: str) -> Any:
-        process = self.context.Process(target=drive.drive, args=(str(self.folder), str(HELPERS), self.document, fault))
+        process = self.context.Process(
+            target=drive.drive, args=(str(self.folder), str(HELPERS), self.document, fault)
+        )
         process.start()
         return process
 
@@ -60,7 +89,10 @@ class Killer:
             reader.close()
 
     def is_over(self) -> bool:
-        loaded = load(HELPERS, **{key: self.document[key] for key in ("mode", "budget", "executor", "oracles")})
+        loaded = load(
+            HELPERS,
+            **{key: self.document[key] for key in ("mode", "budget", "executor", "oracles")},
+        )
         return bool(stop_reason(self.state(), loaded.config, "Counting"))
 
     def kill(self, fault: str, delay: float | None = None) -> bool:
@@ -91,7 +123,9 @@ class Killer:
         assert len(state.labels) == 44
         assert labelled <= set(executed)
         repeated = sum(executed.values()) - len(labelled)
-        assert repeated <= self.kills * self.workers, f"{repeated} evaluations repeated after {self.kills} kills"
+        assert repeated <= self.kills * self.workers, (
+            f"{repeated} evaluations repeated after {self.kills} kills"
+        )
         self.repeated = repeated
         return state
 
@@ -103,7 +137,12 @@ def phase(state: CampaignState) -> str:
     record = state.rounds[-1]
     if record.decided is not None:
         return "label" if state.pending else "end of round"
-    for name, done in (("select", record.judged), ("screen", record.proposed), ("propose", record.fitted), ("fit", record.trained)):
+    for name, done in (
+        ("select", record.judged),
+        ("screen", record.proposed),
+        ("propose", record.fitted),
+        ("fit", record.trained),
+    ):
         if done:
             return name
     return "train"
@@ -122,7 +161,8 @@ def tabulate(title: str, killers: list[Killer], capsys: pytest.CaptureFixture[st
     phases = sum((killer.phases for killer in killers), Counter[str]())
     with capsys.disabled():
         repeated = sum(killer.repeated for killer in killers)
-        print(f"\n{title}: {phases.total()} kills on {len(killers)} campaigns, {repeated} evaluations repeated")  # noqa: T201
+        kills = f"{phases.total()} kills on {len(killers)} campaigns"
+        print(f"\n{title}: {kills}, {repeated} evaluations repeated")  # noqa: T201
         for name, count in sorted(phases.items()):
             print(f"  died in {name:12s} {count:3d}")  # noqa: T201
     return phases
@@ -143,8 +183,12 @@ def make(parent: Path, name: str) -> Path:
         pytest.param("streaming", 25, 4, marks=pytest.mark.slow),
     ],
 )
-def test_serial_survives_kills(tmp_path: Path, mode: str, wanted: int, phases: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """At named points in random order, all of them in the full run, then at random times, on one campaign after another."""
+def test_serial_survives_kills(
+    tmp_path: Path, mode: str, wanted: int, phases: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At named points in random order, all of them in the full run, then at random times, on one
+    campaign after another.
+    """
     rng = np.random.default_rng(20 if mode == "rounds" else 21)
     faults = rng.permutation([*NAMED, *BETWEEN, *INSIDE]).tolist()[:wanted]
     reference = unbroken(make(tmp_path, "reference")) if mode == "rounds" else None
@@ -154,7 +198,11 @@ def test_serial_survives_kills(tmp_path: Path, mode: str, wanted: int, phases: i
         killers.append(killer)
         assert len(killers) < 12, "the faults no longer hit the driver"
         while (kills < wanted or faults) and not killer.is_over():
-            kills += killer.kill(str(faults.pop())) if faults else killer.kill("", delay=float(rng.uniform(0.2, 1.5)))
+            kills += (
+                killer.kill(str(faults.pop()))
+                if faults
+                else killer.kill("", delay=float(rng.uniform(0.2, 1.5)))
+            )
         state = killer.finish()
         if reference is not None:
             assert {pair: label.values for pair, label in state.labels.items()} == reference
@@ -171,7 +219,9 @@ def test_serial_survives_kills(tmp_path: Path, mode: str, wanted: int, phases: i
         pytest.param("streaming", 20, marks=pytest.mark.slow),
     ],
 )
-def test_ray_survives_kills(tmp_path: Path, mode: str, wanted: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ray_survives_kills(
+    tmp_path: Path, mode: str, wanted: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(wanted if mode == "rounds" else wanted + 1)
     faults = ["inside:label:5", "after:Decided:2", "before:Labelled:3", "inside:select:1"]
     reference = unbroken(make(tmp_path, "reference")) if mode == "rounds" else None
@@ -190,11 +240,15 @@ def test_ray_survives_kills(tmp_path: Path, mode: str, wanted: int, capsys: pyte
 
 def test_a_decision_can_be_replayed(tmp_path: Path) -> None:
     """The decision of each round follows again from the ledger as it stood before."""
-    from campaign.replay import replay
+    from campaign.decide.replay import replay
 
     campaign = Campaign(tmp_path / "campaign", load(HELPERS, mode="streaming"))
     campaign.run()
-    decided = [record.decided for record in campaign.state().rounds if record.decided is not None and record.decided.model is not None]
+    decided = [
+        record.decided
+        for record in campaign.state().rounds
+        if record.decided is not None and record.decided.model is not None
+    ]
     assert len(decided) >= 2
     for event in decided:
         assert replay(campaign, event.round) == event.choices

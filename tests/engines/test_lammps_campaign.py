@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from campaign import config as configs
 from campaign.api import Campaign
+from campaign.config import loaded as configs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -16,7 +16,9 @@ def test_quickstart_with_molecular_dynamics_labels_on_ray(tmp_path: Path) -> Non
     document = YAML(typ="safe").load(ROOT / "configs" / "nifecr_quickstart.yaml")
     document["budget"]["labels"] = 60
     document["tracking"] = {"use": "none"}
-    loaded = configs.validate(document, folder=ROOT / "configs", source=tmp_path / "quickstart.yaml")
+    loaded = configs.validate(
+        document, folder=ROOT / "configs", source=tmp_path / "quickstart.yaml"
+    )
     campaign = Campaign(tmp_path / "campaign", loaded)
     assert campaign.run() == "budget spent: 60 labels"
     labels = campaign.labels

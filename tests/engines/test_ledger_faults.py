@@ -1,4 +1,6 @@
-"""What happens around a ledger: folders that go away, disks that are full or read-only, locks, stop requests, rights and passwords."""
+"""What happens around a ledger: folders that go away, disks that are full or read-only, locks, stop
+requests, rights and passwords.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,16 @@ from ruamel.yaml import YAML
 from support import SMALL, merged
 from typer.testing import CliRunner
 
-from campaign import imports
 from campaign.api import STOP_REQUEST, Campaign
-from campaign.artifacts import write_whole
 from campaign.cli import app
 from campaign.errors import CampaignLockedError, SurroundingsError
+from campaign.files import write_whole
 from campaign.ledger import Ledger, LedgerReader
 from campaign.ledger.engines import DATABASE, JOURNAL
 from campaign.ledger.lock import FolderLock, is_held
 from campaign.ledger.recover import recover
-from campaign.passwords import without_password
+from campaign.reading.passwords import without_password
+from campaign.rounds import imports
 
 NOBODY = 65534
 
@@ -63,7 +65,8 @@ def read_only(folder: Path) -> Iterator[None]:
             path.chmod(mode)
 
 
-# --- folders that go away ---------------------------------------------------------------------------------------------
+# --- folders that go away
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "lock removed"])
@@ -86,12 +89,16 @@ def test_a_folder_that_goes_away_is_noticed(tmp_path: Path, how: str) -> None:
         one_event(ledger)
     ledger.close()
     if how == "moved":
-        assert LedgerReader(elsewhere).fold().sequence == 2, "what was finished is recorded where the folder lies now"
+        assert LedgerReader(elsewhere).fold().sequence == 2, (
+            "what was finished is recorded where the folder lies now"
+        )
         assert not folder.exists()
 
 
 @pytest.mark.parametrize("how", ["delete", "move"])
-def test_a_campaign_whose_folder_goes_away_ends_with_an_error(small: Callable[..., Campaign], tmp_path: Path, how: str) -> None:
+def test_a_campaign_whose_folder_goes_away_ends_with_an_error(
+    small: Callable[..., Campaign], tmp_path: Path, how: str
+) -> None:
     campaign = small()
 
     def take_away(state: Any) -> None:
@@ -110,7 +117,8 @@ def test_a_campaign_whose_folder_goes_away_ends_with_an_error(small: Callable[..
         assert moved.run() == "budget spent: 24 labels"
 
 
-# --- disks ------------------------------------------------------------------------------------------------------------
+# --- disks
+# ------------------------------------------------------------
 
 
 def test_a_read_only_folder_is_read_as_it_stands(tmp_path: Path) -> None:
@@ -135,7 +143,9 @@ def test_a_read_only_folder_is_read_as_it_stands(tmp_path: Path) -> None:
         assert state.sequence == 35 + more
 
 
-def test_status_and_list_of_a_read_only_campaign(small: Callable[..., Campaign], tmp_path: Path) -> None:
+def test_status_and_list_of_a_read_only_campaign(
+    small: Callable[..., Campaign], tmp_path: Path
+) -> None:
     campaign = small(budget={"labels": 9})
     campaign.run()
     before = sorted(path.name for path in campaign.folder.rglob("*"))
@@ -143,7 +153,11 @@ def test_status_and_list_of_a_read_only_campaign(small: Callable[..., Campaign],
         status = CliRunner().invoke(app, ["status", str(campaign.folder)])
         listed = CliRunner().invoke(app, ["list", str(tmp_path)])
         run = CliRunner().invoke(app, ["run", str(campaign.folder)])
-    assert (status.exit_code, listed.exit_code, run.exit_code) == (0, 0, 4), (status.output, listed.output, run.output)
+    assert (status.exit_code, listed.exit_code, run.exit_code) == (0, 0, 4), (
+        status.output,
+        listed.output,
+        run.output,
+    )
     assert "9 of 9" in status.output
     assert "cannot be written" in run.output
     assert run.exception is None or isinstance(run.exception, SystemExit)
@@ -193,11 +207,14 @@ def test_a_lock_on_a_full_disk_is_no_traceback(tmp_path: Path) -> None:
         Ledger(tmp_path)
 
 
-# --- the lock and the request to stop ---------------------------------------------------------------------------------
+# --- the lock and the request to stop
+# ------------------------------------------------------------
 
 
 def test_looking_never_takes_the_lock(tmp_path: Path) -> None:
-    """A driver that comes while many look is never turned away; before, one look in fifty stood in its way."""
+    """A driver that comes while many look is never turned away; before, one look in fifty stood in
+    its way.
+    """
     FolderLock(tmp_path).release()
     is_over = threading.Event()
 
@@ -223,8 +240,13 @@ def test_looking_never_takes_the_lock(tmp_path: Path) -> None:
 def test_looking_in_the_drivers_own_process_does_not_let_go_of_the_lock(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     assert is_held(tmp_path)
-    code = "import sys; from pathlib import Path; from campaign.ledger.lock import FolderLock; FolderLock(Path(sys.argv[1]))"
-    second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    code = (
+        "import sys; from pathlib import Path; from campaign.ledger.lock import FolderLock; "
+        "FolderLock(Path(sys.argv[1]))"
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert "CampaignLockedError" in second.stderr
     assert f"process {os.getpid()}" in second.stderr
     lock.release()
@@ -239,7 +261,9 @@ def test_a_lock_file_that_says_nothing_is_no_traceback(tmp_path: Path, content: 
     lock.release()
 
 
-def test_a_stop_asked_for_before_the_driver_listens_is_not_lost(small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_asked_for_before_the_driver_listens_is_not_lost(
+    small: Callable[..., Campaign], monkeypatch: pytest.MonkeyPatch
+) -> None:
     campaign = small()
     taking_in = imports.take_in
 
@@ -253,7 +277,9 @@ def test_a_stop_asked_for_before_the_driver_listens_is_not_lost(small: Callable[
     assert not (campaign.folder / STOP_REQUEST).exists()
 
 
-def test_a_request_left_for_an_earlier_driver_does_not_stop_the_next(small: Callable[..., Campaign]) -> None:
+def test_a_request_left_for_an_earlier_driver_does_not_stop_the_next(
+    small: Callable[..., Campaign],
+) -> None:
     campaign = small(budget={"labels": 9})
     campaign.folder.mkdir()
     (campaign.folder / "driver.lock").touch()
@@ -262,7 +288,8 @@ def test_a_request_left_for_an_earlier_driver_does_not_stop_the_next(small: Call
     assert campaign.run() == "budget spent: 9 labels"
 
 
-# --- rights and passwords ---------------------------------------------------------------------------------------------
+# --- rights and passwords
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -281,7 +308,10 @@ def test_files_have_the_rights_that_the_umask_leaves(tmp_path: Path, mask: int) 
     ("url", "told"),
     [
         ("postgresql+psycopg://me:s3cret@host:5432/db", "postgresql+psycopg://me@host:5432/db"),
-        ("postgresql://me:s3%2Fcr%40et@host/db?sslmode=require", "postgresql://me@host/db?sslmode=require"),
+        (
+            "postgresql://me:s3%2Fcr%40et@host/db?sslmode=require",
+            "postgresql://me@host/db?sslmode=require",
+        ),
         ("postgresql://host/db?user=me&password=s3cret", "postgresql://host/db?user=me"),
         ("postgresql://host/db?password=s3cret&user=me", "postgresql://host/db?user=me"),
         ("postgresql://host/db?password=s3cret", "postgresql://host/db"),
@@ -303,7 +333,9 @@ def write_config(path: Path, **changes: Any) -> Path:
 
 
 def test_a_password_is_in_nothing_that_is_written_or_told(tmp_path: Path) -> None:
-    """Of the ledger, which does not answer, and of MLflow, which does not either; nor of a config that is none."""
+    """Of the ledger, which does not answer, and of MLflow, which does not either; nor of a config
+    that is none.
+    """
     ledger = {"url": "postgresql+psycopg://me:s3cret@127.0.0.1:9/db"}
     config = write_config(tmp_path / "small.yaml", ledger=ledger)
     result = CliRunner().invoke(app, ["run", str(config), "--folder", str(tmp_path / "ledger")])
@@ -313,7 +345,9 @@ def test_a_password_is_in_nothing_that_is_written_or_told(tmp_path: Path) -> Non
     assert campaign.loaded.config.ledger.url == ledger["url"]
     assert "s3cret" not in json.dumps(campaign.loaded.resolved()) + repr(campaign.loaded.config)
     for bad in ("postgresql://me:s3cr@et@host/db", "postgresql://me:s3/cr@host/db"):
-        result = CliRunner().invoke(app, ["run", str(write_config(tmp_path / "bad.yaml", ledger={"url": bad}))])
+        result = CliRunner().invoke(
+            app, ["run", str(write_config(tmp_path / "bad.yaml", ledger={"url": bad}))]
+        )
         assert result.exit_code == 2
         assert "%40" in result.output
         assert "s3" not in result.output
@@ -323,12 +357,16 @@ def test_a_password_is_in_nothing_that_is_written_or_told(tmp_path: Path) -> Non
     assert "s3cret" not in result.output
 
 
-def test_mlflow_passwords_are_kept_out_and_resume_compares_without_them(small: Callable[..., Campaign], caplog: Any) -> None:
+def test_mlflow_passwords_are_kept_out_and_resume_compares_without_them(
+    small: Callable[..., Campaign], caplog: Any
+) -> None:
     uri = "http://me:s3cret@127.0.0.1:9"
     campaign = small(tracking={"use": "mlflow", "uri": uri}, budget={"labels": 9})
     campaign.run()
     revisions = len(campaign.state().revisions)
-    small(tracking={"use": "mlflow", "uri": uri.replace("s3cret", "other")}, budget={"labels": 9}).run()
+    small(
+        tracking={"use": "mlflow", "uri": uri.replace("s3cret", "other")}, budget={"labels": 9}
+    ).run()
     assert len(campaign.state().revisions) == revisions
     assert "s3cret" not in caplog.text
     for path in campaign.folder.rglob("*"):

@@ -1,4 +1,6 @@
-"""What a killed driver leaves is removed by the next start; what belongs to a living process stays."""
+"""What a killed driver leaves is removed by the next start; what belongs to a living process
+stays.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ folder.remove_also(__import__("pathlib").Path(sys.argv[1]))
 child = subprocess.Popen(["sleep", "600"], env=os.environ | folder.surroundings, start_new_session=True)
 print(folder.path, child.pid, flush=True)
 time.sleep(600)
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
@@ -39,7 +41,9 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def owner(also: Path) -> tuple[subprocess.Popen[str], Path, int]:
-    process = subprocess.Popen([sys.executable, "-c", OWNER, str(also)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(also)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     path, child = process.stdout.readline().split()
     return process, Path(path), int(child)
@@ -101,7 +105,7 @@ def test_folders_of_others_stay(temporary: Path) -> None:
 RAY_DRIVER = """
 import sys, time
 from campaign.executors import make_executor
-from campaign.schema import ExecutorConfig
+from campaign.config.schema import ExecutorConfig
 from pathlib import Path
 executor = make_executor(ExecutorConfig(use="ray", cpus=1), module_folder=Path(sys.argv[1]))
 executor.start([])
@@ -114,7 +118,10 @@ def test_a_killed_driver_on_ray_leaves_nothing_to_the_next(temporary: Path, tmp_
     (tmp_path / "modules").mkdir()
     environment = os.environ | {"RAY_TMPDIR": str(temporary)}
     process = subprocess.Popen(
-        [sys.executable, "-c", RAY_DRIVER, str(tmp_path / "modules")], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", RAY_DRIVER, str(tmp_path / "modules")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
@@ -135,7 +142,7 @@ KILLED_KEEPER = """
 import psutil, time
 from campaign.executors import make_executor
 from campaign.protocols import OracleSpec, PluginSpec
-from campaign.schema import ExecutorConfig
+from campaign.config.schema import ExecutorConfig
 executor = make_executor(ExecutorConfig(use="ray", cpus=1))
 executor.start([OracleSpec(name="lj", plugin=PluginSpec(group="oracles", use="lennard_jones"), cpus=0.5)])
 while not executor.free_workers("lj"):
@@ -143,7 +150,7 @@ while not executor.free_workers("lj"):
 (keeper,) = [one for one in psutil.Process().children(recursive=True) if "ray::OracleWorker" in "".join(one.cmdline())]
 keeper.kill()
 executor.shutdown()
-"""
+"""  # noqa: E501
 
 
 def test_a_worker_killed_before_the_end_on_ray_leaves_nothing(temporary: Path) -> None:
@@ -159,7 +166,13 @@ def test_the_processes_of_a_worker_carry_its_mark(temporary: Path) -> None:
     executor = SerialExecutor()
     plugin = PluginSpec(group="oracles", use="lennard_jones")
     executor.start([OracleSpec(name="lj", plugin=plugin)])
-    executor.submit(EvaluationJob(key="k", oracle="lj", candidate=Candidate(Crystal([[3, 0, 0], [0, 3, 0], [0, 0, 3]], [[0, 0, 0]], [28]))))
+    executor.submit(
+        EvaluationJob(
+            key="k",
+            oracle="lj",
+            candidate=Candidate(Crystal([[3, 0, 0], [0, 3, 0], [0, 0, 3]], [[0, 0, 0]], [28])),
+        )
+    )
     (pid,) = executor.processes
     while MARK not in (surroundings := psutil.Process(pid).environ()):
         time.sleep(0.02)  # before it becomes the program that it is to be

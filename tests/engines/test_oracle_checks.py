@@ -1,4 +1,6 @@
-"""The conformance kit passes what ships and catches what is wrong; sentinels stop a campaign whose oracle drifts."""
+"""The conformance kit passes what ships and catches what is wrong; sentinels stop a campaign whose
+oracle drifts.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,36 @@ from oracles.lammps import potentials
 MEAM, LIBRARY = "MoCoNiVFeAlCr_2nn.meam", "library_2nn.meam"
 
 
-def findings(use: str, elements: tuple[str, ...] = ("Ni", "Fe", "Cr"), **params: Any) -> dict[str, Finding]:
+def findings(
+    use: str, elements: tuple[str, ...] = ("Ni", "Fe", "Cr"), **params: Any
+) -> dict[str, Finding]:
     plugin = PluginSpec(group="oracles", use=use, params=params, module_folder=str(HELPERS))
-    return {found.check: found for found in examine(OracleSpec(name="checked", plugin=plugin, wall_limit=30), elements)}
+    return {
+        found.check: found
+        for found in examine(OracleSpec(name="checked", plugin=plugin, wall_limit=30), elements)
+    }
 
 
 @pytest.mark.parametrize("use", ["lammps_bulk_modulus", "lennard_jones"])
 def test_the_oracles_that_ship_pass(use: str) -> None:
     found = {finding.check: finding.status for finding in check_oracle(use)}
     assert {check for check, status in found.items() if status == "failed"} == set()
-    for check in ("permutation", "rotation", "translation", "supercell", "order of species", "overlapping atoms", "empty cell", "clean-up"):
+    for check in (
+        "permutation",
+        "rotation",
+        "translation",
+        "supercell",
+        "order of species",
+        "overlapping atoms",
+        "empty cell",
+        "clean-up",
+    ):
         assert found[check] == "passed"
 
 
-@pytest.mark.parametrize(("how", "told"), [("mixes", "fails only one way"), ("forgets", "no answer for some"), ("", "")])
+@pytest.mark.parametrize(
+    ("how", "told"), [("mixes", "fails only one way"), ("forgets", "no answer for some"), ("", "")]
+)
 def test_answers_at_once_are_held_against_those_one_by_one(how: str, told: str) -> None:
     found = findings("user_oracles:MixedUp", how=how)["several at once"]
     assert found.status == ("failed" if told else "passed")
@@ -50,17 +68,23 @@ def test_forces_are_checked_too() -> None:
 
 def test_a_copy_of_an_oracle_with_two_species_swapped_is_caught() -> None:
     found = findings("swapped_oracle:Swapped")
-    assert {name: finding.detail for name, finding in found.items() if finding.status == "failed"}.keys() == {"elements by name"}
+    assert {
+        name: finding.detail for name, finding in found.items() if finding.status == "failed"
+    }.keys() == {"elements by name"}
     assert "Two species are swapped" in found["elements by name"].detail
     assert "Cr" in found["elements by name"].detail
 
 
 def swapped_files(folder: Path) -> dict[str, str]:
-    """The MEAM files with the names of Ni and Fe exchanged everywhere, under a name that tells no elements: nothing contradicts itself."""
+    """The MEAM files with the names of Ni and Fe exchanged everywhere, under a name that tells no
+    elements: nothing contradicts itself.
+    """
     shipped = potentials.shipped_folder()
     assert shipped is not None
     library = (shipped / LIBRARY).read_text()
-    (folder / LIBRARY).write_text(library.replace("'Ni'", "'@'").replace("'Fe'", "'Ni'").replace("'@'", "'Fe'"))
+    (folder / LIBRARY).write_text(
+        library.replace("'Ni'", "'@'").replace("'Fe'", "'Ni'").replace("'@'", "'Fe'")
+    )
     text = (shipped / MEAM).read_text()
     order = "Mo Co Ni V Fe Al Cr"
     assert order in text
@@ -102,7 +126,7 @@ class Broken:
         if self.how == "blind": energy = self.model.evaluate(crystal.with_numbers([28] * len(crystal))).value("energy_per_atom")
         if self.how == "ignores overlap": energy = max(-5.0, min(energy, -0.1))
         return Evaluation.single(self.quantities[0], energy)
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.parametrize(
@@ -122,10 +146,17 @@ class Broken:
 )
 def test_each_way_to_be_wrong_is_found(tmp_path: Path, how: str, check: str) -> None:
     (tmp_path / "broken_oracle.py").write_text(BROKEN)
-    plugin = PluginSpec(group="oracles", use="broken_oracle:Broken", params={"how": how}, module_folder=str(tmp_path))
+    plugin = PluginSpec(
+        group="oracles",
+        use="broken_oracle:Broken",
+        params={"how": how},
+        module_folder=str(tmp_path),
+    )
     limit = 0.3 if how == "hangs" else 30.0
     found: dict[str, Finding] = {}
-    for finding in examine(OracleSpec(name="broken", plugin=plugin, wall_limit=limit), ("Ni", "Fe")):
+    for finding in examine(
+        OracleSpec(name="broken", plugin=plugin, wall_limit=limit), ("Ni", "Fe")
+    ):
         found[finding.check] = finding
         if how == "hangs" and finding.check == check:
             break
@@ -135,9 +166,15 @@ def test_each_way_to_be_wrong_is_found(tmp_path: Path, how: str, check: str) -> 
 def test_the_command_tells_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(HELPERS)
     wide = {"COLUMNS": "200"}
-    good = CliRunner().invoke(app, ["oracle", "check", "lennard_jones", "--element", "Ni", "--element", "Fe"], env=wide)
+    good = CliRunner().invoke(
+        app, ["oracle", "check", "lennard_jones", "--element", "Ni", "--element", "Fe"], env=wide
+    )
     assert good.exit_code == 0, good.output
-    bad = CliRunner().invoke(app, ["oracle", "check", "swapped_oracle:Swapped", "--element", "Fe", "--element", "Cr"], env=wide)
+    bad = CliRunner().invoke(
+        app,
+        ["oracle", "check", "swapped_oracle:Swapped", "--element", "Fe", "--element", "Cr"],
+        env=wide,
+    )
     assert bad.exit_code == 1
     assert "Two species are swapped" in " ".join(bad.output.split())
     unknown = CliRunner().invoke(app, ["oracle", "check", "lennard_jone"])
@@ -168,7 +205,9 @@ def test_a_sentinel_stops_a_campaign_whose_oracle_swaps_species_later(tmp_path: 
     assert not set(state.sentinels) & set(state.labels), "sentinels are no labels"
     flag.touch()
     longer = watched(tmp_path / "campaign", oracle, labels=12)
-    with pytest.raises(OracleDriftedError, match=r"has drifted: .* was .* \(session 1\), is .* \(session 2\)"):
+    with pytest.raises(
+        OracleDriftedError, match=r"has drifted: .* was .* \(session 1\), is .* \(session 2\)"
+    ):
         longer.run()
     after = longer.state()
     assert len(after.own_labels) == 6, "nothing was labelled by the oracle that drifted"
@@ -178,19 +217,34 @@ def test_a_sentinel_stops_a_campaign_whose_oracle_swaps_species_later(tmp_path: 
     assert longer.run() == "budget spent: 12 labels"
 
 
-def test_a_sentinel_with_known_values_stops_a_campaign_on_swapped_files_at_once(tmp_path: Path) -> None:
+def test_a_sentinel_with_known_values_stops_a_campaign_on_swapped_files_at_once(
+    tmp_path: Path,
+) -> None:
     expected = [{"element": "Ni", "quantity": "energy_per_atom", "value": -4.45, "tolerance": 0.02}]
     files = swapped_files(tmp_path)
-    wrong = watched(tmp_path / "wrong", {"use": "lammps_bulk_modulus", "params": {"potential": files}}, expected=expected)
-    with pytest.raises(OracleDriftedError, match=r"energy_per_atom of Ni is -4.\d+, known is -4.45"):
+    wrong = watched(
+        tmp_path / "wrong",
+        {"use": "lammps_bulk_modulus", "params": {"potential": files}},
+        expected=expected,
+    )
+    with pytest.raises(
+        OracleDriftedError, match=r"energy_per_atom of Ni is -4.\d+, known is -4.45"
+    ):
         wrong.run()
     assert not wrong.state().labels
-    right = watched(tmp_path / "right", {"use": "lammps_bulk_modulus", "params": {"potential": MEAM}}, labels=3, expected=expected)
+    right = watched(
+        tmp_path / "right",
+        {"use": "lammps_bulk_modulus", "params": {"potential": MEAM}},
+        labels=3,
+        expected=expected,
+    )
     assert right.run() == "budget spent: 3 labels"
 
 
 def test_a_worker_whose_oracle_is_of_another_fidelity_does_not_start(tmp_path: Path) -> None:
-    """A potential file that changed after the driver read it is noticed where the worker reads it."""
+    """A potential file that changed after the driver read it is noticed where the worker reads
+    it.
+    """
     shipped = potentials.shipped_folder()
     assert shipped is not None
     file = tmp_path / "FeCr.cdeam"
@@ -198,7 +252,9 @@ def test_a_worker_whose_oracle_is_of_another_fidelity_does_not_start(tmp_path: P
     oracle = {"use": "lammps_bulk_modulus", "params": {"potential": {"file": str(file)}}}
     settings = {"space": {"elements": ["Fe", "Cr"], "max_fraction": 0.9}, "sentinels": None}
     campaign = watched(tmp_path / "campaign", oracle)
-    loaded = load(HELPERS, **{**json.loads(json.dumps(campaign.loaded.resolved())), **settings, "ledger": {}})
+    loaded = load(
+        HELPERS, **{**json.loads(json.dumps(campaign.loaded.resolved())), **settings, "ledger": {}}
+    )
     spec = loaded.oracle_spec(loaded.config.oracles[0])
     file.write_text(file.read_text().replace("Concentration", "concentration"))
     from campaign.errors import SurroundingsError

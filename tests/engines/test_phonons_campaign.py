@@ -1,4 +1,6 @@
-"""Phonons as a level of a ladder: what the cheap level likes is shaken, and what shakes itself apart climbs no higher."""
+"""Phonons as a level of a ladder: what the cheap level likes is shaken, and what shakes itself
+apart climbs no higher.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ LADDER: dict[str, Any] = {
         "levels": [
             {"oracle": "lammps"},
             {"oracle": "phonons", "gate": {"best_fraction": 1.0}, "start": "relaxed"},
-            {"oracle": "dear", "gate": {"constraints": [{"quantity": "lowest_frequency", "at_least": -0.1}]}},
+            {
+                "oracle": "dear",
+                "gate": {"constraints": [{"quantity": "lowest_frequency", "at_least": -0.1}]},
+            },
         ]
     },
 }
@@ -35,10 +40,21 @@ def test_what_shakes_itself_apart_climbs_no_higher(small: Callable[..., Campaign
     campaign = small(**LADDER)
     campaign.run()
     state = campaign.state()
-    shaken = {label.candidate: label.values for label in state.labels.values() if label.oracle == "phonons" and not label.purpose}
-    climbed = {candidate for (candidate, oracle), label in state.labels.items() if oracle == "dear" and not label.purpose}
+    shaken = {
+        label.candidate: label.values
+        for label in state.labels.values()
+        if label.oracle == "phonons" and not label.purpose
+    }
+    climbed = {
+        candidate
+        for (candidate, oracle), label in state.labels.items()
+        if oracle == "dear" and not label.purpose
+    }
     apart = {candidate for candidate, values in shaken.items() if values["lowest_frequency"] < -0.1}
     assert apart
     assert climbed
     assert climbed <= shaken.keys() - apart
-    assert all(values["dynamically_stable"] == float(candidate not in apart) for candidate, values in shaken.items())
+    assert all(
+        values["dynamically_stable"] == float(candidate not in apart)
+        for candidate, values in shaken.items()
+    )

@@ -1,4 +1,6 @@
-"""Signals that ask a driver to stop: what is under way is waited for, on every executor, and nothing is left."""
+"""Signals that ask a driver to stop: what is under way is waited for, on every executor, and
+nothing is left.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,31 @@ from campaign.api import Campaign
 
 
 def write_campaign(folder: Path, executor: str, seconds: float = 0.2) -> Path:
-    oracle = {"use": "user_oracles:Counting", "params": {"log": str(folder / "log"), "seconds": seconds}, "cpus": 0.5}
+    oracle = {
+        "use": "user_oracles:Counting",
+        "params": {"log": str(folder / "log"), "seconds": seconds},
+        "cpus": 0.5,
+    }
     (folder / "user_oracles.py").write_text((HELPERS / "user_oracles.py").read_text())
-    document: dict[str, Any] = merged(SMALL, {"oracles": [oracle], "executor": {"use": executor, "cpus": 1}})
+    document: dict[str, Any] = merged(
+        SMALL, {"oracles": [oracle], "executor": {"use": executor, "cpus": 1}}
+    )
     with (folder / "small.yaml").open("w") as file:
         YAML().dump(document, file)
     return folder / "small.yaml"
 
 
 def started(config: Path, **options: Any) -> subprocess.Popen[str]:
-    """A driver in a session of its own, once a label is made."""
+    """A driver in a session of its own, once a label is made; it minds SIGHUP also where the tests
+    run under nohup.
+    """
     command = [sys.executable, "-m", "campaign.cli", "run", str(config)]
-    process = subprocess.Popen(command, cwd=config.parent, text=True, start_new_session=True, **options)
+    settings = {
+        "text": True,
+        "start_new_session": True,
+        "preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    process = subprocess.Popen(command, cwd=config.parent, **(settings | options))
     log, deadline = config.parent / "log", time.monotonic() + 60
     while not log.exists() or log.read_text().count("\n") < 1:
         assert process.poll() is None, "the driver ended by itself"
@@ -51,9 +66,11 @@ def check_drained(config: Path) -> None:
 @pytest.mark.parametrize("executor", ["serial", "ray"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_drains(tmp_path: Path, executor: str, number: signal.Signals) -> None:
-    """SIGINT and SIGHUP as a terminal sends them: to the driver with all that is in its process group.
+    """SIGINT and SIGHUP as a terminal sends them: to the driver with all that is in its process
+    group.
 
-    On Ray a label takes longer than the three seconds after which Ray's library would abort a driver that got SIGTERM.
+    On Ray a label takes longer than the three seconds after which Ray's library would abort a
+    driver that got SIGTERM.
     """
     config = write_campaign(tmp_path, executor, seconds=4.0 if executor == "ray" else 0.2)
     process = started(config, stdout=subprocess.PIPE)
@@ -82,7 +99,11 @@ def test_a_closed_terminal_drains(tmp_path: Path) -> None:
 
 def test_nohup_is_respected(tmp_path: Path) -> None:
     config = write_campaign(tmp_path, "serial", seconds=0.02)
-    process = started(config, stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = started(
+        config,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
     process.send_signal(signal.SIGHUP)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0

@@ -1,4 +1,6 @@
-"""What happens around a campaign: other drivers, disks, damaged files, servers and clusters that are away."""
+"""What happens around a campaign: other drivers, disks, damaged files, servers and clusters that
+are away.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def write_config(path: Path, **changes: Any) -> Path:
 
 def oreloop(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "campaign.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False, **options)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False, **options
+    )
 
 
 def free_port() -> int:
@@ -78,7 +82,9 @@ def test_a_full_disk_stops_the_campaign_and_nothing_is_lost(tmp_path: Path) -> N
     assert more.items() <= after.items()
 
 
-def test_a_truncated_database_is_recovered_from_the_journal(small: Callable[..., Campaign], tmp_path: Path) -> None:
+def test_a_truncated_database_is_recovered_from_the_journal(
+    small: Callable[..., Campaign], tmp_path: Path
+) -> None:
     campaign = small(budget={"labels": 19})
     campaign.run()
     before = label_set(campaign)
@@ -92,7 +98,9 @@ def test_a_truncated_database_is_recovered_from_the_journal(small: Callable[...,
     assert small().run() == OVER
 
 
-def test_a_missing_database_is_not_taken_for_a_new_campaign(small: Callable[..., Campaign], tmp_path: Path) -> None:
+def test_a_missing_database_is_not_taken_for_a_new_campaign(
+    small: Callable[..., Campaign], tmp_path: Path
+) -> None:
     campaign = small()
     campaign.run()
     before = label_set(campaign)
@@ -117,7 +125,9 @@ def test_a_truncated_journal_mends_itself(small: Callable[..., Campaign], tmp_pa
     assert label_set(campaign) == before
 
 
-def test_what_is_whole_of_both_files_is_recovered(small: Callable[..., Campaign], tmp_path: Path) -> None:
+def test_what_is_whole_of_both_files_is_recovered(
+    small: Callable[..., Campaign], tmp_path: Path
+) -> None:
     campaign = small()
     campaign.run()
     before = label_set(campaign)
@@ -132,7 +142,9 @@ def test_what_is_whole_of_both_files_is_recovered(small: Callable[..., Campaign]
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
-def test_a_flipped_bit_in_the_journal_costs_no_more_than_its_line(small: Callable[..., Campaign], tmp_path: Path, place: float) -> None:
+def test_a_flipped_bit_in_the_journal_costs_no_more_than_its_line(
+    small: Callable[..., Campaign], tmp_path: Path, place: float
+) -> None:
     campaign = small()
     campaign.run()
     before = label_set(campaign)
@@ -161,7 +173,9 @@ def test_network_file_systems_are_refused_with_the_two_ways_out(tmp_path: Path) 
 
 
 @pytest.mark.timeout(150)
-def test_mlflow_away_and_back(small: Callable[..., Campaign], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_mlflow_away_and_back(
+    small: Callable[..., Campaign], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import mlflow
 
     port = free_port()
@@ -173,8 +187,22 @@ def test_mlflow_away_and_back(small: Callable[..., Campaign], tmp_path: Path, ca
     assert campaign.state().tracking is None
 
     store = f"sqlite:///{tmp_path}/server.db"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen([*command, "--workers", "1", "--artifacts-destination", str(tmp_path / "artifacts")], start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    server = subprocess.Popen(
+        [*command, "--workers", "1", "--artifacts-destination", str(tmp_path / "artifacts")],
+        start_new_session=True,
+    )
     try:
         for _ in range(300):
             try:
@@ -186,7 +214,7 @@ def test_mlflow_away_and_back(small: Callable[..., Campaign], tmp_path: Path, ca
         tracking = campaign.state().tracking
         assert tracking is not None
         client = mlflow.MlflowClient(tracking_uri=uri)
-        history = client.get_metric_history(tracking.run, "best_so_far")
+        history = client.get_metric_history(tracking.run, "labels/best_so_far")
         rounds = campaign.state().rounds
         assert [item.step for item in history] == [record.index for record in rounds]
         assert client.get_run(tracking.run).info.status == "FINISHED"
@@ -195,13 +223,19 @@ def test_mlflow_away_and_back(small: Callable[..., Campaign], tmp_path: Path, ca
         server.wait()
 
 
-def test_mlflow_goes_on_in_one_run(small: Callable[..., Campaign], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also its trainings are there once each, as children with their weights and a card, and the tables are those of the end."""
+def test_mlflow_goes_on_in_one_run(
+    small: Callable[..., Campaign], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also its trainings are there once each, as children with their weights and a card, and the
+    tables are those of the end.
+    """
     import mlflow
 
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     for labels in (14, 24):
-        campaign = small(tracking={"use": "mlflow", "system_metrics": True}, budget={"labels": labels})
+        campaign = small(
+            tracking={"use": "mlflow", "system_metrics": True}, budget={"labels": labels}
+        )
         campaign.run()
         if labels == 14:
             break_off_a_training(campaign)
@@ -210,9 +244,9 @@ def test_mlflow_goes_on_in_one_run(small: Callable[..., Campaign], tmp_path: Pat
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     children = {run.info.run_name: run for run in runs if "mlflow.parentRunId" in run.data.tags}
     (run,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    steps = [item.step for item in client.get_metric_history(run.info.run_id, "labels_so_far")]
+    steps = [item.step for item in client.get_metric_history(run.info.run_id, "labels/so_far")]
     assert steps == [record.index for record in state.rounds]
-    assert run.data.metrics["labels_so_far"] == 24
+    assert run.data.metrics["labels/so_far"] == 24
     assert any(name.startswith("system/cpu") for name in run.data.metrics)
     files = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"best", "best_so_far.png", "config", "tables", "versions.json"} <= files
@@ -224,27 +258,41 @@ def test_mlflow_goes_on_in_one_run(small: Callable[..., Campaign], tmp_path: Pat
     child = children[f"{event.generator} {event.checkpoint[:8]} of round {event.round}"]
     assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
     assert child.data.metrics["labels"] == event.labels
-    text = Path(client.download_artifacts(child.info.run_id, "weights/card.md", str(tmp_path))).read_text()
+    text = Path(
+        client.download_artifacts(child.info.run_id, "weights/card.md", str(tmp_path))
+    ).read_text()
     assert f"on {event.labels} labels" in text
     assert "| torch |" in text
     kept = {item.path for item in client.list_artifacts(child.info.run_id, "weights")}
     assert f"weights/{event.generator}.safetensors" in kept
 
     shown = json.loads(run.data.tags["mlflow.loggedArtifacts"])
-    tables = {item["path"]: mlflow_table(client, run.info.run_id, item["path"], tmp_path) for item in shown}
+    tables = {
+        item["path"]: mlflow_table(client, run.info.run_id, item["path"], tmp_path)
+        for item in shown
+    }
     assert len(tables["tables/candidates.json"]) == len(state.candidates)
     assert len(tables["tables/labels.json"]) == len(state.labels)
     assert len(tables["tables/failures.json"]) == len(state.failures)
-    assert len(tables["tables/decisions.json"]) == sum(len(record.decided.choices) for record in state.rounds if record.decided)
+    assert len(tables["tables/decisions.json"]) == sum(
+        len(record.decided.choices) for record in state.rounds if record.decided
+    )
 
 
 def break_off_a_training(campaign: Campaign) -> None:
     """As a driver leaves it that dies while it writes a child run."""
     from mlflow import MlflowClient
 
-    client, tracking = MlflowClient(f"sqlite:///{campaign.folder / 'mlflow.db'}"), campaign.state().tracking
+    client, tracking = (
+        MlflowClient(f"sqlite:///{campaign.folder / 'mlflow.db'}"),
+        campaign.state().tracking,
+    )
     assert tracking is not None
-    client.create_run(client.get_run(tracking.run).info.experiment_id, tags={"mlflow.parentRunId": tracking.run}, run_name="broken off")
+    client.create_run(
+        client.get_run(tracking.run).info.experiment_id,
+        tags={"mlflow.parentRunId": tracking.run},
+        run_name="broken off",
+    )
 
 
 def mlflow_table(client: Any, run: str, path: str, folder: Path) -> pd.DataFrame:
@@ -271,7 +319,9 @@ def test_a_users_module_beside_the_config_works_on_ray_from_another_folder(tmp_p
 
 
 def test_an_unreachable_ray_address_is_one_clear_message(tmp_path: Path) -> None:
-    config = write_config(tmp_path / "small.yaml", executor={"use": "ray", "address": f"127.0.0.1:{free_port()}"})
+    config = write_config(
+        tmp_path / "small.yaml", executor={"use": "ray", "address": f"127.0.0.1:{free_port()}"}
+    )
     result = oreloop("run", str(config), cwd=tmp_path)
     assert result.returncode == 4
     assert "no Ray cluster answers at 127.0.0.1" in result.stderr
@@ -279,10 +329,18 @@ def test_an_unreachable_ray_address_is_one_clear_message(tmp_path: Path) -> None
 
 
 def test_sigterm_drains_and_the_campaign_goes_on_later(tmp_path: Path) -> None:
-    oracle = {"use": "user_oracles:Counting", "params": {"log": str(tmp_path / "log"), "seconds": 0.15}}
+    oracle = {
+        "use": "user_oracles:Counting",
+        "params": {"log": str(tmp_path / "log"), "seconds": 0.15},
+    }
     (tmp_path / "user_oracles.py").write_text((HELPERS / "user_oracles.py").read_text())
     config = write_config(tmp_path / "small.yaml", oracles=[oracle])
-    process = subprocess.Popen([sys.executable, "-m", "campaign.cli", "run", str(config)], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "campaign.cli", "run", str(config)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     log = tmp_path / "log"
     for _ in range(200):
         if log.exists() and log.read_text().count("\n") >= 3:

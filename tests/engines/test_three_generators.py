@@ -1,4 +1,6 @@
-"""configs/three_generators.yaml in a form of minutes: three learned generators, three oracles, a kill on the way. Nothing stands in."""
+"""configs/three_generators.yaml in a form of minutes: three learned generators, three oracles, a
+kill on the way. Nothing stands in.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def short_form() -> dict[str, Any]:
     document["fidelities"]["audit"]["every"] = 1
     generators = {item["use"]: item for item in document["generators"]}
     document["generators"].remove(generators["random_alloy"])
-    generators["ordered_alloy"] |= {"count": 24, "params": {"lattices": ["fcc"], "atoms": [2, 3, 4]}}
+    generators["ordered_alloy"] |= {
+        "count": 24,
+        "params": {"lattices": ["fcc"], "atoms": [2, 3, 4]},
+    }
     changes: dict[str, dict[str, Any]] = {
         "pcdvae": {
             "training": {"epochs": 3, "batch_size": 16},
@@ -46,26 +51,40 @@ def short_form() -> dict[str, Any]:
     }
     for name, params in changes.items():
         generators[name]["count"] = 4
-        generators[name]["params"] |= {**params, "least_labels": 10}
+        generators[name]["params"] |= {**params, "min_labels": 10}
     target = generators["cvae"]["params"]["target"]
     target["files"] = [str(CONFIGS / file) for file in target["files"]]
     document["committee"]["params"] |= {
-        "least_labels": 10,
+        "min_labels": 10,
         "training": {"epochs": 5},
         "architecture": {"channels": 8, "layers": 1, "cutoff": 4.0},
     }
     oracles = {item["use"]: item for item in document["oracles"]}
     oracles["mace"]["params"]["relax"] = "none"
-    oracles["gpaw"]["params"] |= {"cutoff": 250, "kpoint_density": 0.8, "moments": {}, "energy_convergence": 1e-3}
+    oracles["gpaw"]["params"] |= {
+        "cutoff": 250,
+        "kpoint_density": 0.8,
+        "moments": {},
+        "energy_convergence": 1e-3,
+    }
     return document
 
 
 def run(config: Path, *, until_round: int | None = None) -> int:
-    """``oreloop run``, killed with its process group once a round has ended; the exit code otherwise."""
+    """``oreloop run``, killed with its process group once a round has ended; the exit code
+    otherwise.
+    """
     command = [sys.executable, "-m", "campaign.cli", "run", str(config)]
     surroundings = os.environ | {"RAY_worker_niceness": "0"}
     with (config.parent / "output.txt").open("ab") as output:
-        process = subprocess.Popen(command, cwd=config.parent, stdout=output, stderr=output, env=surroundings, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=config.parent,
+            stdout=output,
+            stderr=output,
+            env=surroundings,
+            start_new_session=True,
+        )
     while until_round is not None and process.poll() is None:
         state = state_of(config.parent / "campaigns" / "short")
         if len(state.rounds) > until_round and state.rounds[until_round].decided is not None:
@@ -106,7 +125,11 @@ def test_every_oracle_labels_what_every_generator_proposes(tmp_path: Path) -> No
     keys = Counter(event.key for _, _, event in reader.events() if getattr(event, "key", None))
     reader.close()
     assert max(keys.values()) == 1, "nothing is paid twice"
-    pairs = Counter((state.source_of(label.candidate), label.oracle) for label in state.own_labels if not label.purpose)
+    pairs = Counter(
+        (state.source_of(label.candidate), label.oracle)
+        for label in state.own_labels
+        if not label.purpose
+    )
     missing = {(generator, oracle) for generator in GENERATORS for oracle in ORACLES} - pairs.keys()
     assert not missing, f"{missing}; found {pairs}"
     assert len({label.fidelity for label in state.own_labels if label.oracle == "mace"}) == 1
@@ -123,8 +146,14 @@ def _every_round_is_in_mlflow(campaign: Campaign, rounds: int) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{campaign.folder / 'mlflow.db'}")
-    runs = [run for experiment in client.search_experiments() for run in client.search_runs([experiment.experiment_id])]
+    runs = [
+        run
+        for experiment in client.search_experiments()
+        for run in client.search_runs([experiment.experiment_id])
+    ]
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1, "both sessions are in one run"
-    steps = {metric.step for metric in client.get_metric_history(parents[0].info.run_id, "proposed")}
+    steps = {
+        metric.step for metric in client.get_metric_history(parents[0].info.run_id, "proposed")
+    }
     assert steps == set(range(rounds)), "each round once"

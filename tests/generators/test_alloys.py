@@ -13,7 +13,14 @@ from campaign.errors import InputError
 from campaign.protocols import GenerationContext
 from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace, Together
 from generators.local_search import LocalSearch, LocalSearchConfig, mutate, swap_unlike
-from generators.random_alloy import CrossEntropyAlloy, CrossEntropyConfig, RandomAlloy, RandomAlloyConfig, draw_counts, round_counts
+from generators.random_alloy import (
+    CrossEntropyAlloy,
+    CrossEntropyConfig,
+    RandomAlloy,
+    RandomAlloyConfig,
+    draw_counts,
+    round_counts,
+)
 
 ELEMENTS = ("Ni", "Fe", "Cr")
 SPACE = SearchSpace(ELEMENTS, {}, dict.fromkeys(ELEMENTS, 0.9))
@@ -28,7 +35,9 @@ def test_random_alloys_fill_the_simplex_and_its_bounds() -> None:
     generator = RandomAlloy(RandomAlloyConfig())
     crystals = [crystal for crystal, _ in generator.generate(400, rng=rng(), context=CONTEXT)]
     assert all(len(crystal) == 54 for crystal in crystals)
-    fractions = np.array([[crystal.symbols.count(element) / 54 for element in ELEMENTS] for crystal in crystals])
+    fractions = np.array(
+        [[crystal.symbols.count(element) / 54 for element in ELEMENTS] for crystal in crystals]
+    )
     assert fractions.max() <= 0.9
     assert fractions.mean(0) == pytest.approx([1 / 3] * 3, abs=0.04)
     assert fractions.std(0) == pytest.approx([np.sqrt(1 / 18)] * 3, abs=0.03)
@@ -47,9 +56,13 @@ def test_an_element_that_may_not_be_used_is_not_drawn_in_large_cells_either() ->
     assert space.without(()) is space
 
 
-@pytest.mark.parametrize(("banned", "has"), [(["Cr"], True), (["Cr", "Fe"], False), (["Ni"], False)])
+@pytest.mark.parametrize(
+    ("banned", "has"), [(["Cr"], True), (["Cr", "Fe"], False), (["Ni"], False)]
+)
 def test_whether_a_space_without_elements_holds_anything(banned: list[str], has: bool) -> None:
-    space = SearchSpace(ELEMENTS, {"Ni": 0.1}, dict.fromkeys(ELEMENTS, 0.9), (Together(("Cr", "Fe"), 0.2),))
+    space = SearchSpace(
+        ELEMENTS, {"Ni": 0.1}, dict.fromkeys(ELEMENTS, 0.9), (Together(("Cr", "Fe"), 0.2),)
+    )
     assert space.without(banned).has_compositions == has
 
 
@@ -83,14 +96,20 @@ def labelled(n: int, seed: int = 0) -> list[LabelledCandidate]:
 
 
 def reward(crystal: Crystal) -> float:
-    return float((crystal.numbers[:8] == 28).mean() - (crystal.lattice[2, 2] > 1.2 * crystal.lattice[0, 0]))
+    return float(
+        (crystal.numbers[:8] == 28).mean() - (crystal.lattice[2, 2] > 1.2 * crystal.lattice[0, 0])
+    )
 
 
 def test_local_search_starts_from_the_best_and_names_its_parents() -> None:
     known = labelled(40)
     best = sorted(known, key=lambda item: (-item.values["x"], item.candidate.id))[:3]
     context = GenerationContext(space=SPACE, objective=Objective("x", "maximize"), labelled=known)
-    found = list(LocalSearch(LocalSearchConfig(parents=3, mutation=0.5)).generate(60, rng=rng(), context=context))
+    found = list(
+        LocalSearch(LocalSearchConfig(parents=3, mutation=0.5)).generate(
+            60, rng=rng(), context=context
+        )
+    )
     assert {proposal.parents[0] for _, proposal in found} == {item.candidate.id for item in best}
     parents = {item.candidate.id: item.candidate.crystal for item in best}
     for crystal, proposal in found:
@@ -107,13 +126,19 @@ def test_cross_entropy_moves_toward_the_best_labels_and_the_gate_sees_it() -> No
     checkpoint = None
     means = [np.mean([item.values["x"] for item in known])]
     for _ in range(3):
-        context = GenerationContext(space=SPACE, objective=Objective("x", "maximize"), labelled=known, checkpoint=checkpoint)
+        context = GenerationContext(
+            space=SPACE, objective=Objective("x", "maximize"), labelled=known, checkpoint=checkpoint
+        )
         new = generator.train(known, rng=rng(), context=context)
         is_better, figures = generator.is_improvement(new, checkpoint, known, context=context)
-        assert is_better == (figures["held_out_log_likelihood"] > figures["held_out_log_likelihood_before"])
+        assert is_better == (
+            figures["held_out_log_likelihood"] > figures["held_out_log_likelihood_before"]
+        )
         if is_better:
             checkpoint = checkpoint_from_bytes(checkpoint_to_bytes(new))
-        context = GenerationContext(space=SPACE, objective=Objective("x", "maximize"), checkpoint=checkpoint)
+        context = GenerationContext(
+            space=SPACE, objective=Objective("x", "maximize"), checkpoint=checkpoint
+        )
         fresh = [crystal for crystal, _ in generator.generate(150, rng=rng(5), context=context)]
         known += [LabelledCandidate(candidate=Candidate(c), values={"x": reward(c)}) for c in fresh]
         means.append(np.mean([reward(crystal) for crystal in fresh]))

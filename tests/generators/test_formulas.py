@@ -1,4 +1,6 @@
-"""Formulas of a space: every one of them, those that rules leave, and drawn ones where there are too many to list."""
+"""Formulas of a space: every one of them, those that rules leave, and drawn ones where there are
+too many to list.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,22 @@ NEUTRAL = ChargeNeutral(electronegativity_order=True)
 
 
 def inside(formula: Formula, space: SearchSpace) -> bool:
-    return not space.violation([symbol for symbol, count in zip(formula.symbols, formula.counts, strict=True) for _ in range(count)])
+    return not space.violation(
+        [
+            symbol
+            for symbol, count in zip(formula.symbols, formula.counts, strict=True)
+            for _ in range(count)
+        ]
+    )
 
 
 def by_brute_force(space: SearchSpace, sizes: range) -> set[Formula]:
     found = set()
     for counts in itertools.product(range(sizes.stop), repeat=len(space.elements)):
         if sum(counts) in sizes:
-            named = sorted((symbol, n) for symbol, n in zip(space.elements, counts, strict=True) if n)
+            named = sorted(
+                (symbol, n) for symbol, n in zip(space.elements, counts, strict=True) if n
+            )
             formula = Formula(tuple(symbol for symbol, _ in named), tuple(n for _, n in named))
             if inside(formula, space):
                 found.add(formula)
@@ -39,7 +49,12 @@ def by_brute_force(space: SearchSpace, sizes: range) -> set[Formula]:
         SearchSpace(("O", "Li", "Fe", "Mn"), rules=(NEUTRAL,)),
         SearchSpace(("O", "Li", "Fe", "Mn"), rules=(FixedRatio({"Li": 1, "O": 2}),)),
         SearchSpace(("O", "Li"), rules=(FixedRatio({"Li": 1, "O": 2}),)),
-        SearchSpace(("Fe", "Au", "O", "N"), {"O": 0.2}, {"Fe": 0.5}, rules=(ValueBound("price_per_kg", -1, 5.0),)),
+        SearchSpace(
+            ("Fe", "Au", "O", "N"),
+            {"O": 0.2},
+            {"Fe": 0.5},
+            rules=(ValueBound("price_per_kg", -1, 5.0),),
+        ),
     ],
     ids=["five elements", "neutral", "ratio", "nothing but a ratio", "price and fractions"],
 )
@@ -84,7 +99,12 @@ def test_a_space_without_formulas_says_so() -> None:
 
 
 def test_alloys_of_a_neutral_space_are_neutral() -> None:
-    space, rng = SearchSpace(("Mg", "Ti", "O"), {"Mg": 0.01, "Ti": 0.01}, rules=(ChargeNeutral({"Ti": (4,)}),)), np.random.default_rng(0)
+    space, rng = (
+        SearchSpace(
+            ("Mg", "Ti", "O"), {"Mg": 0.01, "Ti": 0.01}, rules=(ChargeNeutral({"Ti": (4,)}),)
+        ),
+        np.random.default_rng(0),
+    )
     drawn = [draw_counts(space, 24, rng) for _ in range(20)]
     assert all(counts[0] * 2 + counts[1] * 4 == counts[2] * 2 for counts in drawn)
     assert len({tuple(counts.tolist()) for counts in drawn}) > 2

@@ -1,4 +1,6 @@
-"""Guided search: it climbs the model's posterior, stays inside the space, proposes nothing twice, and follows every aim."""
+"""Guided search: it climbs the model's posterior, stays inside the space, proposes nothing twice,
+and follows every aim.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ SPACE = SearchSpace(ELEMENTS, {}, {"Fe": 0.5, "Ni": 0.5, "Cr": 0.5})
 
 
 class Known:
-    """A model that knows one descriptor column exactly, with a small standard deviation everywhere."""
+    """A model that knows one descriptor column exactly, with a small standard deviation
+    everywhere.
+    """
 
     def __init__(self, column: str) -> None:
         self._column = NAMES.index(column)
@@ -34,7 +38,9 @@ class Known:
 
     def posterior(self, candidates: list[Candidate]) -> GPyTorchPosterior:
         mean = torch.from_numpy(self.values([candidate.crystal for candidate in candidates]))
-        return GPyTorchPosterior(MultivariateNormal(mean, 1e-6 * torch.eye(len(mean), dtype=torch.float64)))
+        return GPyTorchPosterior(
+            MultivariateNormal(mean, 1e-6 * torch.eye(len(mean), dtype=torch.float64))
+        )
 
 
 UNLIKE, NICKEL = Known("shell1_Fe-Ni"), Known("fraction_Ni")
@@ -43,24 +49,37 @@ UNLIKE, NICKEL = Known("shell1_Fe-Ni"), Known("fraction_Ni")
 def context(**more: Any) -> GenerationContext:
     blank = GenerationContext(space=SPACE, objective=Objective("x", "maximize"))
     generator = RandomAlloy(RandomAlloyConfig(lattices=("bcc",), repeats=(2, 2, 2)))
-    crystals = [crystal for crystal, _ in generator.generate(12, rng=np.random.default_rng(0), context=blank)]
+    crystals = [
+        crystal
+        for crystal, _ in generator.generate(12, rng=np.random.default_rng(0), context=blank)
+    ]
     pairs = zip(crystals, UNLIKE.values(crystals), NICKEL.values(crystals), strict=True)
-    labelled = [LabelledCandidate(candidate=Candidate(c), values={"x": float(x), "y": float(y)}) for c, x, y in pairs]
+    labelled = [
+        LabelledCandidate(candidate=Candidate(c), values={"x": float(x), "y": float(y)})
+        for c, x, y in pairs
+    ]
     return replace(blank, labelled=labelled, surrogate=UNLIKE, **more)  # type: ignore[arg-type]
 
 
 def proposed(given: GenerationContext, n: int = 30, seed: int = 1, **config: Any) -> list[Crystal]:
     generator = GuidedSearch(GuidedSearchConfig(**config))
-    return [crystal for crystal, _ in generator.generate(n, rng=np.random.default_rng(seed), context=given)]
+    return [
+        crystal
+        for crystal, _ in generator.generate(n, rng=np.random.default_rng(seed), context=given)
+    ]
 
 
 def test_it_finds_the_ordered_cell_that_the_model_promises() -> None:
-    """Iron and nickel on the two halves of bcc: every first neighbour is unlike. Random cells reach half of that."""
+    """Iron and nickel on the two halves of bcc: every first neighbour is unlike. Random cells reach
+    half of that.
+    """
     given = context()
     found = proposed(given)
     assert UNLIKE.values(found).max() == pytest.approx(1.0)
     assert max(item.values["x"] for item in given.labelled) < 0.6
-    assert UNLIKE.values(found[:1])[0] == UNLIKE.values(found).max(), "the most promising comes first"
+    assert UNLIKE.values(found[:1])[0] == UNLIKE.values(found).max(), (
+        "the most promising comes first"
+    )
 
 
 def test_it_stays_inside_and_repeats_nothing() -> None:
@@ -70,7 +89,9 @@ def test_it_stays_inside_and_repeats_nothing() -> None:
     assert len({crystal.id for crystal in found}) == len(found) <= 30
     assert [crystal.id for crystal in proposed(given)] == [crystal.id for crystal in found]
     pending = tuple(Candidate(crystal) for crystal in found[:5])
-    assert not {crystal.id for crystal in proposed(replace(given, pending=pending))} & {item.id for item in pending}
+    assert not {crystal.id for crystal in proposed(replace(given, pending=pending))} & {
+        item.id for item in pending
+    }
 
 
 def test_children_have_the_volume_of_their_elements() -> None:
@@ -82,7 +103,9 @@ def test_children_have_the_volume_of_their_elements() -> None:
 
 def test_without_a_model_it_proposes_nothing_and_elements_alone_are_no_start() -> None:
     assert proposed(replace(context(), surrogate=None)) == []
-    element = LabelledCandidate(candidate=Candidate(supercell("bcc", (1, 1, 1), ["Fe"] * 2)), values={"x": 9.0})
+    element = LabelledCandidate(
+        candidate=Candidate(supercell("bcc", (1, 1, 1), ["Fe"] * 2)), values={"x": 9.0}
+    )
     given = context()
     assert proposed(replace(given, labelled=[*given.labelled, element]))
     assert proposed(replace(given, labelled=[element])) == []
@@ -105,7 +128,9 @@ def test_bounds_and_chances_of_success_are_heeded() -> None:
         hyperparameters: dict[str, Any] = {}  # noqa: RUF012
 
         def probability(self, candidates: list[Candidate]) -> np.ndarray:
-            return np.array([1e-5 if np.mean(item.crystal.numbers == 26) > 0.3 else 1.0 for item in candidates])
+            return np.array(
+                [1e-5 if np.mean(item.crystal.numbers == 26) > 0.3 else 1.0 for item in candidates]
+            )
 
     found = proposed(replace(context(), feasibility=NoIron()), 10)
     assert max(np.mean(crystal.numbers == 26) for crystal in found) <= 0.3

@@ -1,4 +1,6 @@
-"""Ions exchanged in known compounds: charges, probabilities, volumes, provenance, and what is refused."""
+"""Ions exchanged in known compounds: charges, probabilities, volumes, provenance, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,22 @@ from generators.ion_exchange import IonExchange, IonExchangeConfig, exchanges, i
 
 def context(*elements: str, **parts: object) -> GenerationContext:
     space = SearchSpace(elements, rules=(ChargeNeutral(),))
-    return GenerationContext(space=space, objective=Objective("energy_per_atom", "minimize"), **parts)  # type: ignore[arg-type]
+    return GenerationContext(
+        space=space, objective=Objective("energy_per_atom", "minimize"), **parts
+    )  # type: ignore[arg-type]
 
 
 def rocksalt(cation: str, anion: str, edge: float) -> Structure:
-    return Structure.from_spacegroup("Fm-3m", Lattice.cubic(edge), [cation, anion], [[0, 0, 0], [0.5, 0.5, 0.5]]).get_primitive_structure()
+    return Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(edge), [cation, anion], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    ).get_primitive_structure()
 
 
 def delafossite(metal: str) -> Structure:
     lattice = Lattice.hexagonal(2.88, 14.2)
-    return Structure.from_spacegroup("R-3m", lattice, ["Li", metal, "O"], [[0, 0, 0.5], [0, 0, 0], [0, 0, 0.24]]).get_primitive_structure()
+    return Structure.from_spacegroup(
+        "R-3m", lattice, ["Li", metal, "O"], [[0, 0, 0.5], [0, 0, 0], [0, 0, 0.24]]
+    ).get_primitive_structure()
 
 
 KNOWN = {
@@ -48,11 +56,16 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def generated(source: Path, n: int = 50, seed: int = 0, **parts: object) -> list[tuple[Crystal, dict[str, object]]]:
+def generated(
+    source: Path, n: int = 50, seed: int = 0, **parts: object
+) -> list[tuple[Crystal, dict[str, object]]]:
     generator = IonExchange(IonExchangeConfig(source=source, min_probability=1e-6))
     where = context("Na", "Cl", "Fe", "O", "Li", **parts)
     return [
-        (crystal, dict(proposal.condition)) for crystal, proposal in generator.generate(n, rng=np.random.default_rng(seed), context=where)
+        (crystal, dict(proposal.condition))
+        for crystal, proposal in generator.generate(
+            n, rng=np.random.default_rng(seed), context=where
+        )
     ]
 
 
@@ -71,20 +84,28 @@ def test_what_is_found_is_inside_the_space_neutral_and_tells_its_parent(source: 
 
 
 def test_the_chance_is_the_product_of_the_mined_ones() -> None:
-    from pymatgen.analysis.structure_prediction.substitution_probability import SubstitutionProbability
+    from pymatgen.analysis.structure_prediction.substitution_probability import (
+        SubstitutionProbability,
+    )
     from pymatgen.core import Species
 
     table = SubstitutionProbability()
     found = dict(exchanges(ions_of("Br1K1"), ("Na", "Cl", "K")))
     old, new = [Species("Br", -1), Species("K", 1)], [Species("Cl", -1), Species("Na", 1)]
-    assert found[((("Br", -1), ("Cl", -1)), (("K", 1), ("Na", 1)))] == pytest.approx(table.cond_prob_list(new, old))
+    assert found[((("Br", -1), ("Cl", -1)), (("K", 1), ("Na", 1)))] == pytest.approx(
+        table.cond_prob_list(new, old)
+    )
     chances = [chance for _, chance in exchanges(ions_of("Br1K1"), ("Na", "Cl", "K"))]
     assert chances == sorted(chances, reverse=True)
 
 
 def test_volumes_follow_the_ions(source: Path) -> None:
     """Rocksalt NaCl has 22.4 angstrom^3 per atom, FeO 10.0, LiCl 17.0."""
-    found = {crystal.formula: crystal.volume / len(crystal) for crystal, condition in generated(source) if len(crystal) == 2}
+    found = {
+        crystal.formula: crystal.volume / len(crystal)
+        for crystal, condition in generated(source)
+        if len(crystal) == 2
+    }
     for formula, volume in {"Cl1Na1": 22.4, "Fe1O1": 10.0, "Cl1Li1": 17.0}.items():
         assert found[formula] == pytest.approx(volume, rel=0.2), formula
 
@@ -100,14 +121,21 @@ def test_a_seed_gives_the_same_and_nothing_comes_twice(source: Path) -> None:
 def test_what_is_labelled_or_under_way_is_not_proposed_again(source: Path) -> None:
     everything = {crystal.formula: crystal for crystal, _ in generated(source)}
     label = LabelledCandidate(candidate=Candidate(everything["Cl1Na1"]), values={})
-    left = {crystal.formula for crystal, _ in generated(source, labelled=(label,), pending=(Candidate(everything["Fe1O1"]),))}
+    left = {
+        crystal.formula
+        for crystal, _ in generated(
+            source, labelled=(label,), pending=(Candidate(everything["Fe1O1"]),)
+        )
+    }
     assert left == everything.keys() - {"Cl1Na1", "Fe1O1"}
 
 
 def test_tables_of_cifs_are_read_compressed_too(tmp_path: Path) -> None:
     rows = "\n".join(f'{name},"{structure.to(fmt="cif")}"' for name, structure in KNOWN.items())
     path = tmp_path / "known.csv.gz"
-    path.write_bytes(gzip.compress(f"id,cif\n{rows}\nbroken,\"_chemical_formula_sum 'Li1 F1'\"\n".encode()))
+    path.write_bytes(
+        gzip.compress(f"id,cif\n{rows}\nbroken,\"_chemical_formula_sum 'Li1 F1'\"\n".encode())
+    )
     assert {crystal.formula for crystal, _ in generated(path)} >= {"Cl1Na1", "Fe1O1", "Fe1Li1O2"}
     with pytest.raises(InputError, match="no column 'structure'"):
         next(

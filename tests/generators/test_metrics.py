@@ -13,7 +13,14 @@ from campaign.cli import app
 from campaign.crystals.lattice import supercell
 from campaign.types import Crystal
 from generators.fingerprints import SIZE, fingerprint
-from generators.metrics import composition_error, generation, is_match, is_valid, phase_share, reconstruction
+from generators.metrics import (
+    composition_error,
+    generation,
+    is_match,
+    is_valid,
+    phase_share,
+    reconstruction,
+)
 
 BCC = supercell("bcc", (2, 2, 2), ["Fe"] * 8 + ["Cr"] * 8)
 FCC = supercell("fcc", (2, 2, 2), ["Fe"] * 8 + ["Cr"] * 8)
@@ -21,7 +28,11 @@ FCC = supercell("fcc", (2, 2, 2), ["Fe"] * 8 + ["Cr"] * 8)
 
 def shaken(crystal: Crystal, width: float) -> Crystal:
     rng = np.random.default_rng(0)
-    return Crystal(crystal.lattice, crystal.fractional + rng.normal(0, width, (16, 3)) @ np.linalg.inv(crystal.lattice), crystal.numbers)
+    return Crystal(
+        crystal.lattice,
+        crystal.fractional + rng.normal(0, width, (16, 3)) @ np.linalg.inv(crystal.lattice),
+        crystal.numbers,
+    )
 
 
 def overlapping() -> Crystal:
@@ -58,7 +69,13 @@ def test_composition_error_is_the_share_of_wrong_atoms() -> None:
 
 def test_reconstruction_of_the_same_is_perfect_and_of_the_broken_is_told() -> None:
     same = reconstruction([BCC, FCC], [BCC, FCC])
-    assert (same.match_rate, same.fingerprint_distance, same.g_distance, same.cp_g_distance, same.valid) == (1, 0, 0, 0, 1)
+    assert (
+        same.match_rate,
+        same.fingerprint_distance,
+        same.g_distance,
+        same.cp_g_distance,
+        same.valid,
+    ) == (1, 0, 0, 0, 1)
     half = reconstruction([BCC, FCC], [overlapping(), FCC], with_fingerprints=False)
     assert half.valid == 0.5
     assert half.match_rate == 0.5
@@ -70,7 +87,9 @@ def test_reconstruction_of_the_same_is_perfect_and_of_the_broken_is_told() -> No
 def test_fingerprints_tell_phases_apart_and_not_the_view() -> None:
     one = fingerprint(BCC)
     assert one.shape == (SIZE,) == (61,)
-    np.testing.assert_allclose(fingerprint(Crystal(BCC.lattice, BCC.fractional + 0.3, BCC.numbers)), one, atol=1e-6)
+    np.testing.assert_allclose(
+        fingerprint(Crystal(BCC.lattice, BCC.fractional + 0.3, BCC.numbers)), one, atol=1e-6
+    )
     assert np.linalg.norm(one - fingerprint(FCC)) > 0.5
 
 
@@ -85,9 +104,15 @@ def test_the_command_prints_the_figures(tmp_path: Path) -> None:
     write(made, [shaken(BCC, 0.02).atoms, overlapping().atoms])
     write(wanted, [BCC.atoms, BCC.atoms])
     runner = CliRunner()
-    done = runner.invoke(app, ["evaluate", "crystals", str(made), "--wanted", str(wanted), "--no-fingerprints"])
+    done = runner.invoke(
+        app, ["evaluate", "crystals", str(made), "--wanted", str(wanted), "--no-fingerprints"]
+    )
     assert done.exit_code == 0, done.output
-    figures = {row[0]: row[1] for row in (line.strip("│ ").split("│") for line in done.output.splitlines()) if len(row) == 2}
+    figures = {
+        row[0]: row[1]
+        for row in (line.strip("│ ").split("│") for line in done.output.splitlines())
+        if len(row) == 2
+    }
     figures = {name.strip(): value.strip() for name, value in figures.items()}
     assert figures["valid"] == "0.5"
     assert figures["match rate"] == "0.5"

@@ -1,4 +1,6 @@
-"""Networks on periodic graphs: neighbours, bases, and what must not change or must turn with a crystal."""
+"""Networks on periodic graphs: neighbours, bases, and what must not change or must turn with a
+crystal.
+"""
 
 from __future__ import annotations
 
@@ -54,18 +56,31 @@ def test_neighbours_are_those_of_a_search_over_all_pairs(seed: int) -> None:
             is_edge = near.envelope[atom].numpy() > 1e-15
             assert is_edge.sum() == len(kept)
             wanted = polynomial_envelope(torch.as_tensor(distance[kept] / limit)).numpy()
-            expected = np.column_stack([vector[kept], atom - i + second[kept], distance[kept], wanted])
+            expected = np.column_stack(
+                [vector[kept], atom - i + second[kept], distance[kept], wanted]
+            )
             lengths = near.distance[atom].numpy()[is_edge]
             vectors = near.direction[atom].numpy()[is_edge] * lengths[:, None]
-            found = np.column_stack([vectors, near.source[atom].numpy()[is_edge], lengths, near.envelope[atom].numpy()[is_edge]])
+            found = np.column_stack(
+                [
+                    vectors,
+                    near.source[atom].numpy()[is_edge],
+                    lengths,
+                    near.envelope[atom].numpy()[is_edge],
+                ]
+            )
             np.testing.assert_allclose(
-                found[np.lexsort(found[:, :3].round(6).T)], expected[np.lexsort(expected[:, :3].round(6).T)], atol=1e-8
+                found[np.lexsort(found[:, :3].round(6).T)],
+                expected[np.lexsort(expected[:, :3].round(6).T)],
+                atol=1e-8,
             )
             atom += 1
 
 
 def test_opposite_edges_point_back() -> None:
-    near = nearest_neighbours(batch_of([random_crystal(np.random.default_rng(0), n) for n in (2, 9)]), 6.0, 10)
+    near = nearest_neighbours(
+        batch_of([random_crystal(np.random.default_rng(0), n) for n in (2, 9)]), 6.0, 10
+    )
     n, k = near.source.shape
     has = near.reverse_envelope > 0
     assert has.any()
@@ -104,7 +119,9 @@ def turned(crystal: Crystal, rotation: FloatArray) -> Crystal:
     return Crystal(crystal.lattice @ rotation.T, crystal.fractional, crystal.numbers)
 
 
-def other_views(crystal: Crystal, rng: np.random.Generator) -> dict[str, tuple[Crystal, FloatArray, np.ndarray]]:  # type: ignore[type-arg]
+def other_views(
+    crystal: Crystal, rng: np.random.Generator
+) -> dict[str, tuple[Crystal, FloatArray, np.ndarray]]:  # type: ignore[type-arg]
     """Each with the rotation and the order of atoms that lead to it."""
     same, order = np.eye(3), np.arange(len(crystal))
     rotation = special_ortho_group.rvs(3, random_state=3)
@@ -113,10 +130,24 @@ def other_views(crystal: Crystal, rng: np.random.Generator) -> dict[str, tuple[C
     cell = np.array([[1, 1, 0], [0, 1, 0], [0, -1, 1]])
     return {
         "rotation": (turned(crystal, rotation), rotation, order),
-        "translation": (Crystal(crystal.lattice, crystal.fractional + rng.random(3), crystal.numbers), same, order),
-        "permutation": (Crystal(crystal.lattice, crystal.fractional[shuffled], crystal.numbers[shuffled]), same, shuffled),
+        "translation": (
+            Crystal(crystal.lattice, crystal.fractional + rng.random(3), crystal.numbers),
+            same,
+            order,
+        ),
+        "permutation": (
+            Crystal(crystal.lattice, crystal.fractional[shuffled], crystal.numbers[shuffled]),
+            same,
+            shuffled,
+        ),
         "images": (Crystal(crystal.lattice, images, crystal.numbers), same, order),
-        "other cell": (Crystal(cell @ crystal.lattice, crystal.fractional @ np.linalg.inv(cell), crystal.numbers), same, order),
+        "other cell": (
+            Crystal(
+                cell @ crystal.lattice, crystal.fractional @ np.linalg.inv(cell), crystal.numbers
+            ),
+            same,
+            order,
+        ),
     }
 
 
@@ -129,7 +160,11 @@ def test_the_encoder_is_invariant(view: str) -> None:
     crystal = random_crystal(rng, 6)
     encoder = DimeNetPlusPlus(8, SIZES.encoder)
     seen, _, _ = other_views(crystal, rng)[view]
-    np.testing.assert_allclose(encoder(batch_of([seen])).detach().numpy(), encoder(batch_of([crystal])).detach().numpy(), atol=1e-8)
+    np.testing.assert_allclose(
+        encoder(batch_of([seen])).detach().numpy(),
+        encoder(batch_of([crystal])).detach().numpy(),
+        atol=1e-8,
+    )
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -145,7 +180,10 @@ def test_the_decoder_turns_with_the_crystal(view: str) -> None:
         assert scalar is not None
         return vectors.detach().numpy(), features.detach().numpy(), scalar.detach().numpy()
 
-    (vectors, features, scalar), (seen_vectors, seen_features, seen_scalar) = run(crystal), run(seen)
+    (vectors, features, scalar), (seen_vectors, seen_features, seen_scalar) = (
+        run(crystal),
+        run(seen),
+    )
     assert np.abs(vectors).max() > 1e-3
     np.testing.assert_allclose(seen_vectors, vectors[order] @ rotation.T, atol=1e-8)
     np.testing.assert_allclose(seen_features, features[order], atol=1e-8)
@@ -155,23 +193,48 @@ def test_the_decoder_turns_with_the_crystal(view: str) -> None:
 def test_crystals_of_a_batch_do_not_touch() -> None:
     rng = np.random.default_rng(3)
     crystals = [random_crystal(rng, n) for n in (4, 9, 2)]
-    encoder, decoder, latent = DimeNetPlusPlus(8, SIZES.encoder), GemNet(100, 4, SIZES.decoder), torch.randn(3, 4)
+    encoder, decoder, latent = (
+        DimeNetPlusPlus(8, SIZES.encoder),
+        GemNet(100, 4, SIZES.decoder),
+        torch.randn(3, 4),
+    )
     together, alone = batch_of(crystals), [batch_of([crystal]) for crystal in crystals]
-    np.testing.assert_allclose(encoder(together).detach().numpy(), torch.cat([encoder(one) for one in alone]).detach().numpy(), atol=1e-9)
-    vectors = torch.cat([decoder(one, one.numbers, latent[i : i + 1])[0] for i, one in enumerate(alone)])
-    np.testing.assert_allclose(decoder(together, together.numbers, latent)[0].detach().numpy(), vectors.detach().numpy(), atol=1e-9)
+    np.testing.assert_allclose(
+        encoder(together).detach().numpy(),
+        torch.cat([encoder(one) for one in alone]).detach().numpy(),
+        atol=1e-9,
+    )
+    vectors = torch.cat(
+        [decoder(one, one.numbers, latent[i : i + 1])[0] for i, one in enumerate(alone)]
+    )
+    np.testing.assert_allclose(
+        decoder(together, together.numbers, latent)[0].detach().numpy(),
+        vectors.detach().numpy(),
+        atol=1e-9,
+    )
 
 
 def test_nothing_jumps_where_neighbours_change_rank() -> None:
-    """An atom that crosses the last of the k neighbours' distance moves the outputs by no more than it moves itself."""
+    """An atom that crosses the last of the k neighbours' distance moves the outputs by no more than
+    it moves itself.
+    """
     ideal = supercell("fcc", (2, 2, 2), ["Ni"] * 16)
-    decoder, encoder, latent = GemNet(100, 4, SIZES.decoder), DimeNetPlusPlus(8, SIZES.encoder), torch.randn(1, 4)
+    decoder, encoder, latent = (
+        GemNet(100, 4, SIZES.decoder),
+        DimeNetPlusPlus(8, SIZES.encoder),
+        torch.randn(1, 4),
+    )
 
     def outputs(step: float) -> FloatArray:
         fractional = ideal.fractional.copy()
         fractional[0] += step * np.array([0.31, 0.17, 0.11])
         batch: Batch = batch_of([Crystal(ideal.lattice, fractional, ideal.numbers)])
-        return np.concatenate([decoder(batch, batch.numbers, latent)[0].detach().numpy().ravel(), encoder(batch).detach().numpy().ravel()])
+        return np.concatenate(
+            [
+                decoder(batch, batch.numbers, latent)[0].detach().numpy().ravel(),
+                encoder(batch).detach().numpy().ravel(),
+            ]
+        )
 
     for step in (1e-4, 1e-6):
         assert np.abs(outputs(step) - outputs(-step)).max() < 500 * step

@@ -18,7 +18,11 @@ from generators.polymorphs import polymorphs_of_labelled
 
 def entry(name: str, length: float, species: list[str], energy: float | None) -> dict[str, Any]:
     kinds = [
-        {"name": kind, "chemical_symbols": kind.split("/"), "concentration": [1 / len(kind.split("/"))] * len(kind.split("/"))}
+        {
+            "name": kind,
+            "chemical_symbols": kind.split("/"),
+            "concentration": [1 / len(kind.split("/"))] * len(kind.split("/")),
+        }
         for kind in dict.fromkeys(species)
     ]
     return {
@@ -53,8 +57,16 @@ class _Provider(BaseHTTPRequestHandler):
             self._send(b"version\n1\n", "text/csv")
             return
         data = ENTRIES if "Ni" in asked.get("filter", [""])[0] else []
-        meta = {"api_version": "1.1.0", "more_data_available": False, "data_returned": len(data), "data_available": len(ENTRIES)}
-        self._send(json.dumps({"data": data, "meta": meta, "links": {"next": None}}).encode(), "application/json")
+        meta = {
+            "api_version": "1.1.0",
+            "more_data_available": False,
+            "data_returned": len(data),
+            "data_available": len(ENTRIES),
+        }
+        self._send(
+            json.dumps({"data": data, "meta": meta, "links": {"next": None}}).encode(),
+            "application/json",
+        )
 
     def _send(self, body: bytes, kind: str) -> None:
         self.send_response(200)
@@ -81,7 +93,9 @@ def test_ordered_structures_with_an_energy_are_taken(provider: str) -> None:
     labelled = labelled_of_provider(provider, 'elements HAS ANY "Ni","Al"', "_test_energy")
     assert _Provider.asked
     data = polymorphs_of_labelled(labelled)
-    assert sorted((str(item.formula), item.cell.space_group, item.energy) for item in data.items) == [
+    assert sorted(
+        (str(item.formula), item.cell.space_group, item.energy) for item in data.items
+    ) == [
         ("Al1Ni1", 221, -0.6),
         ("Ni1", 229, 0.05),
     ]

@@ -1,4 +1,6 @@
-"""P-CDVAE: its size, training that survives, sampling, property optimisation, files, and its place in a campaign."""
+"""P-CDVAE: its size, training that survives, sampling, property optimisation, files, and its place
+in a campaign.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,16 @@ from generators.pcdvae.data import check_phases, examples_of, phase_of
 from generators.pcdvae.embedder import PCDVAEEmbedder, PCDVAEEmbedderConfig
 from generators.pcdvae.losses import Targets, losses
 from generators.pcdvae.model import PCDVAE, Noise, Shape, cell_matrix, cell_parameters
-from generators.pcdvae.optimise import Ensemble, Held, Plain, Prior, ascend, conditions, encode, fit_ensemble
+from generators.pcdvae.optimise import (
+    Ensemble,
+    Held,
+    Plain,
+    Prior,
+    ascend,
+    conditions,
+    encode,
+    fit_ensemble,
+)
 from generators.pcdvae.plugin import PCDVAEConfig, PCDVAEGenerator
 from generators.pcdvae.sample import Focused, Langevin, in_reduced_precision, sample, start
 from generators.pcdvae.store import from_checkpoint, hash_of, tables_of, to_checkpoint
@@ -45,7 +56,11 @@ def alloys(n: int = 16, repeats: tuple[int, int, int] = (2, 1, 1)) -> list[Examp
     for row in range(n):
         symbols = rng.choice(ELEMENTS, 2 * int(np.prod(repeats))).tolist()
         crystal = supercell(("fcc", "bcc")[row % 2], repeats, symbols)  # type: ignore[arg-type]
-        moved = Crystal(crystal.lattice, crystal.fractional + rng.normal(0, 0.01, crystal.fractional.shape), crystal.numbers)
+        moved = Crystal(
+            crystal.lattice,
+            crystal.fractional + rng.normal(0, 0.01, crystal.fractional.shape),
+            crystal.numbers,
+        )
         found.append(Example(moved, np.array([symbols.count("Ni") / len(symbols)]), row % 2))
     return found
 
@@ -56,7 +71,12 @@ def trained() -> PCDVAE:
 
 
 def checkpoint_of(model: PCDVAE, examples: list[Example]) -> Checkpoint:
-    return to_checkpoint(model, tables_of(examples, ("fcc", "bcc"), ["energy_per_atom"]), hash_of(examples), {"validation_loss": 1.0})
+    return to_checkpoint(
+        model,
+        tables_of(examples, ("fcc", "bcc"), ["energy_per_atom"]),
+        hash_of(examples),
+        {"validation_loss": 1.0},
+    )
 
 
 def test_the_paper_preset_has_the_papers_parameters() -> None:
@@ -64,7 +84,10 @@ def test_the_paper_preset_has_the_papers_parameters() -> None:
         two_phases, plain = PCDVAE("paper", Shape(54, 2)), PCDVAE("paper", Shape(54, 1))
     assert sum(parameter.numel() for parameter in two_phases.parameters()) == 5_074_307
     assert plain.phase is None
-    assert sum(p.numel() for p in two_phases.parameters()) - sum(p.numel() for p in plain.parameters()) == 100 * 128 + 256 * 257 + 2 * 257
+    assert (
+        sum(p.numel() for p in two_phases.parameters()) - sum(p.numel() for p in plain.parameters())
+        == 100 * 128 + 256 * 257 + 2 * 257
+    )
 
 
 def test_cells_come_back_from_their_parameters() -> None:
@@ -76,12 +99,18 @@ def test_cells_come_back_from_their_parameters() -> None:
 
 def test_a_network_without_error_has_no_loss_of_position() -> None:
     """The wanted displacement is the shortest way back, in units of the noise's width."""
-    model = PCDVAE("small", Shape(4, 2), Noise(levels=2, position=(0.02, 0.01), element=(0.01, 0.005)))
+    model = PCDVAE(
+        "small", Shape(4, 2), Noise(levels=2, position=(0.02, 0.01), element=(0.01, 0.005))
+    )
     batch = batch_of([example.crystal for example in alloys(4)])
-    targets = Targets(torch.zeros(4, 6), torch.full((4, 1), torch.nan), torch.zeros(4, dtype=torch.long))
+    targets = Targets(
+        torch.zeros(4, 6), torch.full((4, 1), torch.nan), torch.zeros(4, dtype=torch.long)
+    )
     asked: dict[str, torch.Tensor] = {}
 
-    def perfect(noisy: Any, latent: torch.Tensor, phase: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def perfect(
+        noisy: Any, latent: torch.Tensor, phase: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         moved = batch.fractional - noisy.fractional
         asked["distance"] = batch.cartesian(moved - moved.round())
         asked["level"] = (asked["distance"] ** 2).mean().sqrt()
@@ -111,7 +140,9 @@ def test_training_lowers_the_loss_and_an_interrupted_one_ends_the_same() -> None
         train(examples, SETTINGS, seed=3, resume=checkpoint_of(whole.model, examples))
 
 
-def test_a_loss_that_is_not_finite_goes_back_to_good_weights(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loss_that_is_not_finite_goes_back_to_good_weights(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     calls = {"n": 0}
     real = training.losses
 
@@ -140,24 +171,47 @@ def test_compositions_are_on_one_side_of_the_split() -> None:
     assert split_by_composition(crystals[:1] * 3, 0.3) == ([0, 1, 2], [])
 
 
+def test_of_one_composition_crystals_are_held_out() -> None:
+    """So that training stops, and the best is kept, by crystals that it does not learn."""
+    rng = np.random.default_rng(0)
+    symbols = ["Fe"] * 4 + ["Ni"] * 4
+    crystals = [supercell("bcc", (2, 2, 1), rng.permutation(symbols).tolist()) for _ in range(40)]
+    learned, held = split_by_composition(crystals, 0.2)
+    assert sorted([*learned, *held]) == list(range(40))
+    assert len(held) >= 8
+    assert not {crystals[row].id for row in learned} & {crystals[row].id for row in held}
+    fewer, _ = split_by_composition(crystals[:-1], 0.2)
+    assert len(set(fewer) - set(learned)) <= 2, "few change sides"
+
+
 @pytest.mark.parametrize("sampler", [Focused(6, 3), Langevin(1)])
 def test_samples_have_the_asked_atoms_and_known_elements(trained: PCDVAE, sampler: Any) -> None:
     torch.manual_seed(0)
     told: list[tuple[int, int]] = []
     counts = torch.tensor([2, 4, 3])
     progress = lambda *step: told.append(step)  # noqa: E731
-    crystals = sample(in_reduced_precision(trained), torch.randn(3, 64), sampler, counts=counts, progress=progress)
+    crystals = sample(
+        in_reduced_precision(trained), torch.randn(3, 64), sampler, counts=counts, progress=progress
+    )
     assert [len(crystal) for crystal in crystals] == counts.tolist()
     assert {symbol for crystal in crystals for symbol in crystal.symbols} <= set(ELEMENTS)
     assert told[-1] == (sampler.calls(50), sampler.calls(50))
     assert len(told) == sampler.calls(50)
 
 
-def test_crystals_that_do_not_go_together_come_in_order(trained: PCDVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crystals_that_do_not_go_together_come_in_order(
+    trained: PCDVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sampling, "_CACHED_MESSAGES", 1)
     told: list[tuple[int, int]] = []
     progress = lambda *step: told.append(step)  # noqa: E731
-    crystals = sample(trained, torch.randn(3, 64), Focused(2, 1), counts=torch.tensor([2, 4, 3]), progress=progress)
+    crystals = sample(
+        trained,
+        torch.randn(3, 64),
+        Focused(2, 1),
+        counts=torch.tensor([2, 4, 3]),
+        progress=progress,
+    )
     assert [len(crystal) for crystal in crystals] == [2, 4, 3]
     assert told == [(call, 9) for call in range(1, 10)]
 
@@ -171,7 +225,9 @@ def test_a_sampler_finds_what_a_perfect_decoder_knows() -> None:
     batch = batch_of([ideal])
     model.lattices = lambda latent, counts: batch.lattice  # type: ignore[method-assign,assignment]
 
-    def perfect(noisy: Any, latent: torch.Tensor, phase: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def perfect(
+        noisy: Any, latent: torch.Tensor, phase: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         moved = batch.fractional - noisy.fractional
         return batch.cartesian(moved - moved.round()) / 0.1, torch.zeros(16, 100)
 
@@ -207,7 +263,12 @@ def test_both_forms_raise_what_they_climb_and_one_stays_near_the_data(trained: P
     assert alone.means.shape == (1, 64), "one crystal of each phase"
     with torch.no_grad():
         inputs = conditions(trained, mean)
-    held = Held(trained, fit_ensemble(inputs, (values - values.mean()) / values.std(), steps=50), prior, weight=20.0)
+    held = Held(
+        trained,
+        fit_ensemble(inputs, (values - values.mean()) / values.std(), steps=50),
+        prior,
+        weight=20.0,
+    )
     begin = prior.draw(6)
     for merit in (Plain(trained), held):
         points = dict(ascend(merit, begin, (20, 150), rate=3e-2))
@@ -236,18 +297,35 @@ def test_files_keep_the_network_and_say_what_they_are_for(trained: PCDVAE, tmp_p
     path = tmp_path / "weights.safetensors"
     path.write_bytes(checkpoint_to_bytes(saved))
     embedder = PCDVAEEmbedder(PCDVAEEmbedderConfig(weights=path))
-    assert embedder.embed(crystals, ELEMENTS).shape == (len(crystals), len(embedder.columns(ELEMENTS)))
+    assert embedder.embed(crystals, ELEMENTS).shape == (
+        len(crystals),
+        len(embedder.columns(ELEMENTS)),
+    )
     with pytest.raises(InputError, match=r"elements that the weights know.*Al"):
         embedder.embed(crystals, ("Al", "Ni"))
-    for facts, message in ({"kind": "other"}, "kind pcdvae, got kind other"), ({**saved.facts, "preset": "huge"}, "preset paper or small"):
+    for facts, message in (
+        ({"kind": "other"}, "kind pcdvae, got kind other"),
+        ({**saved.facts, "preset": "huge"}, "preset paper or small"),
+    ):
         with pytest.raises(InputError, match=message):
             from_checkpoint(replace(saved, facts=facts))
     with pytest.raises(InputError, match="do not fit preset"):
-        from_checkpoint(replace(saved, facts={**saved.facts, "shape": json.dumps({"max_atoms": 9, "n_phases": 2, "n_properties": 1})}))
+        from_checkpoint(
+            replace(
+                saved,
+                facts={
+                    **saved.facts,
+                    "shape": json.dumps({"max_atoms": 9, "n_phases": 2, "n_properties": 1}),
+                },
+            )
+        )
 
 
 def test_phases_are_told_from_crystals() -> None:
-    assert [phase_of(supercell(lattice, (2, 2, 2), ["Ni"] * 16), ("fcc", "bcc")) for lattice in ("fcc", "bcc")] == [0, 1]
+    assert [
+        phase_of(supercell(lattice, (2, 2, 2), ["Ni"] * 16), ("fcc", "bcc"))
+        for lattice in ("fcc", "bcc")
+    ] == [0, 1]
     assert phase_of(supercell("bcc", (2, 2, 2), ["Ni"] * 16), ("tetragonal", "cubic")) == 1
     assert phase_of(supercell("bcc", (2, 2, 2), ["Ni"] * 16), ()) == 0
     with pytest.raises(InputError, match="all of one kind"):
@@ -255,19 +333,31 @@ def test_phases_are_told_from_crystals() -> None:
 
 
 def context(
-    labelled: list[LabelledCandidate], checkpoint: Checkpoint | None = None, elements: tuple[str, ...] = ELEMENTS
+    labelled: list[LabelledCandidate],
+    checkpoint: Checkpoint | None = None,
+    elements: tuple[str, ...] = ELEMENTS,
 ) -> GenerationContext:
     space = SearchSpace(elements)
-    return GenerationContext(space=space, objective=Objective("energy_per_atom", "maximize"), labelled=labelled, checkpoint=checkpoint)
+    return GenerationContext(
+        space=space,
+        objective=Objective("energy_per_atom", "maximize"),
+        labelled=labelled,
+        checkpoint=checkpoint,
+    )
 
 
 def labelled_alloys(n: int, repeats: tuple[int, int, int] = (2, 1, 1)) -> list[LabelledCandidate]:
-    values = ((example.crystal, {"energy_per_atom": float(example.properties[0])}) for example in alloys(n, repeats))
-    return [LabelledCandidate(candidate=Candidate(crystal), values=value) for crystal, value in values]
+    values = (
+        (example.crystal, {"energy_per_atom": float(example.properties[0])})
+        for example in alloys(n, repeats)
+    )
+    return [
+        LabelledCandidate(candidate=Candidate(crystal), values=value) for crystal, value in values
+    ]
 
 
 SMALL = {
-    "least_labels": 6,
+    "min_labels": 6,
     "training": {"epochs": 2, "batch_size": 8},
     "sampler": {"use": "focused", "steps": 4, "ancestral": 2},
     "optimisation": {"stages": [2, 5]},
@@ -290,15 +380,57 @@ def test_it_trains_judges_and_proposes_from_labels() -> None:
     assert 0 <= figures["valid"] <= 1
     assert set(figures) >= {"valid", "unique", "phase_fidelity", "property_error"}
     one_phase = [item for item in labelled if phase_of(item.candidate.crystal, ("fcc", "bcc")) == 0]
-    assert from_checkpoint(generator.train(one_phase, rng=rng, context=context(one_phase)))[0].shape.n_phases == 2
+    assert (
+        from_checkpoint(generator.train(one_phase, rng=rng, context=context(one_phase)))[
+            0
+        ].shape.n_phases
+        == 2
+    )
     _, compared = generator.is_improvement(first, first, labelled, context=context(labelled, first))
     assert "property_error_before" in compared
     proposals = list(generator.generate(8, rng=rng, context=context(labelled, first)))
     origins = [proposal.condition["from"] for _, proposal in proposals]
     assert sorted(origins) == ["optimisation"] * 4 + ["prior"] * 4
-    assert all(proposal.parents for _, proposal in proposals if proposal.condition["from"] == "optimisation")
-    plain = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL | {"optimisation": {"stages": [3], "form": "plain", "share": 1.0}}))
+    assert all(
+        proposal.parents
+        for _, proposal in proposals
+        if proposal.condition["from"] == "optimisation"
+    )
+    plain = PCDVAEGenerator(
+        PCDVAEConfig.model_validate(
+            SMALL | {"optimisation": {"stages": [3], "variant": "paper", "share": 1.0}}
+        )
+    )
     assert len(list(plain.generate(3, rng=rng, context=context(labelled, first)))) == 3
+
+
+@pytest.mark.usefixtures("_quick")
+def test_it_begins_near_labelled_crystals_where_the_config_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All labelled ones when it proposes; those that were not held out when it is judged."""
+    given: list[list[int]] = []
+
+    def watched(*arguments: Any, templates: Any = None, **more: Any) -> list[Crystal]:
+        given.append([] if templates is None else [len(one) for one in templates.positions])
+        return sample(*arguments, templates=templates, **more)
+
+    monkeypatch.setattr(plugin, "sample", watched)
+    labelled, rng = labelled_alloys(14), np.random.default_rng(0)
+    near = {"use": "near_labelled", "steps": 3, "ancestral": 2}
+    generator = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL | {"sampler": near}))
+    first = generator.train(labelled, rng=rng, context=context(labelled))
+    generator.is_improvement(first, None, labelled, context=context(labelled))
+    learned, held = split_by_composition([item.candidate.crystal for item in labelled], 0.15)
+    assert held
+    assert given == [[4] * len(learned)]
+    given.clear()
+    assert list(generator.generate(4, rng=rng, context=context(labelled, first)))
+    assert given == [[4] * 14] * len(given)
+    given.clear()
+    uniform = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL))
+    assert list(uniform.generate(4, rng=rng, context=context(labelled, first)))
+    assert given == [[]] * len(given)
 
 
 def test_training_through_the_port_goes_on_where_it_was() -> None:
@@ -331,7 +463,9 @@ def test_what_lies_outside_the_search_space_is_not_proposed() -> None:
     labelled = labelled_alloys(14)
     weights = generator.train(labelled, rng=rng, context=context(labelled))
     narrow = SearchSpace(ELEMENTS, minimum={"Ni": 0.5}, maximum={"Cr": 0.25})
-    made = list(generator.generate(24, rng=rng, context=replace(context(labelled, weights), space=narrow)))
+    made = list(
+        generator.generate(24, rng=rng, context=replace(context(labelled, weights), space=narrow))
+    )
     assert 0 < len(made) < 24
     assert not [reason for crystal, _ in made if (reason := narrow.violation(crystal.symbols))]
 
@@ -344,8 +478,14 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
         list(generator.generate(2, rng=rng, context=context(labelled, weights, ("Al", "Ni"))))
     larger = labelled_alloys(8, (2, 2, 1))
     grown = generator.train(larger, rng=rng, context=context(larger, weights))
-    assert from_checkpoint(grown)[0].shape.max_atoms == max(len(item.candidate.crystal) for item in larger) > 4
-    assert generator.is_improvement(grown, weights, larger, context=context(larger, grown))[0], "the old ones cannot be asked"
+    assert (
+        from_checkpoint(grown)[0].shape.max_atoms
+        == max(len(item.candidate.crystal) for item in larger)
+        > 4
+    )
+    assert generator.is_improvement(grown, weights, larger, context=context(larger, grown))[0], (
+        "the old ones cannot be asked"
+    )
     narrow_weights = tmp_path / "narrow.safetensors"
     narrow_weights.write_bytes(checkpoint_to_bytes(weights))
     from_file = PCDVAEGenerator(PCDVAEConfig.model_validate(SMALL | {"weights": narrow_weights}))
@@ -362,7 +502,9 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
         narrow.train(labelled, rng=rng, context=context(labelled))
     assert generator.is_ready(labelled)
     assert not generator.is_ready(labelled[:5])
-    with pytest.raises(InputError, match=r"expected weights at nowhere\.safetensors, found no file"):
+    with pytest.raises(
+        InputError, match=r"expected weights at nowhere\.safetensors, found no file"
+    ):
         PCDVAEGenerator(PCDVAEConfig(weights=Path("nowhere.safetensors")))
     with pytest.raises(InputError, match="kind pcdvae, got kind none"):
         list(generator.generate(2, rng=rng, context=context(labelled, Checkpoint(tensors={}))))
@@ -385,7 +527,11 @@ def test_a_campaign_trains_and_asks_it(tmp_path: Path) -> None:
     state = campaign.state()
     (published,) = [trained for name, trained in state.checkpoints.items() if name == "pcdvae"]
     assert published[0].is_published
-    proposers = {proposed.generator for record in state.candidates.values() for proposed, _ in record.proposals}
+    proposers = {
+        proposed.generator
+        for record in state.candidates.values()
+        for proposed, _ in record.proposals
+    }
     assert proposers == {"random_alloy", "pcdvae"}
 
 
@@ -400,8 +546,17 @@ def test_the_command_trains_from_a_campaign_and_from_a_file(tmp_path: Path) -> N
     write(tmp_path / "data.extxyz", frames)
     runner = CliRunner()
     target = tmp_path / "weights.safetensors"
-    words = ["train", "pcdvae", str(tmp_path / "data.extxyz"), str(target), "--quantity", "bulk_modulus"]
-    done = runner.invoke(app, [*words, "--set", "training.epochs=2", "--set", "training.batch_size=8"])
+    words = [
+        "train",
+        "pcdvae",
+        str(tmp_path / "data.extxyz"),
+        str(target),
+        "--quantity",
+        "bulk_modulus",
+    ]
+    done = runner.invoke(
+        app, [*words, "--set", "training.epochs=2", "--set", "training.batch_size=8"]
+    )
     assert done.exit_code == 0, done.output
     assert "trained on 10 crystals" in done.output.replace("\n", "")
     assert from_checkpoint(checkpoint_from_bytes(target.read_bytes()))[0].shape.max_atoms == 4
@@ -430,7 +585,18 @@ def test_examples_prefer_the_relaxed_crystal() -> None:
 @pytest.mark.slow
 def test_the_paper_preset_trains_a_step_and_decodes_54_atoms() -> None:
     examples = alloys(4, (3, 3, 3))
-    result = train(examples, TrainingSettings(preset="paper", epochs=1, batch_size=4, validation=0.0, reduced_precision=True), seed=0)
+    result = train(
+        examples,
+        TrainingSettings(
+            preset="paper", epochs=1, batch_size=4, validation=0.0, reduced_precision=True
+        ),
+        seed=0,
+    )
     assert np.isfinite(result.metrics["validation_loss"])
-    (crystal,) = sample(in_reduced_precision(result.model), torch.randn(1, 256), Focused(1, 1), counts=torch.tensor([54]))
+    (crystal,) = sample(
+        in_reduced_precision(result.model),
+        torch.randn(1, 256),
+        Focused(1, 1),
+        counts=torch.tensor([54]),
+    )
     assert len(crystal) == 54

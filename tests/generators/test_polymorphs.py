@@ -1,4 +1,6 @@
-"""Prototypes lend their structure; polymorphs are filtered, split and paired so that nothing is on both sides."""
+"""Prototypes lend their structure; polymorphs are filtered, split and paired so that nothing is on
+both sides.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,40 @@ from campaign.protocols import GenerationContext
 from campaign.types import Candidate, Crystal, LabelledCandidate, Objective, SearchSpace
 from generators.formulas import check_formula, formula_of
 from generators.polymorphs import Filters, PolymorphDataset, polymorphs_of, polymorphs_of_labelled
-from generators.prototypes import Known, Prototypes, PrototypesConfig, chemical_distance, library, substitutions
+from generators.prototypes import (
+    Known,
+    Prototypes,
+    PrototypesConfig,
+    chemical_distance,
+    library,
+    substitutions,
+)
 from generators.symmetry import symmetric_cell
 
 METALS = SearchSpace(("Al", "Co", "Fe", "Ni"))
-CONTEXT = GenerationContext(space=METALS, objective=Objective("formation_energy_per_atom", "minimize"))
+CONTEXT = GenerationContext(
+    space=METALS, objective=Objective("formation_energy_per_atom", "minimize")
+)
 
 
 @pytest.fixture(scope="module")
 def data() -> PolymorphDataset:
     """Library prototypes of five binary shapes over four metals, with energies by a rule."""
-    config = PrototypesConfig(source="library", atoms=(2, 6), shapes=((1, 1), (1, 2), (2, 2), (2, 4), (1, 3)))
-    made = [crystal for crystal, _ in Prototypes(config).generate(260, rng=np.random.default_rng(0), context=CONTEXT)]
-    return polymorphs_of([(crystal, float(crystal.volume / len(crystal) % 1), str(row)) for row, crystal in enumerate(made)])
+    config = PrototypesConfig(
+        source="library", atoms=(2, 6), shapes=((1, 1), (1, 2), (2, 2), (2, 4), (1, 3))
+    )
+    made = [
+        crystal
+        for crystal, _ in Prototypes(config).generate(
+            260, rng=np.random.default_rng(0), context=CONTEXT
+        )
+    ]
+    return polymorphs_of(
+        [
+            (crystal, float(crystal.volume / len(crystal) % 1), str(row))
+            for row, crystal in enumerate(made)
+        ]
+    )
 
 
 def test_the_library_has_the_well_known_ones() -> None:
@@ -37,23 +60,40 @@ def test_the_library_has_the_well_known_ones() -> None:
 
 
 def test_substitution_takes_the_nearest_elements_first() -> None:
-    iron_nickel = Crystal(2.9 * np.eye(3), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([26, 28]))
-    copper_gold = Crystal(3.1 * np.eye(3), np.array([[0, 0, 0], [0.5, 0.5, 0.4]]), np.array([29, 79]))
-    known = [Known(crystal, formula_of(crystal), name) for crystal, name in ((copper_gold, "far"), (iron_nickel, "near"))]
+    iron_nickel = Crystal(
+        2.9 * np.eye(3), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([26, 28])
+    )
+    copper_gold = Crystal(
+        3.1 * np.eye(3), np.array([[0, 0, 0], [0.5, 0.5, 0.4]]), np.array([29, 79])
+    )
+    known = [
+        Known(crystal, formula_of(crystal), name)
+        for crystal, name in ((copper_gold, "far"), (iron_nickel, "near"))
+    ]
     made = list(substitutions(check_formula("CoNi"), known))
     assert [name for _, name in made] == ["near", "near", "far", "far"]
     first = made[0][0]
     assert first.formula == "Co1Ni1"
-    assert first.numbers.tolist() == [27, 28], "cobalt stands where iron was, its neighbour in the table"
+    assert first.numbers.tolist() == [27, 28], (
+        "cobalt stands where iron was, its neighbour in the table"
+    )
     assert chemical_distance(formula_of(iron_nickel), {"Fe": "Co", "Ni": "Ni"}) < 10
-    assert next(name for _, name in substitutions(check_formula("FeNi"), known)) == "near", "only with its elements exchanged"
-    assert first.volume == pytest.approx(2.9**3 * (11.07 + 10.94) / (11.82 + 10.94), rel=0.02), "at the elements' own volumes"
+    assert next(name for _, name in substitutions(check_formula("FeNi"), known)) == "near", (
+        "only with its elements exchanged"
+    )
+    assert first.volume == pytest.approx(2.9**3 * (11.07 + 10.94) / (11.82 + 10.94), rel=0.02), (
+        "at the elements' own volumes"
+    )
 
 
 def test_labelled_crystals_lend_their_structure_too() -> None:
     config = PrototypesConfig(formulas=("CoAl",), atoms=(1, 4))
-    iron_nickel = Crystal(2.9 * np.eye(3), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([26, 28]))
-    item = LabelledCandidate(candidate=Candidate(iron_nickel), values={"formation_energy_per_atom": -0.1})
+    iron_nickel = Crystal(
+        2.9 * np.eye(3), np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), np.array([26, 28])
+    )
+    item = LabelledCandidate(
+        candidate=Candidate(iron_nickel), values={"formation_energy_per_atom": -0.1}
+    )
     assert list(Prototypes(config).generate(5, rng=np.random.default_rng(0), context=CONTEXT)) == []
     context = GenerationContext(space=METALS, objective=CONTEXT.objective, labelled=(item,))
     made = list(Prototypes(config).generate(5, rng=np.random.default_rng(0), context=context))
@@ -67,10 +107,14 @@ def test_a_split_shares_no_formula_and_keeps_the_elements(data: PolymorphDataset
     assert not set(learned.groups) & set(held.groups)
     assert len(learned) + len(held) == len(data)
     for symbol in METALS.elements:
-        share = [sum(symbol in item.formula.symbols for item in part.items) for part in (learned, held)]
+        share = [
+            sum(symbol in item.formula.symbols for item in part.items) for part in (learned, held)
+        ]
         assert 0.1 < share[1] / sum(share) < 0.4
     learned, held = data.split_by_prototype(0.25, np.random.default_rng(0))
-    assert not {item.cell.prototype for item in learned.items} & {item.cell.prototype for item in held.items}
+    assert not {item.cell.prototype for item in learned.items} & {
+        item.cell.prototype for item in held.items
+    }
     assert len(held) > 0.1 * len(data)
 
 
@@ -104,7 +148,10 @@ def test_one_polymorph_of_each_formula_makes_no_pairs(data: PolymorphDataset) ->
 def test_the_same_crystal_is_kept_once_and_energies_are_referred() -> None:
     cell = 2.88 * np.eye(3)
     bcc = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
-    twice = [Crystal(cell, bcc, np.array([13, 28])), Crystal(1.0005 * cell, bcc + 0.25, np.array([28, 13]))]
+    twice = [
+        Crystal(cell, bcc, np.array([13, 28])),
+        Crystal(1.0005 * cell, bcc + 0.25, np.array([28, 13])),
+    ]
     pure = [Crystal(cell, bcc, np.array([z, z])) for z in (13, 28)]
     values = [-4.6, -4.6, -3.4, -4.4]
     labelled = [

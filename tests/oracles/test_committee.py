@@ -1,4 +1,6 @@
-"""Committees of different potentials: means and spreads by hand, one zero for all energies, and what happens where a member fails."""
+"""Committees of different potentials: means and spreads by hand, one zero for all energies, and
+what happens where a member fails.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from campaign.types import Crystal, Evaluation, FailureKind
 from oracles.committee import Committee, CommitteeConfig
 
 FIRST = {"use": "lammps_bulk_modulus", "params": {"potential": "NiAlH_jea.eam.alloy"}}
-SECOND = {"use": "lammps", "params": {"potential": "MoCoNiVFeAlCr_2nn.meam", "measure": ["bulk_modulus", "forces"]}}
+SECOND = {
+    "use": "lammps",
+    "params": {"potential": "MoCoNiVFeAlCr_2nn.meam", "measure": ["bulk_modulus", "forces"]},
+}
 
 
 def committee(*members: dict[str, Any], **settings: Any) -> Committee:
@@ -26,7 +31,9 @@ def committee(*members: dict[str, Any], **settings: Any) -> Committee:
 
 
 def alone(member: dict[str, Any], crystal: Crystal) -> Evaluation:
-    found: Evaluation = plugins.build(PluginSpec(group="oracles", use=member["use"], params=member["params"])).evaluate(crystal)
+    found: Evaluation = plugins.build(
+        PluginSpec(group="oracles", use=member["use"], params=member["params"])
+    ).evaluate(crystal)
     assert found.failure is None, found.failure
     return found
 
@@ -37,7 +44,9 @@ def formation_energy(evaluate: Any, crystal: Crystal) -> float:
 
 
 def test_the_label_is_the_mean_and_its_noise_the_spread_on_one_zero() -> None:
-    """Formation energies are what the members disagree about: the zeros of their energies differ and mean nothing."""
+    """Formation energies are what the members disagree about: the zeros of their energies differ
+    and mean nothing.
+    """
     asked, crystal = committee(FIRST, SECOND), ordered_binary("Ni", "Al")
     evaluation = asked.evaluate(crystal)
     assert evaluation.failure is None
@@ -56,9 +65,14 @@ def test_the_label_is_the_mean_and_its_noise_the_spread_on_one_zero() -> None:
 
 
 def test_members_agree_about_the_elements_that_their_energies_refer_to() -> None:
-    found = {observation.quantity: observation for observation in committee(FIRST, SECOND).evaluate(elemental("Al")).observations}
+    found = {
+        observation.quantity: observation
+        for observation in committee(FIRST, SECOND).evaluate(elemental("Al")).observations
+    }
     assert found["disagreement"].value == pytest.approx(0.0, abs=1e-9)
-    assert found["energy_per_atom"].value == pytest.approx(alone(FIRST, elemental("Al")).value("energy_per_atom"))
+    assert found["energy_per_atom"].value == pytest.approx(
+        alone(FIRST, elemental("Al")).value("energy_per_atom")
+    )
     assert found["volume_per_atom"].noise > 0.01
 
 
@@ -66,31 +80,51 @@ def test_the_disagreement_may_be_about_another_quantity() -> None:
     asked = committee(FIRST, SECOND, about="bulk_modulus")
     assert asked.quantities[-1].unit == "GPa"
     evaluation = asked.evaluate(elemental("Ni"))
-    spread = next(observation.noise for observation in evaluation.observations if observation.quantity == "bulk_modulus")
+    spread = next(
+        observation.noise
+        for observation in evaluation.observations
+        if observation.quantity == "bulk_modulus"
+    )
     assert evaluation.value("disagreement") == spread
     assert asked.fidelity != committee(FIRST, SECOND).fidelity
-    assert asked.fidelity != committee(SECOND, FIRST, about="bulk_modulus").fidelity, "the first gives the zero and the crystal"
+    assert asked.fidelity != committee(SECOND, FIRST, about="bulk_modulus").fidelity, (
+        "the first gives the zero and the crystal"
+    )
 
 
 def test_phonons_may_be_what_members_disagree_about() -> None:
-    members = [{"use": "phonons", "params": {"oracle": "lammps", "params": {"potential": name}}} for name in ("Si.tersoff", "Si.sw")]
+    members = [
+        {"use": "phonons", "params": {"oracle": "lammps", "params": {"potential": name}}}
+        for name in ("Si.tersoff", "Si.sw")
+    ]
     evaluation = committee(*members, about="lowest_frequency").evaluate(elemental("Si"))
     assert evaluation.failure is None
     found = {observation.quantity: observation for observation in evaluation.observations}
     assert found["dynamically_stable"].value == 1
     assert found["disagreement"].unit == "THz"
     difference = found["vibrational_free_energy_per_atom"].noise
-    assert found["free_energy_per_atom"].noise == pytest.approx(difference, rel=1e-9), "the static energies of an element agree"
+    assert found["free_energy_per_atom"].noise == pytest.approx(difference, rel=1e-9), (
+        "the static energies of an element agree"
+    )
 
 
 def test_enthalpies_are_compared_by_those_of_the_elements_at_the_pressure() -> None:
-    at_pressure = [{"use": member["use"], "params": {**member["params"], "pressure": 5.0}} for member in (FIRST, SECOND)]
-    evaluation, crystal = committee(*at_pressure).evaluate(ordered_binary("Ni", "Al")), ordered_binary("Ni", "Al")
+    at_pressure = [
+        {"use": member["use"], "params": {**member["params"], "pressure": 5.0}}
+        for member in (FIRST, SECOND)
+    ]
+    evaluation, crystal = (
+        committee(*at_pressure).evaluate(ordered_binary("Ni", "Al")),
+        ordered_binary("Ni", "Al"),
+    )
     assert evaluation.failure is None
     name = "enthalpy_per_atom_at_5_GPa"
-    spread = next(observation.noise for observation in evaluation.observations if observation.quantity == name)
+    spread = next(
+        observation.noise for observation in evaluation.observations if observation.quantity == name
+    )
     formation = [
-        alone(member, crystal).value(name) - np.mean([alone(member, elemental(symbol)).value(name) for symbol in ("Ni", "Al")])
+        alone(member, crystal).value(name)
+        - np.mean([alone(member, elemental(symbol)).value(name) for symbol in ("Ni", "Al")])
         for member in at_pressure
     ]
     assert spread == pytest.approx(np.std(formation, ddof=1), abs=1e-9)
@@ -98,7 +132,10 @@ def test_enthalpies_are_compared_by_those_of_the_elements_at_the_pressure() -> N
 
 def test_elements_may_be_compared_by_another_structure() -> None:
     asked = committee(FIRST, SECOND, structures={"Ni": "hcp"})
-    found = {observation.quantity: observation for observation in asked.evaluate(elemental("Ni", "hcp")).observations}
+    found = {
+        observation.quantity: observation
+        for observation in asked.evaluate(elemental("Ni", "hcp")).observations
+    }
     assert found["disagreement"].value == pytest.approx(0.0, abs=1e-9)
     assert asked.fidelity != committee(FIRST, SECOND).fidelity
 
@@ -131,18 +168,25 @@ def test_an_element_whose_crystal_fails_leaves_no_label(tmp_path: Path) -> None:
         "class Picky:\n"
         "    quantities = (ENERGY_PER_ATOM,)\n"
         "    def evaluate(self, crystal):\n"
-        "        if set(crystal.symbols) == {'Al'}: return Evaluation.failed(FailureKind.TIMEOUT, 'too slow')\n"
+        "        if set(crystal.symbols) == {'Al'}: return "
+        "Evaluation.failed(FailureKind.TIMEOUT, 'too slow')\n"
         "        return Evaluation.single(ENERGY_PER_ATOM, -3.0)\n"
     )
     loaded = load(
         tmp_path,
         space={"elements": ["Ni", "Al"], "max_fraction": 1.0},
-        oracles=[{"use": "committee", "params": {"members": [FIRST, {"use": "picky_oracle:Picky"}]}}],
+        oracles=[
+            {"use": "committee", "params": {"members": [FIRST, {"use": "picky_oracle:Picky"}]}}
+        ],
     )
     oracle = loaded.parts.oracles["committee"]
     failure = oracle.evaluate(ordered_binary("Ni", "Al")).failure
     assert failure is not None
-    assert failure.message == "member 2, picky_oracle:Picky: the crystal of Al, which its energies refer to, fails: too slow"
+    assert (
+        failure.message
+        == "member 2, picky_oracle:Picky: the crystal of Al, which its energies refer to, "
+        "fails: too slow"
+    )
     assert oracle.evaluate(elemental("Ni")).failure is None
 
 
@@ -151,18 +195,31 @@ def test_an_element_whose_crystal_fails_leaves_no_label(tmp_path: Path) -> None:
     [
         ({"members": [FIRST]}, "members"),
         ({"members": [FIRST, FIRST]}, "two members of the committee are of one level of theory"),
-        ({"members": [FIRST, {"use": "lammps", "params": {}}], "about": "bulk_modulus"}, "not every member measures 'bulk_modulus'"),
+        (
+            {"members": [FIRST, {"use": "lammps", "params": {}}], "about": "bulk_modulus"},
+            "not every member measures 'bulk_modulus'",
+        ),
         ({"members": [FIRST, {"use": "lamps"}]}, "there is no oracle called 'lamps'"),
         (
             {"members": [FIRST, {"use": "lammps", "params": {"potental": "x"}}]},
-            r"oracles\.0\.params\.members\.1\.params\.potental: unknown key; did you mean 'potential'",
+            r"oracles\.0\.params\.members\.1\.params\.potental: unknown key; did you mean "
+            r"'potential'",
         ),
-        ({"members": [FIRST, {"use": "mace", "params": {"committee": True}}]}, "waits for the committee that a campaign trains"),
+        (
+            {"members": [FIRST, {"use": "mace", "params": {"committee": True}}]},
+            "waits for the committee that a campaign trains",
+        ),
     ],
 )
-def test_committees_that_cannot_be_are_refused_before_anything_runs(tmp_path: Path, params: dict[str, Any], message: str) -> None:
+def test_committees_that_cannot_be_are_refused_before_anything_runs(
+    tmp_path: Path, params: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
-        _ = load(tmp_path, space={"elements": ["Ni", "Al"]}, oracles=[{"use": "committee", "params": params}]).parts
+        _ = load(
+            tmp_path,
+            space={"elements": ["Ni", "Al"]},
+            oracles=[{"use": "committee", "params": params}],
+        ).parts
 
 
 def test_a_committee_knows_the_elements_that_all_members_know(tmp_path: Path) -> None:
@@ -170,10 +227,15 @@ def test_a_committee_knows_the_elements_that_all_members_know(tmp_path: Path) ->
     assert asked.elements == {"Ni"}
     assert isinstance(asked, Oracle)
     assert asked.relaxes_volume
-    assert not committee(FIRST, {"use": "lammps", "params": {**SECOND["params"], "relax": "ions"}}).relaxes_volume
+    assert not committee(
+        FIRST, {"use": "lammps", "params": {**SECOND["params"], "relax": "ions"}}
+    ).relaxes_volume
 
 
 def test_it_passes_the_check_for_oracles() -> None:
-    members = [{"use": "lammps"}, {"use": "lammps", "params": {"potential": "MoCoNiVFeAlCr_2nn.meam"}}]
+    members = [
+        {"use": "lammps"},
+        {"use": "lammps", "params": {"potential": "MoCoNiVFeAlCr_2nn.meam"}},
+    ]
     findings = check_oracle("committee", {"members": members}, elements=["Ni", "Fe"])
     assert "disagreement (eV/atom)" in findings[0].detail

@@ -1,4 +1,6 @@
-"""Oracles that screens and other oracles ask: settings as seen from the config's folder, and wrong ones told before anything runs."""
+"""Oracles that screens and other oracles ask: settings as seen from the config's folder, and wrong
+ones told before anything runs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from oracles.lammps.potentials import shipped_folder
 SPACE = {"elements": ["Ni", "Al"], "max_fraction": 1.0}
 GENERATOR = [{"use": "ordered_alloy", "params": {"atoms": [2]}}]
 ASKING = {
-    "relaxation": {"largest_energy": -1.0},
+    "relaxation": {"max_energy": -1.0},
     "above_hull": {},
     "phonons": {},
 }
@@ -39,8 +41,13 @@ def test_files_of_an_inner_oracle_lie_beside_the_config(tmp_path: Path, use: str
 
 
 @pytest.mark.parametrize("use", ASKING)
-def test_wrong_settings_of_an_inner_oracle_are_told_with_their_place(tmp_path: Path, use: str) -> None:
-    with pytest.raises(InputError, match=r"screens\.extra\.0\.params\.params\.potental: unknown key; did you mean 'potential'"):
+def test_wrong_settings_of_an_inner_oracle_are_told_with_their_place(
+    tmp_path: Path, use: str
+) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"screens\.extra\.0\.params\.params\.potental: unknown key; did you mean 'potential'",
+    ):
         _ = config(tmp_path, use, {"potental": "x"}).parts
     with pytest.raises(InputError, match="there is no oracle called 'lamps'") as raised:
         _ = config(tmp_path, use, {}, oracle="lamps").parts

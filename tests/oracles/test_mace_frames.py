@@ -1,4 +1,6 @@
-"""Training data of MACE: keys, signs and units as its users have them, and nothing learned that was not said."""
+"""Training data of MACE: keys, signs and units as its users have them, and nothing learned that was
+not said.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,13 @@ FORCES = np.array([[0.1, 0.0, 0.0], [-0.1, 0.0, 0.0]])
 
 
 def frame(i: int = 0, *, forces: Any = FORCES, pbc: bool = True, **results: Any) -> Atoms:
-    atoms = Atoms("NiFe", positions=[[0, 0, 0], [1.44 + 0.01 * i, 1.44, 1.44]], cell=[2.88] * 3, pbc=pbc)
+    atoms = Atoms(
+        "NiFe", positions=[[0, 0, 0], [1.44 + 0.01 * i, 1.44, 1.44]], cell=[2.88] * 3, pbc=pbc
+    )
     results = {"energy": -8.5 - 0.01 * i, "forces": forces} | results
-    atoms.calc = SinglePointCalculator(atoms, **{key: value for key, value in results.items() if value is not None})
+    atoms.calc = SinglePointCalculator(
+        atoms, **{key: value for key, value in results.items() if value is not None}
+    )
     return atoms
 
 
@@ -42,7 +48,10 @@ def test_keys_of_ase_and_of_mace_are_one(tmp_path: Path) -> None:
     reading = read_frames(saved(tmp_path, *theirs))
     plain = read_frames(saved(tmp_path, *(frame(i) for i in range(3))))
     assert [one.energy for one in reading.frames] == [other.energy for other in plain.frames]
-    assert all(np.array_equal(one.forces, other.forces) for one, other in zip(reading.frames, plain.frames, strict=True))
+    assert all(
+        np.array_equal(one.forces, other.forces)
+        for one, other in zip(reading.frames, plain.frames, strict=True)
+    )
     assert "labels are read from REF_energy, REF_forces" in reading.words
 
 
@@ -83,7 +92,16 @@ def test_isolated_atoms_copies_and_outliers_are_told(tmp_path: Path) -> None:
     lone = Atoms("Ni", positions=[[0, 0, 0]])
     lone.calc = SinglePointCalculator(lone, energy=-0.3, forces=np.zeros((1, 3)))
     ordinary = [frame(i, stress=np.full(6, 0.01)) for i in range(4)]
-    reading = read_frames(saved(tmp_path, lone, *ordinary, ordinary[0], frame(5, stress=np.full(6, -251.0)), frame(6, energy=-85000.0)))
+    reading = read_frames(
+        saved(
+            tmp_path,
+            lone,
+            *ordinary,
+            ordinary[0],
+            frame(5, stress=np.full(6, -251.0)),
+            frame(6, energy=-85000.0),
+        )
+    )
     told = "\n".join(reading.words)
     assert len(reading.frames) == 6
     assert "1 isolated atoms (Ni) are left out" in told
@@ -106,7 +124,9 @@ def test_settings_of_one_crystal_stay_on_one_side(tmp_path: Path) -> None:
         assert not {round(one.energy, 6) for one in kept} & {round(one.energy, 6) for one in known}
 
 
-def test_frames_of_one_crystal_in_motion_are_parted_and_their_copies_are_not(tmp_path: Path) -> None:
+def test_frames_of_one_crystal_in_motion_are_parted_and_their_copies_are_not(
+    tmp_path: Path,
+) -> None:
     frames = read_frames(saved(tmp_path, *(frame(i) for i in range(10)))).frames
     turned = []
     for i in range(10):

@@ -1,4 +1,6 @@
-"""MACE networks asked of many crystals at once: lists that are kept, passes that are halved, labels as they are alone."""
+"""MACE networks asked of many crystals at once: lists that are kept, passes that are halved, labels
+as they are alone.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,19 @@ from oracles.mace.training import Frame, TrainingConfig, train
 NUMBERS = (24, 26, 28)
 
 
-def network(seed: int = 0, cutoff: float = 4.0, numbers: tuple[int, ...] = NUMBERS) -> torch.nn.Module:
+def network(
+    seed: int = 0, cutoff: float = 4.0, numbers: tuple[int, ...] = NUMBERS
+) -> torch.nn.Module:
     """Random weights: forces of any kind, the same each time."""
-    architecture = networks.ArchitectureConfig(channels=8, layers=1, cutoff=cutoff, max_ell=2, radial_functions=4, radial_widths=(16,))
+    architecture = networks.ArchitectureConfig(
+        channels=8, layers=1, cutoff=cutoff, max_ell=2, radial_functions=4, radial_widths=(16,)
+    )
     with networks.default_dtype(torch.float64):
-        return networks.build(architecture, networks.Scales(numbers, tuple(-1.0 * z for z in numbers), 0.0, 0.5, 20.0), seed)
+        return networks.build(
+            architecture,
+            networks.Scales(numbers, tuple(-1.0 * z for z in numbers), 0.0, 0.5, 20.0),
+            seed,
+        )
 
 
 def crystals(n: int = 6, width: float = 0.1) -> list[Crystal]:
@@ -40,7 +50,9 @@ def crystals(n: int = 6, width: float = 0.1) -> list[Crystal]:
 
 def places(some: list[Crystal]) -> tuple[torch.Tensor, torch.Tensor]:
     positions = np.concatenate([crystal.fractional % 1.0 @ crystal.lattice for crystal in some])
-    return torch.as_tensor(positions), torch.as_tensor(np.stack([crystal.lattice for crystal in some]))
+    return torch.as_tensor(positions), torch.as_tensor(
+        np.stack([crystal.lattice for crystal in some])
+    )
 
 
 def test_predictions_are_those_of_one_network_after_the_other() -> None:
@@ -50,9 +62,15 @@ def test_predictions_are_those_of_one_network_after_the_other() -> None:
     found = model.predict([model.graph(crystal) for crystal in some], *places(some))
     expected = [networks.predict(member, some) for member in members]
     for i in range(len(some)):
-        assert found.energies[i].tolist() == pytest.approx([of[i].energy for of in expected], abs=1e-8)
-        assert np.allclose(found.stresses[i], np.mean([of[i].stress for of in expected], axis=0), atol=1e-8)
-    forces = np.concatenate([np.mean([of[i].forces for of in expected], axis=0) for i in range(len(some))])
+        assert found.energies[i].tolist() == pytest.approx(
+            [of[i].energy for of in expected], abs=1e-8
+        )
+        assert np.allclose(
+            found.stresses[i], np.mean([of[i].stress for of in expected], axis=0), atol=1e-8
+        )
+    forces = np.concatenate(
+        [np.mean([of[i].forces for of in expected], axis=0) for i in range(len(some))]
+    )
     assert np.allclose(found.forces, forces, atol=1e-8)
     with pytest.raises(ValueError, match="the model does not know Ti"):
         model.check(some[0].with_numbers([22] * len(some[0])))
@@ -71,12 +89,15 @@ def test_lists_that_are_kept_miss_no_pair(seed: int) -> None:
         some = [
             Crystal(
                 crystal.lattice @ (np.eye(3) + rng.normal(0, 0.01, (3, 3))),
-                crystal.fractional + rng.normal(0, 0.06, (len(crystal), 3)) @ np.linalg.inv(crystal.lattice),
+                crystal.fractional
+                + rng.normal(0, 0.06, (len(crystal), 3)) @ np.linalg.inv(crystal.lattice),
                 crystal.numbers,
             )
             for crystal in some
         ]
-        positions = torch.as_tensor(np.concatenate([crystal.fractional @ crystal.lattice for crystal in some]))
+        positions = torch.as_tensor(
+            np.concatenate([crystal.fractional @ crystal.lattice for crystal in some])
+        )
         found = model.predict(graphs, positions, places(some)[1])
         expected = [prediction.energy for prediction in networks.predict(member, some)]
         assert found.energies[:, 0].tolist() == pytest.approx(expected, abs=1e-8), step
@@ -119,35 +140,65 @@ def test_where_memory_runs_out_passes_are_halved() -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Springs between neighbours, so that crystals have minima: a network whose weights are learned from Lennard-Jones energies."""
+    """Springs between neighbours, so that crystals have minima: a network whose weights are learned
+    from Lennard-Jones energies.
+    """
     rng = np.random.default_rng(0)
     frames = []
     for crystal in crystals(18, 0.12):
         atoms = crystal.atoms
         atoms.calc = MorsePotential(epsilon=0.5, r0=2.5, rho0=5.0, rcut1=3.4, rcut2=3.9)
-        frames.append(Frame(crystal, atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)))
-    architecture = networks.ArchitectureConfig(channels=8, layers=1, cutoff=4.0, max_ell=2, radial_functions=4, radial_widths=(16,))
+        frames.append(
+            Frame(
+                crystal,
+                atoms.get_potential_energy(),
+                atoms.get_forces(),
+                atoms.get_stress(voigt=False),
+            )
+        )
+    architecture = networks.ArchitectureConfig(
+        channels=8, layers=1, cutoff=4.0, max_ell=2, radial_functions=4, radial_widths=(16,)
+    )
     energies = np.array([frame.energy for frame in frames])
-    scales = networks.scales_of([f.crystal for f in frames], energies, [f.forces for f in frames], NUMBERS, 4.0)
-    trained = train(networks.build(architecture, scales, 0), frames, TrainingConfig(epochs=25), rng=rng)
+    scales = networks.scales_of(
+        [f.crystal for f in frames], energies, [f.forces for f in frames], NUMBERS, 4.0
+    )
+    trained = train(
+        networks.build(architecture, scales, 0), frames, TrainingConfig(epochs=25), rng=rng
+    )
     path = tmp_path_factory.mktemp("many") / "springs.model"
     torch.save(trained, path)
     return path
 
 
-def test_labels_at_once_are_labels_one_by_one_and_none_is_refused_for_what_its_relaxation_left(model: Path) -> None:
-    """Where the largest force decided alone when to stop, the stress that it left was refused afterwards."""
-    config = MaceConfig(model=model, force_tolerance=0.01, residual_pressure=0.02, measure=("bulk_modulus", "forces"))
+def test_labels_at_once_are_labels_one_by_one_and_none_is_refused_for_what_its_relaxation_left(
+    model: Path,
+) -> None:
+    """Where the largest force decided alone when to stop, the stress that it left was refused
+    afterwards.
+    """
+    config = MaceConfig(
+        model=model,
+        force_tolerance=0.01,
+        residual_pressure=0.02,
+        measure=("bulk_modulus", "forces"),
+    )
     oracle = Mace(config)
     some = crystals(6)
-    unknown, empty = some[0].with_numbers([79] * len(some[0])), Crystal(np.eye(3) * 4.0, np.zeros((0, 3)), [])
+    unknown, empty = (
+        some[0].with_numbers([79] * len(some[0])),
+        Crystal(np.eye(3) * 4.0, np.zeros((0, 3)), []),
+    )
     answers = dict(oracle.evaluate_many([*some, unknown, empty]))
     assert sorted(answers) == list(range(8))
     for i, crystal in enumerate(some):
         single = oracle.evaluate(crystal)
         assert answers[i].failure is None, answers[i].failure
         assert single.failure is None
-        assert np.abs(next(o.value for o in answers[i].observations if o.quantity == "stress")).max() <= 0.02
+        assert (
+            np.abs(next(o.value for o in answers[i].observations if o.quantity == "stress")).max()
+            <= 0.02
+        )
         for name in ("energy_per_atom", "volume_per_atom", "bulk_modulus"):
             assert answers[i].value(name) == pytest.approx(single.value(name), rel=1e-6)
     for i, message in ((6, "does not know Au"), (7, "no atoms")):

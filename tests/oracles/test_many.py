@@ -1,4 +1,6 @@
-"""Relaxations of many crystals at once, by ASE's effective-medium forces: known minima, one criterion, none disturbs another."""
+"""Relaxations of many crystals at once, by ASE's effective-medium forces: known minima, one
+criterion, none disturbs another.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class EffectiveMedium:
         atoms.calc = EMT()
         return atoms
 
-    def predict(self, graphs: Sequence[Any], positions: torch.Tensor, cells: torch.Tensor) -> Predictions:
+    def predict(
+        self, graphs: Sequence[Any], positions: torch.Tensor, cells: torch.Tensor
+    ) -> Predictions:
         energies, forces, stresses, first = [], [], [], 0
         for atoms, cell in zip(graphs, cells.numpy(), strict=True):
             self.asked += 1
@@ -46,23 +50,38 @@ class EffectiveMedium:
             energies.append([float("nan") if 1 in atoms.numbers else atoms.get_potential_energy()])
             forces.append(atoms.get_forces())
             stresses.append(atoms.get_stress(voigt=False))
-        return Predictions(*(torch.as_tensor(np.array(array)) for array in (energies, np.concatenate(forces), stresses)))
+        return Predictions(
+            *(
+                torch.as_tensor(np.array(array))
+                for array in (energies, np.concatenate(forces), stresses)
+            )
+        )
 
 
 def crystals() -> list[Crystal]:
     """Metals and alloys of several sizes, off their sites and strained."""
     rng, found = np.random.default_rng(0), []
-    for symbol, repeat in (("Cu", (2, 2, 1)), ("Ni", (1, 1, 1)), ("Al", (2, 1, 1)), ("Au", (2, 2, 2)), ("Pd", (2, 2, 1))):
+    for symbol, repeat in (
+        ("Cu", (2, 2, 1)),
+        ("Ni", (1, 1, 1)),
+        ("Al", (2, 1, 1)),
+        ("Au", (2, 2, 2)),
+        ("Pd", (2, 2, 1)),
+    ):
         atoms = bulk(symbol, cubic=symbol != "Cu").repeat(repeat)
         if symbol == "Au":
             atoms.numbers[::3] = 29
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(0, 0.02, (3, 3))), scale_atoms=True)
+        atoms.set_cell(
+            atoms.cell.array @ (np.eye(3) + rng.normal(0, 0.02, (3, 3))), scale_atoms=True
+        )
         atoms.positions += rng.normal(0, 0.08, atoms.positions.shape)
         found.append(Crystal.from_atoms(atoms))
     return found
 
 
-def relax(some: Sequence[Crystal], *, steps: int = 300, **how: Any) -> tuple[dict[int, Relaxed], EffectiveMedium]:
+def relax(
+    some: Sequence[Crystal], *, steps: int = 300, **how: Any
+) -> tuple[dict[int, Relaxed], EffectiveMedium]:
     model = EffectiveMedium()
     relaxations = Relaxations(model, CRITERION, steps)
     for i, crystal in enumerate(some):
@@ -80,7 +99,9 @@ def test_the_minima_are_those_of_ase_and_take_fewer_forces() -> None:
     found, model = relax(crystals())
     asked = 0
     for i, crystal in enumerate(crystals()):
-        mechanics = AseMechanics(EMT(), force_tolerance=0.01, max_steps=600, residual_force=0.01, residual_pressure=0.05)
+        mechanics = AseMechanics(
+            EMT(), force_tolerance=0.01, max_steps=600, residual_force=0.01, residual_pressure=0.05
+        )
         steps: list[Any] = []
         mechanics.on_step = steps.append
         mechanics.load(crystal)
@@ -88,7 +109,9 @@ def test_the_minima_are_those_of_ase_and_take_fewer_forces() -> None:
         state = mechanics.state()
         asked += len(steps)
         assert found[i].is_converged
-        assert found[i].state.energy / len(crystal) == pytest.approx(state.energy / len(crystal), abs=5e-4)
+        assert found[i].state.energy / len(crystal) == pytest.approx(
+            state.energy / len(crystal), abs=5e-4
+        )
         assert np.abs(found[i].state.stress).max() <= 0.05
         assert np.linalg.norm(found[i].state.forces, axis=1).max() <= 0.01
     assert model.asked < asked
@@ -110,7 +133,9 @@ def test_each_goes_the_way_that_it_goes_alone() -> None:
         single = relax([crystal])[0][0]
         assert single.steps == together[i].steps
         assert single.state.energy == pytest.approx(together[i].state.energy, abs=1e-9)
-        assert np.allclose(single.state.crystal.lattice, together[i].state.crystal.lattice, atol=1e-7)
+        assert np.allclose(
+            single.state.crystal.lattice, together[i].state.crystal.lattice, atol=1e-7
+        )
 
 
 def test_ions_alone_leave_the_cell() -> None:
@@ -143,19 +168,30 @@ def test_one_without_an_energy_ends_and_disturbs_none() -> None:
     assert not found[1].is_converged
     assert found[1].steps == 0
     alone_, _ = relax(crystals()[:2])
-    assert [found[0].state.energy, found[2].state.energy] == pytest.approx([alone_[0].state.energy, alone_[1].state.energy], abs=1e-9)
+    assert [found[0].state.energy, found[2].state.energy] == pytest.approx(
+        [alone_[0].state.energy, alone_[1].state.energy], abs=1e-9
+    )
 
 
 def test_one_that_falls_in_ends_before_its_neighbours_are_without_number() -> None:
     """An energy that grows with the volume, without end."""
 
     class Collapsing(EffectiveMedium):
-        def predict(self, graphs: Sequence[Any], positions: torch.Tensor, cells: torch.Tensor) -> Predictions:
+        def predict(
+            self, graphs: Sequence[Any], positions: torch.Tensor, cells: torch.Tensor
+        ) -> Predictions:
             volumes = torch.linalg.det(cells)
             assert bool((volumes > 0.5).all())
-            return Predictions(1000 * volumes[:, None], torch.zeros_like(positions), 1000 * torch.eye(3).double().repeat(len(cells), 1, 1))
+            return Predictions(
+                1000 * volumes[:, None],
+                torch.zeros_like(positions),
+                1000 * torch.eye(3).double().repeat(len(cells), 1, 1),
+            )
 
-    relaxed = alone(Relaxations(Collapsing(), CRITERION, 1000), Request(Crystal(np.eye(3) * 4.0, [[0, 0, 0]], [29]), ions=True, cell=True))
+    relaxed = alone(
+        Relaxations(Collapsing(), CRITERION, 1000),
+        Request(Crystal(np.eye(3) * 4.0, [[0, 0, 0]], [29]), ions=True, cell=True),
+    )
     assert not relaxed.is_converged
     assert relaxed.steps < 1000
 
@@ -167,7 +203,8 @@ def test_steps_have_a_limit() -> None:
     assert all(relaxed.steps == 2 for relaxed in found.values())
 
 
-# --- protocols side by side ---------------------------------------------------------------------------------------------
+# --- protocols side by side
+# ------------------------------------------------------------
 
 
 def protocol(crystal: Crystal, ask: Ask) -> float:
@@ -186,7 +223,9 @@ def test_protocols_side_by_side_give_what_they_give_alone() -> None:
     works = [lambda ask, crystal=crystal: protocol(crystal, ask) for crystal in crystals()]
     together = dict(side_by_side(Relaxations(model, CRITERION, 300), works))
     for i, crystal in enumerate(crystals()):
-        single = protocol(crystal, lambda request: alone(Relaxations(model, CRITERION, 300), request))
+        single = protocol(
+            crystal, lambda request: alone(Relaxations(model, CRITERION, 300), request)
+        )
         assert together[i] == pytest.approx(single, abs=1e-9)
         assert single > 0
 
@@ -210,7 +249,9 @@ def test_a_protocol_may_answer_for_a_crystal_that_cannot_be() -> None:
             return str(error)
         return ""
 
-    assert dict(side_by_side(Relaxations(EffectiveMedium(), CRITERION, 300), [work])) == {0: "no uranium"}
+    assert dict(side_by_side(Relaxations(EffectiveMedium(), CRITERION, 300), [work])) == {
+        0: "no uranium"
+    }
 
 
 def test_no_thread_is_left_where_nobody_waits_for_the_rest() -> None:
@@ -227,7 +268,9 @@ def test_no_thread_is_left_where_nobody_waits_for_the_rest() -> None:
 def test_ase_stops_where_a_label_is_not_refused(cell: bool) -> None:
     """A filter alone stops at twenty times this stress."""
     for crystal in crystals():
-        mechanics = AseMechanics(EMT(), force_tolerance=0.05, max_steps=600, residual_force=0.01, residual_pressure=0.02)
+        mechanics = AseMechanics(
+            EMT(), force_tolerance=0.05, max_steps=600, residual_force=0.01, residual_pressure=0.02
+        )
         mechanics.load(crystal)
         assert mechanics.relax(cell=cell) <= 0.02
         assert mechanics.state().largest_force <= 0.01

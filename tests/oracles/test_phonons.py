@@ -1,4 +1,6 @@
-"""Phonons by interatomic potentials: against frozen phonons, phonopy's own sums, symmetry, and crystals that are known to be unstable."""
+"""Phonons by interatomic potentials: against frozen phonons, phonopy's own sums, symmetry, and
+crystals that are known to be unstable.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ from oracles.phonons import Phonons, PhononsConfig
 from oracles.phonons_screen import PhononsScreen
 
 SILICON, NICKEL = {"potential": "Si.tersoff"}, {"potential": "Ni_u3.eam"}
-OWN = ("lowest_frequency", "dynamically_stable", "zero_point_energy_per_atom", "vibrational_free_energy_per_atom", "free_energy_per_atom")
+OWN = (
+    "lowest_frequency",
+    "dynamically_stable",
+    "zero_point_energy_per_atom",
+    "vibrational_free_energy_per_atom",
+    "free_energy_per_atom",
+)
 
 
 def oracle(params: dict[str, Any], **settings: Any) -> Phonons:
@@ -43,7 +51,9 @@ def test_the_optical_mode_of_silicon_is_that_of_two_atoms_moved_against_each_oth
     engine.load(Crystal(ground.lattice, ground.fractional + against, ground.numbers))
     constant = -float(engine.state().forces[0, 0]) / moved * _e / 1e-20
     by_hand = np.sqrt(constant / (atomic_masses[14] * _amu)) / (2 * np.pi) * 1e-12
-    found = phonons.spectrum(phonons.force_constants(engine, phonons.primitive(ground, 1e-3), asked.config), 30.0)
+    found = phonons.spectrum(
+        phonons.force_constants(engine, phonons.primitive(ground, 1e-3), asked.config), 30.0
+    )
     at_gamma = found.frequencies[np.flatnonzero(np.all(found.points == 0, axis=1))[0]]
     assert by_hand == pytest.approx(16.67, abs=0.05)
     assert at_gamma[3:] == pytest.approx([by_hand] * 3, rel=1e-3)
@@ -51,7 +61,9 @@ def test_the_optical_mode_of_silicon_is_that_of_two_atoms_moved_against_each_oth
 
 
 @pytest.mark.parametrize(("symbol", "params"), [("Si", SILICON), ("Ni", NICKEL)])
-def test_ground_states_are_stable_and_their_energies_are_phonopys(symbol: str, params: dict[str, Any]) -> None:
+def test_ground_states_are_stable_and_their_energies_are_phonopys(
+    symbol: str, params: dict[str, Any]
+) -> None:
     asked = oracle(params, temperature=500.0)
     evaluation = asked.evaluate(elemental(symbol))
     lowest, stable, zero_point, vibrational, free = own(evaluation)
@@ -59,11 +71,17 @@ def test_ground_states_are_stable_and_their_energies_are_phonopys(symbol: str, p
     assert lowest > 0.1
     assert free == pytest.approx(evaluation.value("energy_per_atom") + vibrational)
     assert evaluation.crystal is not None
-    found = phonons.force_constants(asked.inner.mechanics, phonons.primitive(evaluation.crystal, 1e-3), asked.config)
+    found = phonons.force_constants(
+        asked.inner.mechanics, phonons.primitive(evaluation.crystal, 1e-3), asked.config
+    )
     found.symmetrize_force_constants(show_drift=False)
     found.run_mesh(asked.config.mesh_length, is_gamma_center=True)
     theirs = (
-        found.run_thermal_properties(temperatures=[0.0, 500.0], exclude_gamma_acoustic=True).free_energy / 96.48533 / len(found.primitive)
+        found.run_thermal_properties(
+            temperatures=[0.0, 500.0], exclude_gamma_acoustic=True
+        ).free_energy
+        / 96.48533
+        / len(found.primitive)
     )
     assert [zero_point, vibrational] == pytest.approx(list(theirs), rel=1e-5)
 
@@ -72,7 +90,9 @@ def test_a_cell_twice_as_large_and_a_turned_one_shake_alike() -> None:
     asked = oracle(SILICON)
     crystal = elemental("Si")
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
-    turned = Crystal(crystal.lattice @ turn * np.sign(np.linalg.det(turn)), crystal.fractional, crystal.numbers)
+    turned = Crystal(
+        crystal.lattice @ turn * np.sign(np.linalg.det(turn)), crystal.fractional, crystal.numbers
+    )
     doubled = Crystal.from_atoms(crystal.atoms.repeat((2, 1, 1)))
     known = own(asked.evaluate(crystal))
     assert own(asked.evaluate(turned)) == pytest.approx(known, abs=1e-4)
@@ -81,14 +101,26 @@ def test_a_cell_twice_as_large_and_a_turned_one_shake_alike() -> None:
 
 def test_rattled_crystals_shake_as_their_relaxed_one_does() -> None:
     crystal = Crystal.from_atoms(elemental("Si").atoms.repeat((2, 1, 1)))
-    rattled = Crystal(crystal.lattice, crystal.fractional + np.random.default_rng(2).normal(0, 0.01, (4, 3)), crystal.numbers)
+    rattled = Crystal(
+        crystal.lattice,
+        crystal.fractional + np.random.default_rng(2).normal(0, 0.01, (4, 3)),
+        crystal.numbers,
+    )
     asked = oracle(SILICON)
     assert own(asked.evaluate(rattled)) == pytest.approx(own(asked.evaluate(crystal)), abs=2e-3)
 
 
-def test_supercells_of_low_symmetry_do_not_break_the_little_there_is(recwarn: pytest.WarningsRecorder) -> None:
-    """A tetragonal crystal: repeats that differ along the cube's edges would make force constants of another symmetry."""
-    stretched = Crystal(elemental("Si").lattice @ np.diag([1.0, 1.0, 1.04]), elemental("Si").fractional, elemental("Si").numbers)
+def test_supercells_of_low_symmetry_do_not_break_the_little_there_is(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """A tetragonal crystal: repeats that differ along the cube's edges would make force constants
+    of another symmetry.
+    """
+    stretched = Crystal(
+        elemental("Si").lattice @ np.diag([1.0, 1.0, 1.04]),
+        elemental("Si").fractional,
+        elemental("Si").numbers,
+    )
     evaluation = oracle({**SILICON, "relax": "ions"}).evaluate(stretched)
     assert len(own(evaluation)) == 5
     assert not [str(warning.message) for warning in recwarn if "phonopy" in warning.filename]
@@ -104,11 +136,19 @@ def test_a_body_centred_crystal_of_nickel_is_unstable() -> None:
     assert stable == 0
     assert lowest < -0.5
     assert np.isfinite(energies).all()
-    failure = oracle({**NICKEL, "relax": "ions"}, on_instability="fail").evaluate(unstable()).failure
+    failure = (
+        oracle({**NICKEL, "relax": "ions"}, on_instability="fail").evaluate(unstable()).failure
+    )
     assert failure is not None
     assert failure.kind is FailureKind.UNPHYSICAL
-    assert failure.message == f"dynamically unstable: lowest frequency {lowest:.3f} THz, allowed down to -0.1"
-    assert own(oracle({**NICKEL, "relax": "ions"}, tolerance=-lowest + 1e-6).evaluate(unstable()))[1] == 1
+    assert (
+        failure.message
+        == f"dynamically unstable: lowest frequency {lowest:.3f} THz, allowed down to -0.1"
+    )
+    assert (
+        own(oracle({**NICKEL, "relax": "ions"}, tolerance=-lowest + 1e-6).evaluate(unstable()))[1]
+        == 1
+    )
 
 
 def test_the_screen_refuses_what_is_unstable_and_what_has_no_phonons() -> None:
@@ -118,7 +158,9 @@ def test_the_screen_refuses_what_is_unstable_and_what_has_no_phonons() -> None:
     refused = screen.judge(Candidate(unstable()), space)
     assert not refused.accepted
     assert refused.reason.endswith("THz, allowed down to -0.1")
-    assert screen.judge(Candidate(elemental("Si")), space).reason.startswith("no phonons: the potential has no element")
+    assert screen.judge(Candidate(elemental("Si")), space).reason.startswith(
+        "no phonons: the potential has no element"
+    )
 
 
 def test_a_relaxation_that_failed_and_noisy_forces_are_no_labels() -> None:
@@ -140,7 +182,9 @@ def test_a_relaxation_that_failed_and_noisy_forces_are_no_labels() -> None:
         ("lammps", {**SILICON, "relax": "none"}, "relax: none"),
     ],
 )
-def test_inner_oracles_that_give_no_phonons_are_refused(name: str, params: dict[str, Any], message: str) -> None:
+def test_inner_oracles_that_give_no_phonons_are_refused(
+    name: str, params: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         Phonons(PhononsConfig(oracle=name, params=params))
 
@@ -161,7 +205,11 @@ def test_the_fidelity_holds_what_a_frequency_depends_on() -> None:
 
 
 def test_it_passes_the_check_for_oracles() -> None:
-    built = plugins.build(PluginSpec(group="oracles", use="phonons", params={"oracle": "lammps", "params": NICKEL}))
+    built = plugins.build(
+        PluginSpec(group="oracles", use="phonons", params={"oracle": "lammps", "params": NICKEL})
+    )
     assert isinstance(built, Oracle)
-    findings = check_oracle("phonons", {"oracle": "lammps", "supercell_length": 7.0}, elements=["Ni", "Fe"])
+    findings = check_oracle(
+        "phonons", {"oracle": "lammps", "supercell_length": 7.0}, elements=["Ni", "Fe"]
+    )
     assert "lowest_frequency (THz)" in findings[0].detail

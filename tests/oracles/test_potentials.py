@@ -1,4 +1,6 @@
-"""Potentials by name, elements read from files, and swapped species caught where a file gives itself away."""
+"""Potentials by name, elements read from files, and swapped species caught where a file gives
+itself away.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,38 @@ def folder() -> Path:
 def test_every_shipped_potential_knows_its_elements_and_computes() -> None:
     shipped = potentials.shipped()
     assert len(shipped) > 80
-    for name in ("FeCr.cdeam", "C.lcbop", "CH.airebo", "SiC.tersoff", MEAM, "Ni_Zuo_JPCA2020.snapcoeff", "Ni.adp", "Ni_u3.eam"):
+    for name in (
+        "FeCr.cdeam",
+        "C.lcbop",
+        "CH.airebo",
+        "SiC.tersoff",
+        MEAM,
+        "Ni_Zuo_JPCA2020.snapcoeff",
+        "Ni.adp",
+        "Ni_u3.eam",
+    ):
         assert name in shipped
     assert shipped["FeCr.cdeam"].elements == ("Fe", "Cr")
     assert shipped["Ni_u3.eam"].elements == ("Ni",)
     assert shipped[MEAM].elements == ("Mo", "Co", "Ni", "V", "Fe", "Al", "Cr")
     assert "Foiles" in shipped["Ni_u3.eam"].reference
-    sites = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5], [0.25, 0.25, 0.25], [0.75, 0.75, 0.25], [0.75, 0.25, 0.75]])
+    sites = np.array(
+        [
+            [0, 0, 0],
+            [0.5, 0.5, 0],
+            [0.5, 0, 0.5],
+            [0, 0.5, 0.5],
+            [0.25, 0.25, 0.25],
+            [0.75, 0.75, 0.25],
+            [0.75, 0.25, 0.75],
+        ]
+    )
     for name, potential in shipped.items():
         with LammpsEngine(potential) as engine:
-            numbers = [atomic_numbers[potential.elements[i % len(potential.elements)]] for i in range(len(sites))]
+            numbers = [
+                atomic_numbers[potential.elements[i % len(potential.elements)]]
+                for i in range(len(sites))
+            ]
             engine.load(Crystal(np.eye(3) * 5.0, sites, np.array(numbers, dtype=np.uint8)))
             engine.evaluate()
             assert np.isfinite(engine.figures()["pe"]), name
@@ -65,7 +89,9 @@ def copy(target: Path, change: str = "") -> PotentialFileConfig:
         (target / MEAM).write_text(swapped)
     if change == "library":
         text = (target / LIBRARY).read_text()
-        (target / LIBRARY).write_text(text.replace("'Ni'", "'@'").replace("'Fe'", "'Ni'").replace("'@'", "'Fe'"))
+        (target / LIBRARY).write_text(
+            text.replace("'Ni'", "'@'").replace("'Fe'", "'Ni'").replace("'@'", "'Fe'")
+        )
     return PotentialFileConfig(file=target / MEAM, library=target / LIBRARY)
 
 
@@ -79,15 +105,25 @@ def _swap(line: str, one: str, other: str) -> str:
 
 
 def test_a_users_copy_of_a_shipped_potential_gives_the_same_numbers(tmp_path: Path) -> None:
-    theirs, ours = Lammps(LammpsConfig(potential=copy(tmp_path))), Lammps(LammpsConfig(potential=MEAM))
+    theirs, ours = (
+        Lammps(LammpsConfig(potential=copy(tmp_path))),
+        Lammps(LammpsConfig(potential=MEAM)),
+    )
     crystal = ordered_binary("Fe", "Ni")
-    assert theirs.evaluate(crystal).value("energy_per_atom") == ours.evaluate(crystal).value("energy_per_atom")
+    assert theirs.evaluate(crystal).value("energy_per_atom") == ours.evaluate(crystal).value(
+        "energy_per_atom"
+    )
     assert ours.evaluate(elemental("Ni")).value("energy_per_atom") == pytest.approx(-4.45, abs=1e-3)
 
 
 @pytest.mark.parametrize("change", ["indices", "library"])
-def test_swapped_species_in_a_file_that_repeats_its_values_are_refused(tmp_path: Path, change: str) -> None:
-    with pytest.raises(InputError, match=r"index \d has .*cohesive energy 4.\d+ eV.* but its own comment calls it (Ni|Fe)") as error:
+def test_swapped_species_in_a_file_that_repeats_its_values_are_refused(
+    tmp_path: Path, change: str
+) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"index \d has .*cohesive energy 4.\d+ eV.* but its own comment calls it (Ni|Fe)",
+    ) as error:
         potentials.load(copy(tmp_path, change))
     assert "swapped" in error.value.hint
 
@@ -96,13 +132,21 @@ def test_an_order_in_the_config_is_checked_against_the_file(tmp_path: Path) -> N
     """The flaw of a published data set: the file's first index is Ni, the order given says Fe."""
     library = "\n".join(
         f"'{name}' '{lattice}' {z} 1 56.0\n{alpha} 1 1 1 1 {edge} {energy} 1\n1 1 1 1 1 3"
-        for name, lattice, z, alpha, edge, energy in (("Fe", "bcc", 8, 5.157, 2.8637, 4.29), ("Ni", "fcc", 12, 5.084, 3.5214, 4.45))
+        for name, lattice, z, alpha, edge, energy in (
+            ("Fe", "bcc", 8, 5.157, 2.8637, 4.29),
+            ("Ni", "fcc", 12, 5.084, 3.5214, 4.45),
+        )
     )
     (tmp_path / "library.meam").write_text(library)
-    (tmp_path / "NiFe.meam").write_text("rc = 4.5\nEc(1,1) = 4.45\nalpha(1,1) = 5.084\nEc(2,2) = 4.29\nalpha(2,2) = 5.157\nEc(1,2) = 4.4\n")
+    (tmp_path / "NiFe.meam").write_text(
+        "rc = 4.5\nEc(1,1) = 4.45\nalpha(1,1) = 5.084\nEc(2,2) = 4.29\nalpha(2,2) = "
+        "5.157\nEc(1,2) = 4.4\n"
+    )
 
     def config(elements: tuple[str, ...] | None) -> PotentialFileConfig:
-        return PotentialFileConfig(file=tmp_path / "NiFe.meam", library=tmp_path / "library.meam", elements=elements)
+        return PotentialFileConfig(
+            file=tmp_path / "NiFe.meam", library=tmp_path / "library.meam", elements=elements
+        )
 
     assert potentials.from_file(config(None)).elements == ("Ni", "Fe"), "read from the file"
     assert potentials.from_file(config(("Ni", "Fe"))).order == ("Ni", "Fe")
@@ -111,21 +155,35 @@ def test_an_order_in_the_config_is_checked_against_the_file(tmp_path: Path) -> N
     mixture = tmp_path / "mixture.meam"
     mixture.write_text((tmp_path / "NiFe.meam").read_text())
     values = PotentialFileConfig(file=mixture, library=tmp_path / "library.meam")
-    assert potentials.from_file(values).elements == ("Ni", "Fe"), "deduced from the values under each index"
+    assert potentials.from_file(values).elements == ("Ni", "Fe"), (
+        "deduced from the values under each index"
+    )
     mixture.write_text("rc = 4.5\nEc(1,2) = 4.4\n")
     for silent in (mixture, tmp_path / "FeNi.meam"):
         silent.write_text(mixture.read_text())
         with pytest.raises(InputError, match="does not say which element") as error:
-            potentials.from_file(PotentialFileConfig(file=silent, library=tmp_path / "library.meam"))
+            potentials.from_file(
+                PotentialFileConfig(file=silent, library=tmp_path / "library.meam")
+            )
         assert "use with Ni Fe from" in error.value.hint
-        said = PotentialFileConfig(file=silent, library=tmp_path / "library.meam", elements=("Ni", "Fe"))
+        said = PotentialFileConfig(
+            file=silent, library=tmp_path / "library.meam", elements=("Ni", "Fe")
+        )
         assert potentials.from_file(said).order == ("Ni", "Fe"), "a file's name is no order"
     with pytest.raises(InputError, match="index 2, but elements: names 1"):
-        potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam", elements=("Ni",)))
+        potentials.from_file(
+            PotentialFileConfig(file=mixture, library=tmp_path / "library.meam", elements=("Ni",))
+        )
     mixture.write_text("# use with Ni Fe from library.meam\nrc = 4.5\nEc(1,2) = 4.4\n")
-    assert potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam")).order == ("Ni", "Fe")
+    assert potentials.from_file(
+        PotentialFileConfig(file=mixture, library=tmp_path / "library.meam")
+    ).order == ("Ni", "Fe")
     with pytest.raises(InputError, match="its indices are Ni Fe, the config says Fe Ni"):
-        potentials.from_file(PotentialFileConfig(file=mixture, library=tmp_path / "library.meam", elements=("Fe", "Ni")))
+        potentials.from_file(
+            PotentialFileConfig(
+                file=mixture, library=tmp_path / "library.meam", elements=("Fe", "Ni")
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +196,9 @@ def test_an_order_in_the_config_is_checked_against_the_file(tmp_path: Path) -> N
         ("x.meam", "rc = 4", "has two files"),
     ],
 )
-def test_files_that_cannot_be_used_say_why(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_files_that_cannot_be_used_say_why(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         potentials.load(PotentialFileConfig(file=tmp_path / name))
@@ -156,14 +216,22 @@ def test_an_openkim_id_says_what_is_missing() -> None:
 
 @pytest.mark.skipif(find_spec("kimpy") is None, reason="kimpy is not installed")
 def test_openkims_copy_of_the_built_in_potential_gives_the_same_energy() -> None:
-    theirs = Lammps(LammpsConfig(potential="MEAM_LAMMPS_WuLeeSu_2017_NiCrFe__MO_912636107108_000", relax="none"))
+    theirs = Lammps(
+        LammpsConfig(potential="MEAM_LAMMPS_WuLeeSu_2017_NiCrFe__MO_912636107108_000", relax="none")
+    )
     ours = Lammps(LammpsConfig(relax="none"))
     crystal = ordered_binary("Fe", "Ni")
-    assert theirs.evaluate(crystal).value("energy_per_atom") == pytest.approx(ours.evaluate(crystal).value("energy_per_atom"), abs=1e-9)
+    assert theirs.evaluate(crystal).value("energy_per_atom") == pytest.approx(
+        ours.evaluate(crystal).value("energy_per_atom"), abs=1e-9
+    )
 
 
-def test_a_file_takes_the_library_entry_that_it_was_made_for_where_several_are_of_one_element(tmp_path: Path) -> None:
-    """Tungsten's own file goes with WL, whose cohesive energy the paper fits (8.66 eV); with W it would give 8.904 eV."""
+def test_a_file_takes_the_library_entry_that_it_was_made_for_where_several_are_of_one_element(
+    tmp_path: Path,
+) -> None:
+    """Tungsten's own file goes with WL, whose cohesive energy the paper fits (8.66 eV); with W it
+    would give 8.904 eV.
+    """
     ours = Lammps(LammpsConfig(potential="WL.meam")).evaluate(elemental("W"))
     assert ours.value("energy_per_atom") == pytest.approx(-8.66, abs=1e-3)
     shutil.copy(folder() / "WL.meam", tmp_path / "tungsten.meam")
@@ -172,38 +240,55 @@ def test_a_file_takes_the_library_entry_that_it_was_made_for_where_several_are_o
     with pytest.raises(InputError, match="index 1 fit 2 entries of the library, W, WL") as error:
         potentials.from_file(plain)
     assert "elements: [WL]" in error.value.hint
-    right, other = (potentials.from_file(plain.model_copy(update={"elements": (label,)})) for label in ("WL", "W"))
+    right, other = (
+        potentials.from_file(plain.model_copy(update={"elements": (label,)}))
+        for label in ("WL", "W")
+    )
     assert (right.order, other.order) == (("WL",), ("W",)), "labels as they are written"
     assert right.sha256 != other.sha256, "what gives other energies is another level"
     text = (tmp_path / "tungsten.meam").read_text()
     (tmp_path / "tungsten.meam").write_text(f"# use with WL from library.meam\n{text}")
     assert potentials.from_file(plain).order == ("WL",)
-    assert potentials.from_file(plain.model_copy(update={"elements": ("W",)})).order == ("WL",), "the element, of which the file says more"
+    assert potentials.from_file(plain.model_copy(update={"elements": ("W",)})).order == ("WL",), (
+        "the element, of which the file says more"
+    )
     with pytest.raises(InputError, match="the config calls it Si97"):
         potentials.from_file(plain.model_copy(update={"elements": ("Si97",)}))
 
 
 def test_an_element_with_several_entries_and_none_of_its_name_is_asked_for(tmp_path: Path) -> None:
     entries = "\n".join(
-        f"'{label}' 'fcc' 12 1 27.0\n4.6 1 1 1 1 4.05 {energy} 1\n1 1 1 1 1 3" for label, energy in (("AlA", 3.3), ("AlB", 3.4))
+        f"'{label}' 'fcc' 12 1 27.0\n4.6 1 1 1 1 4.05 {energy} 1\n1 1 1 1 1 3"
+        for label, energy in (("AlA", 3.3), ("AlB", 3.4))
     )
     (tmp_path / "library.meam").write_text(entries)
     (tmp_path / "x.meam").write_text("rc = 4.5\n")
-    config = PotentialFileConfig(file=tmp_path / "x.meam", library=tmp_path / "library.meam", elements=("Al",))
+    config = PotentialFileConfig(
+        file=tmp_path / "x.meam", library=tmp_path / "library.meam", elements=("Al",)
+    )
     with pytest.raises(InputError, match="2 entries for Al: AlA, AlB"):
         potentials.from_file(config)
-    assert potentials.from_file(config.model_copy(update={"elements": ("AlB",)})).labels == {"Al": "AlB"}
+    assert potentials.from_file(config.model_copy(update={"elements": ("AlB",)})).labels == {
+        "Al": "AlB"
+    }
     (tmp_path / "x.meam").write_text("Ec(1,1) = 3.4\n")
-    assert potentials.from_file(config.model_copy(update={"elements": None})).order == ("AlB",), "by the value"
+    assert potentials.from_file(config.model_copy(update={"elements": None})).order == ("AlB",), (
+        "by the value"
+    )
 
 
 def test_of_two_library_entries_with_one_label_the_first_counts() -> None:
-    text = "'Ni' 'fcc' 12 28 58.7\n5 1 1 1 1 3.5 4.45 1\n1 1 1 1 1 3\n'Ni' 'fcc' 12 28 58.7\n6 1 1 1 1 3.5 4.00 1\n1 1 1 1 1 3\n"
+    text = (
+        "'Ni' 'fcc' 12 28 58.7\n5 1 1 1 1 3.5 4.45 1\n1 1 1 1 1 3\n'Ni' 'fcc' 12 28 58.7\n6 "
+        "1 1 1 1 3.5 4.00 1\n1 1 1 1 1 3\n"
+    )
     assert meam.read_library(text, "library.meam")["Ni"].cohesive_energy == 4.45
 
 
 @pytest.mark.parametrize("is_a_copy", [False, True])
-def test_a_part_of_a_potential_is_refused_rather_than_run_alone(tmp_path: Path, is_a_copy: bool) -> None:
+def test_a_part_of_a_potential_is_refused_rather_than_run_alone(
+    tmp_path: Path, is_a_copy: bool
+) -> None:
     """Tantalum's SNAP goes with a ZBL repulsion, which its third file adds."""
     name = "Ta06A.snapcoeff"
     for path in folder().glob("Ta06A.snap*"):
@@ -214,7 +299,14 @@ def test_a_part_of_a_potential_is_refused_rather_than_run_alone(tmp_path: Path, 
 
 
 def test_library_labels_are_elements() -> None:
-    assert [meam.element_of(label) for label in ("Ni", "AlS", "Sn5", "C", "H", "Qq")] == ["Ni", "Al", "Sn", "C", "H", ""]
+    assert [meam.element_of(label) for label in ("Ni", "AlS", "Sn5", "C", "H", "Qq")] == [
+        "Ni",
+        "Al",
+        "Sn",
+        "C",
+        "H",
+        "",
+    ]
 
 
 def aluminium_nickel(target: Path) -> Path:
@@ -231,16 +323,25 @@ def energy(potential: potentials.Potential) -> float:
         return float(engine.figures()["pe"])
 
 
-@pytest.mark.parametrize("name", ["my potential.eam.alloy", "a$b.eam.alloy", "a#b.eam.alloy", "it's.eam.alloy", "Ünï.eam.alloy"])
-def test_names_and_folders_may_hold_any_letters(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["my potential.eam.alloy", "a$b.eam.alloy", "a#b.eam.alloy", "it's.eam.alloy", "Ünï.eam.alloy"],
+)
+def test_names_and_folders_may_hold_any_letters(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = aluminium_nickel(tmp_path)
     odd = tmp_path / "a $folder #1"
     odd.mkdir()
     theirs = shutil.copy(plain, odd / name)
     monkeypatch.setenv("TMPDIR", str(odd))
     monkeypatch.setattr("tempfile.tempdir", None)
-    assert energy(potentials.from_file(PotentialFileConfig(file=theirs))) == energy(potentials.from_file(PotentialFileConfig(file=plain)))
-    assert np.isfinite(Lammps(LammpsConfig()).evaluate(elemental("Ni")).value("energy_per_atom")), "a MEAM potential of ours"
+    assert energy(potentials.from_file(PotentialFileConfig(file=theirs))) == energy(
+        potentials.from_file(PotentialFileConfig(file=plain))
+    )
+    assert np.isfinite(Lammps(LammpsConfig()).evaluate(elemental("Ni")).value("energy_per_atom")), (
+        "a MEAM potential of ours"
+    )
 
 
 @pytest.mark.parametrize("change", ["windows", "old mac", "byte order mark"])
@@ -253,7 +354,9 @@ def test_line_ends_and_byte_order_marks_change_no_number(tmp_path: Path, change:
         "byte order mark": b"\xef\xbb\xbf" + content,
     }
     theirs.write_bytes(changed[change])
-    known, found = (potentials.from_file(PotentialFileConfig(file=path)) for path in (plain, theirs))
+    known, found = (
+        potentials.from_file(PotentialFileConfig(file=path)) for path in (plain, theirs)
+    )
     assert found.sha256 == known.sha256
     assert energy(found) == energy(known)
 
@@ -273,11 +376,31 @@ def test_damaged_or_misnamed_tables_are_refused_by_name(tmp_path: Path) -> None:
     refused("wide.eam.alloy", text.encode("utf-16"), "no plain text")
     place = text.index("-", 2000)
     refused(
-        "minus.eam.alloy", (text[:place] + "\u2212" + text[place + 1 :]).encode(), r"line \d+: expected plain ASCII, found '.' \(U\+2212\)"
+        "minus.eam.alloy",
+        (text[:place] + "\u2212" + text[place + 1 :]).encode(),
+        r"line \d+: expected plain ASCII, found '.' \(U\+2212\)",
     )
-    refused("point.eam.alloy", (text[:place] + "-0,5 " + text[place + 5 :]).encode(), "expected a number, found '-0,5")
-    assert "style: eam/alloy" in refused("named.eam.fs", text.encode(), "is called eam/fs, but holds the .* eam/alloy file").hint
+    refused(
+        "point.eam.alloy",
+        (text[:place] + "-0,5 " + text[place + 5 :]).encode(),
+        "expected a number, found '-0,5",
+    )
+    assert (
+        "style: eam/alloy"
+        in refused(
+            "named.eam.fs", text.encode(), "is called eam/fs, but holds the .* eam/alloy file"
+        ).hint
+    )
     double = next(
-        path for path in sorted(folder().glob("*.eam.fs")) if len(potentials.from_file(PotentialFileConfig(file=path)).elements) > 1
+        path
+        for path in sorted(folder().glob("*.eam.fs"))
+        if len(potentials.from_file(PotentialFileConfig(file=path)).elements) > 1
     )
-    assert "style: eam/fs" in refused("named.eam.alloy", double.read_bytes(), "is called eam/alloy, but holds the .* eam/fs file").hint
+    assert (
+        "style: eam/fs"
+        in refused(
+            "named.eam.alloy",
+            double.read_bytes(),
+            "is called eam/alloy, but holds the .* eam/fs file",
+        ).hint
+    )

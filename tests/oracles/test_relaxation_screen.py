@@ -13,8 +13,13 @@ IDEAL = supercell("bcc", (2, 2, 2), ["Cr"] * 16)
 POTENTIAL = {"potential": "wu_lee_su_2017"}
 
 
-def screen(largest_energy: float, largest_release: float = 1.0) -> RelaxationScreen:
-    config = RelaxationScreenConfig(oracle="lammps", params=POTENTIAL, largest_energy=largest_energy, largest_release=largest_release)
+def screen(max_energy: float, max_release: float = 1.0) -> RelaxationScreen:
+    config = RelaxationScreenConfig(
+        oracle="lammps",
+        params=POTENTIAL,
+        max_energy=max_energy,
+        max_release=max_release,
+    )
     return RelaxationScreen(config)
 
 
@@ -37,6 +42,8 @@ def test_a_crystal_near_its_minimum_passes_and_others_are_told_why() -> None:
 
 
 def test_what_has_no_energy_is_refused() -> None:
-    verdict = screen(-4.0).judge(Candidate(IDEAL.with_numbers(np.full(16, 6, dtype=np.uint8))), SPACE)
+    verdict = screen(-4.0).judge(
+        Candidate(IDEAL.with_numbers(np.full(16, 6, dtype=np.uint8))), SPACE
+    )
     assert not verdict.accepted
     assert verdict.reason.startswith("no energy")

@@ -15,7 +15,9 @@ from oracles.response import cubic_slope, slope
 
 
 class Made:
-    """An engine whose stress is a function of the volume's logarithm alone; its ions never give way."""
+    """An engine whose stress is a function of the volume's logarithm alone; its ions never give
+    way.
+    """
 
     def __init__(self, pressure: Callable[[float], float]) -> None:
         self._pressure, self._cell = pressure, np.eye(3)
@@ -48,10 +50,16 @@ def test_a_smooth_modulus_has_a_small_error_that_holds() -> None:
 
 @pytest.mark.parametrize("steps", [3e-4, 1e-3, 2e-3])
 def test_a_table_whose_slope_is_rough_says_how_well_its_modulus_is_known(steps: float) -> None:
-    """Waves as a table of those steps brings them: small strains see up to a seventh more or less."""
+    """Waves as a table of those steps brings them: small strains see up to a seventh more or
+    less.
+    """
     known = 0
     for phase in np.linspace(0, 2 * np.pi, 8, endpoint=False):
-        rough = Made(lambda x, phase=phase: murnaghan(x) + 25 * steps / (2 * np.pi) * np.sin(2 * np.pi * x / steps + phase))  # type: ignore[misc]
+        rough = Made(
+            lambda x, phase=phase: (
+                murnaghan(x) + 25 * steps / (2 * np.pi) * np.sin(2 * np.pi * x / steps + phase)
+            )
+        )  # type: ignore[misc]
         with suppress(ValueError):
             found = elastic.bulk_modulus(rough, 1e-4)
             known += 1
@@ -69,7 +77,9 @@ def test_a_kink_of_the_pressure_near_the_crystal_leaves_no_modulus() -> None:
     """A neighbour that leaves the cutoff: the crystal is ten times stiffer on one side."""
     for edge in (-5e-4, 5e-4, 2e-3):
         with pytest.raises(ValueError, match=r"no smooth function of the volume here.*cutoff"):
-            elastic.bulk_modulus(Made(lambda x, edge=edge: -2660 * min(x, edge) - 200 * max(x - edge, 0.0)), 1e-4)  # type: ignore[misc]
+            elastic.bulk_modulus(
+                Made(lambda x, edge=edge: -2660 * min(x, edge) - 200 * max(x - edge, 0.0)), 1e-4
+            )  # type: ignore[misc]
 
 
 def test_an_elastic_tensor_of_a_fluid_has_its_modulus_everywhere_and_errors() -> None:
@@ -98,7 +108,9 @@ def test_a_cubic_gives_its_slope_back_and_noise_gives_its_error() -> None:
     assert error == pytest.approx([0, 0], abs=1e-12)
     rng = np.random.default_rng(0)
     found = [cubic_slope(x, 2 * x + rng.normal(0, 0.1, len(x))) for _ in range(300)]
-    assert np.std([value for value, _ in found]) == pytest.approx(np.sqrt(np.mean([error**2 for _, error in found])), rel=0.15)
+    assert np.std([value for value, _ in found]) == pytest.approx(
+        np.sqrt(np.mean([error**2 for _, error in found])), rel=0.15
+    )
 
 
 def test_the_crystal_is_left_in_the_cell_that_it_had() -> None:

@@ -1,4 +1,6 @@
-"""The oracle's numbers against the potential's paper, against a second protocol, and under the symmetries that physics has."""
+"""The oracle's numbers against the potential's paper, against a second protocol, and under the
+symmetries that physics has.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,28 @@ def oracle() -> LammpsBulkModulus:
 
 def random_alloy(parent: str, seed: int) -> Crystal:
     rng = np.random.default_rng(seed)
-    return supercell(parent, (2, 2, 2), rng.permutation(["Ni"] * 6 + ["Fe"] * 5 + ["Cr"] * 5).tolist())  # type: ignore[arg-type]
+    return supercell(
+        parent, (2, 2, 2), rng.permutation(["Ni"] * 6 + ["Fe"] * 5 + ["Cr"] * 5).tolist()
+    )  # type: ignore[arg-type]
 
 
-# C. Wu, B.-J. Lee, X. Su, Calphad 57 (2017) 98-106: lattice constant (angstrom), cohesive energy (eV), bulk modulus (GPa).
-PUBLISHED = [("Ni", "fcc", 3.521, 4.45, 187.7), ("Fe", "bcc", 2.864, 4.29, 173.1), ("Cr", "bcc", 2.881, 4.10, 190.9)]
+# C. Wu, B.-J. Lee, X. Su, Calphad 57 (2017) 98-106: lattice constant (angstrom), cohesive energy
+# (eV), bulk modulus (GPa).
+PUBLISHED = [
+    ("Ni", "fcc", 3.521, 4.45, 187.7),
+    ("Fe", "bcc", 2.864, 4.29, 173.1),
+    ("Cr", "bcc", 2.881, 4.10, 190.9),
+]
 
 
 @pytest.mark.parametrize(("element", "structure", "edge", "cohesive", "modulus"), PUBLISHED)
 def test_pure_elements_give_the_published_figures(
-    oracle: LammpsBulkModulus, element: str, structure: str, edge: float, cohesive: float, modulus: float
+    oracle: LammpsBulkModulus,
+    element: str,
+    structure: str,
+    edge: float,
+    cohesive: float,
+    modulus: float,
 ) -> None:
     start = bulk(element, structure, a=1.01 * edge, cubic=True).repeat(3)
     evaluation = oracle.evaluate(Crystal.from_atoms(start))
@@ -44,8 +58,12 @@ def test_pure_elements_give_the_published_figures(
 
 
 @pytest.mark.parametrize("parent", ["bcc", "fcc"])
-def test_the_cheap_protocol_agrees_with_finite_strain_elastic_constants(oracle: LammpsBulkModulus, parent: str) -> None:
-    """B = (C11 + C22 + C33 + 2 (C12 + C13 + C23)) / 9 from six-direction strains of 1e-5 with relaxed ions."""
+def test_the_cheap_protocol_agrees_with_finite_strain_elastic_constants(
+    oracle: LammpsBulkModulus, parent: str
+) -> None:
+    """B = (C11 + C22 + C33 + 2 (C12 + C13 + C23)) / 9 from six-direction strains of 1e-5 with
+    relaxed ions.
+    """
     crystal = random_alloy(parent, 3)
     evaluation = oracle.evaluate(crystal)
     assert evaluation.crystal is not None
@@ -65,7 +83,9 @@ def test_the_cheap_protocol_agrees_with_finite_strain_elastic_constants(oracle: 
 
 
 @pytest.mark.parametrize("parent", ["bcc", "fcc"])
-def test_invariance_under_permutation_rotation_translation_and_supercell(oracle: LammpsBulkModulus, parent: str) -> None:
+def test_invariance_under_permutation_rotation_translation_and_supercell(
+    oracle: LammpsBulkModulus, parent: str
+) -> None:
     rng = np.random.default_rng(0)
     crystal = random_alloy(parent, 1)
     reference = oracle.evaluate(crystal)
@@ -76,17 +96,27 @@ def test_invariance_under_permutation_rotation_translation_and_supercell(oracle:
     others = {
         "permutation": Crystal(crystal.lattice, crystal.fractional[order], crystal.numbers[order]),
         "rotation": Crystal(crystal.lattice @ rotation, crystal.fractional, crystal.numbers),
-        "translation": Crystal(crystal.lattice, crystal.fractional + [0.13, -0.4, 1.7], crystal.numbers),
+        "translation": Crystal(
+            crystal.lattice, crystal.fractional + [0.13, -0.4, 1.7], crystal.numbers
+        ),
         "supercell": doubled,
     }
     for name, other in others.items():
         evaluation = oracle.evaluate(other)
         assert evaluation.failure is None, name
-        for quantity, tolerance in (("energy_per_atom", 2e-5), ("volume_per_atom", 2e-3), ("bulk_modulus", 0.05)):
-            assert evaluation.value(quantity) == pytest.approx(reference.value(quantity), abs=tolerance), (name, quantity)
+        for quantity, tolerance in (
+            ("energy_per_atom", 2e-5),
+            ("volume_per_atom", 2e-3),
+            ("bulk_modulus", 0.05),
+        ):
+            assert evaluation.value(quantity) == pytest.approx(
+                reference.value(quantity), abs=tolerance
+            ), (name, quantity)
 
 
-def test_the_relaxed_crystal_comes_back_in_the_order_and_orientation_of_the_candidate(oracle: LammpsBulkModulus) -> None:
+def test_the_relaxed_crystal_comes_back_in_the_order_and_orientation_of_the_candidate(
+    oracle: LammpsBulkModulus,
+) -> None:
     crystal = random_alloy("fcc", 2)
     rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
     rotation *= np.sign(np.linalg.det(rotation))
@@ -112,7 +142,9 @@ def test_restricted_cells_are_rotations_of_the_lattice() -> None:
 
 
 def test_species_are_mapped_by_name_never_by_position() -> None:
-    """The same crystal under every order of the elements in the engine gives one energy; swapping two species gives another."""
+    """The same crystal under every order of the elements in the engine gives one energy; swapping
+    two species gives another.
+    """
     crystal = random_alloy("bcc", 5)
     potential = potentials.load("wu_lee_su_2017")
     energies = []
@@ -122,7 +154,9 @@ def test_species_are_mapped_by_name_never_by_position() -> None:
             engine.commands("run 0")
             energies.append(engine.figures()["pe"])
     assert energies == pytest.approx([energies[0]] * 3, abs=1e-9)
-    swapped = crystal.with_numbers([{26: 28, 28: 26}.get(number, number) for number in crystal.numbers.tolist()])
+    swapped = crystal.with_numbers(
+        [{26: 28, 28: 26}.get(number, number) for number in crystal.numbers.tolist()]
+    )
     with LammpsEngine(potential) as engine:
         engine.load(swapped)
         engine.commands("run 0")
@@ -138,7 +172,9 @@ def test_what_cannot_be_labelled_is_a_failure(oracle: LammpsBulkModulus) -> None
 
 def test_a_left_handed_description_of_a_crystal_has_its_label(oracle: LammpsBulkModulus) -> None:
     crystal = random_alloy("bcc", 0)
-    described = Crystal(crystal.lattice[[1, 0, 2]], crystal.fractional[:, [1, 0, 2]], crystal.numbers)
+    described = Crystal(
+        crystal.lattice[[1, 0, 2]], crystal.fractional[:, [1, 0, 2]], crystal.numbers
+    )
     found, expected = (oracle.evaluate(one).observations for one in (described, crystal))
     assert [row.value for row in found] == pytest.approx([row.value for row in expected], rel=1e-4)
 

@@ -1,4 +1,6 @@
-"""Crystals at a pressure: equations of state by hand, enthalpies, which phase they make stable, and levels that are told apart."""
+"""Crystals at a pressure: equations of state by hand, enthalpies, which phase they make stable, and
+levels that are told apart.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from pydantic import ValidationError
 from campaign.api import Campaign
 from campaign.crystals.lattice import supercell
 from campaign.crystals.references import elemental, ordered_binary
-from campaign.types import ENERGY_PER_ATOM, Crystal, Evaluation, SearchSpace, deciding_energy, enthalpy_at
+from campaign.types import (
+    ENERGY_PER_ATOM,
+    Crystal,
+    Evaluation,
+    SearchSpace,
+    deciding_energy,
+    enthalpy_at,
+)
 from oracles.hull_screen import AboveHull, AboveHullConfig
 from oracles.hull_view import phases_of
 from oracles.lammps.static import Lammps, LammpsConfig
@@ -33,7 +42,9 @@ def test_a_crystal_at_a_pressure_lies_on_its_equation_of_state() -> None:
     found = Lammps(LammpsConfig(pressure=50, measure=("forces", "bulk_modulus"))).evaluate(crystal)
     volume, energy = found.value("volume_per_atom"), found.value("energy_per_atom")
     still = Lammps(LammpsConfig(relax="none"))
-    below, above = (compressed(still, crystal, volume + step).value("energy_per_atom") for step in (-h, h))
+    below, above = (
+        compressed(still, crystal, volume + step).value("energy_per_atom") for step in (-h, h)
+    )
     assert -(above - below) / (2 * h) / GPa == pytest.approx(50, abs=0.05)
     assert found.value(ENTHALPY) == pytest.approx(energy + 50 * GPa * volume)
     stress = np.asarray(next(row.value for row in found.observations if row.quantity == "stress"))
@@ -44,7 +55,11 @@ def test_a_crystal_at_a_pressure_lies_on_its_equation_of_state() -> None:
 def test_an_alloy_with_free_ions_and_a_skewed_cell_reaches_the_pressure() -> None:
     rng = np.random.default_rng(2)
     ideal = supercell("fcc", (2, 2, 1), rng.permutation(["Ni"] * 4 + ["Fe"] * 4).tolist())
-    skewed = Crystal(ideal.lattice @ (np.eye(3) + [[0, 0.02, 0], [0, 0, -0.01], [0, 0, 0]]), ideal.fractional, ideal.numbers)
+    skewed = Crystal(
+        ideal.lattice @ (np.eye(3) + [[0, 0.02, 0], [0, 0, -0.01], [0, 0, 0]]),
+        ideal.fractional,
+        ideal.numbers,
+    )
     found = Lammps(LammpsConfig(pressure=120, measure=("forces",))).evaluate(skewed)
     assert found.failure is None
     stress = np.asarray(next(row.value for row in found.observations if row.quantity == "stress"))
@@ -60,7 +75,11 @@ def test_any_ase_calculator_relaxes_at_the_pressure() -> None:
 
 def test_quantity_and_level_say_the_pressure_and_without_one_nothing_changes() -> None:
     plain, fifty, hundred = (Lammps(LammpsConfig(pressure=pressure)) for pressure in (0, 50, 100))
-    assert [oracle.fidelity.name for oracle in (plain, fifty, hundred)] == ["lammps-meam", "lammps-meam-50GPa", "lammps-meam-100GPa"]
+    assert [oracle.fidelity.name for oracle in (plain, fifty, hundred)] == [
+        "lammps-meam",
+        "lammps-meam-50GPa",
+        "lammps-meam-100GPa",
+    ]
     assert len({oracle.fidelity.key for oracle in (plain, fifty, hundred)}) == 3
     assert "pressure" not in plain.fidelity.settings
     assert enthalpy_at(50) in fifty.quantities
@@ -81,15 +100,25 @@ def test_settings_that_contradict_a_pressure_are_refused() -> None:
 
 def test_the_hull_of_the_screen_is_one_of_enthalpies() -> None:
     params = {"pressure": 50}
-    hull = AboveHull(AboveHullConfig(oracle="lammps", params=params)).hull(SearchSpace(("Fe", "Ni")))
+    hull = AboveHull(AboveHullConfig(oracle="lammps", params=params)).hull(
+        SearchSpace(("Fe", "Ni"))
+    )
     oracle = Lammps(LammpsConfig(pressure=50))
-    expected = {symbol: oracle.evaluate(elemental(symbol)).value(ENTHALPY) for symbol in ("Fe", "Ni")}
-    assert {next(iter(phase.composition)): phase.energy_per_atom for phase in hull.phases} == pytest.approx(expected)
-    assert all(energy > -2 for energy in expected.values()), "3 eV/atom above the energies at no pressure"
+    expected = {
+        symbol: oracle.evaluate(elemental(symbol)).value(ENTHALPY) for symbol in ("Fe", "Ni")
+    }
+    assert {
+        next(iter(phase.composition)): phase.energy_per_atom for phase in hull.phases
+    } == pytest.approx(expected)
+    assert all(energy > -2 for energy in expected.values()), (
+        "3 eV/atom above the energies at no pressure"
+    )
     assert oracle.evaluate(ordered_binary("Fe", "Ni")).failure is None
 
 
-def test_formation_energies_and_hulls_of_a_campaign_at_a_pressure_are_of_enthalpies(small: Callable[..., Campaign]) -> None:
+def test_formation_energies_and_hulls_of_a_campaign_at_a_pressure_are_of_enthalpies(
+    small: Callable[..., Campaign],
+) -> None:
     campaign = small(
         space={"elements": ["Fe", "Ni"], "max_fraction": 0.8},
         objective={"quantity": "formation_energy_per_atom", "direction": "minimize"},
@@ -107,8 +136,12 @@ def test_formation_energies_and_hulls_of_a_campaign_at_a_pressure_are_of_enthalp
     made = [label for label in labels.values() if len(state.composition(label.candidate)) == 2]
     assert len(made) >= 3
     for label in made:
-        mean = sum(share * elements[symbol] for symbol, share in state.composition(label.candidate).items())
-        assert label.values["formation_energy_per_atom"] == pytest.approx(label.values[ENTHALPY] - mean)
+        mean = sum(
+            share * elements[symbol] for symbol, share in state.composition(label.candidate).items()
+        )
+        assert label.values["formation_energy_per_atom"] == pytest.approx(
+            label.values[ENTHALPY] - mean
+        )
     for phase in phases_of(state, "lammps"):
         assert phase.energy_per_atom == labels[phase.id].values[ENTHALPY]
         assert phase.fidelity.startswith("lammps-meam-50GPa-")

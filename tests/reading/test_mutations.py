@@ -49,11 +49,15 @@ def check_is_read_or_refused(name: str, mutations: list[Mutation]) -> None:
 
 
 EITHER = given(st.sampled_from(sorted(WHOLE)), st.lists(MUTATIONS, min_size=1, max_size=6))
-QUICK = settings(max_examples=300, deadline=timedelta(seconds=20), suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(
+    max_examples=300, deadline=timedelta(seconds=20), suppress_health_check=[HealthCheck.too_slow]
+)
 LONG = settings(QUICK, max_examples=20_000)
 
 test_a_mutated_file_is_read_or_refused = QUICK(EITHER(check_is_read_or_refused))
-test_many_mutated_files_are_read_or_refused = pytest.mark.slow(pytest.mark.timeout(1200)(LONG(EITHER(check_is_read_or_refused))))
+test_many_mutated_files_are_read_or_refused = pytest.mark.slow(
+    pytest.mark.timeout(1200)(LONG(EITHER(check_is_read_or_refused)))
+)
 
 
 def test_whole_files_are_read(tmp_path: Path) -> None:

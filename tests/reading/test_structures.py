@@ -1,4 +1,6 @@
-"""The one door: encodings, formats, folders and databases; what is no bulk crystal is refused by name."""
+"""The one door: encodings, formats, folders and databases; what is no bulk crystal is refused by
+name.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,13 @@ TEXTS = {"a.cif": cif(), "a.vasp": POSCAR, "POSCAR_1": POSCAR, "a.extxyz": FRAME
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1"])
-def test_text_is_read_in_any_encoding_and_with_any_line_ends(name: str, encoding: str, tmp_path: Path) -> None:
+def test_text_is_read_in_any_encoding_and_with_any_line_ends(
+    name: str, encoding: str, tmp_path: Path
+) -> None:
     text = TEXTS[name].replace("made here", "gemäß Ångström")
-    text = text.replace("data_x", "# gemäß Ångström\ndata_x").replace("energy=", 'note="gemäß Ångström" energy=')
+    text = text.replace("data_x", "# gemäß Ångström\ndata_x").replace(
+        "energy=", 'note="gemäß Ångström" energy='
+    )
     for ends in ("\n", "\r\n", "\r"):
         (tmp_path / name).write_bytes(text.replace("\n", ends).encode(encoding))
         (entry,) = entries(tmp_path / name)
@@ -47,8 +53,17 @@ def test_text_is_read_in_any_encoding_and_with_any_line_ends(name: str, encoding
 def test_cut_off_empty_and_binary_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     whole = TEXTS[name].encode()
-    beginning = whole.index({"a.cif": b"0.5 0.5 1", "a.extxyz": b"Fe ", "a.vasp": b"0.5", "POSCAR_1": b"Direct"}[name])
-    for data in (b"", b" \n\n", whole[:beginning], whole.replace(b"2.88", b"\x00\x01"), bytes(range(256)), b"\xff\xfe" + whole[:-1] + b"x"):
+    beginning = whole.index(
+        {"a.cif": b"0.5 0.5 1", "a.extxyz": b"Fe ", "a.vasp": b"0.5", "POSCAR_1": b"Direct"}[name]
+    )
+    for data in (
+        b"",
+        b" \n\n",
+        whole[:beginning],
+        whole.replace(b"2.88", b"\x00\x01"),
+        bytes(range(256)),
+        b"\xff\xfe" + whole[:-1] + b"x",
+    ):
         path.write_bytes(data)
         with pytest.raises(InputError) as refused:
             entries(path)
@@ -78,7 +93,9 @@ def test_compressed_files_are_unpacked_and_cut_off_ones_refused(tmp_path: Path) 
         ("0.5 0.5 0.5", "0 0 0", "at one place"),
     ],
 )
-def test_a_poscar_whose_head_and_atoms_disagree_is_refused(old: str, new: str, told: str, tmp_path: Path) -> None:
+def test_a_poscar_whose_head_and_atoms_disagree_is_refused(
+    old: str, new: str, told: str, tmp_path: Path
+) -> None:
     (tmp_path / "POSCAR").write_text(POSCAR.replace(old, new))
     with pytest.raises(InputError, match=f"POSCAR.*(?:{told})"):
         entries(tmp_path / "POSCAR")
@@ -88,7 +105,10 @@ def test_a_poscar_whose_head_and_atoms_disagree_is_refused(old: str, new: str, t
     ("old", "new"),
     [
         ("\n1.0\n2.88 0 0\n0 2.88 0\n0 0 2.88", "\n-23.887872\n1 0 0\n0 1 0\n0 0 1"),
-        ("Direct\n0 0 0\n0.5 0.5 0.5", "Selective dynamics\nCartesian\n0 0 0 F F F\n1.44 1.44 1.44 T T F"),
+        (
+            "Direct\n0 0 0\n0.5 0.5 0.5",
+            "Selective dynamics\nCartesian\n0 0 0 F F F\n1.44 1.44 1.44 T T F",
+        ),
         ("Ni Fe", "Ni_pv Fe/3f2a"),
         ("made here", ""),
         ("0.5 0.5 0.5\n", "0.5 0.5 0.5\n\n0 0 0\n0 0 0\n"),
@@ -112,7 +132,11 @@ def test_forms_of_a_poscar_mean_one_crystal(old: str, new: str, tmp_path: Path) 
         ('pbc="T T T"', 'pbc="F F F"', "pbc F F F"),
         ('pbc="T T T"', 'pbc="T T F"', "pbc T T F"),
         ('Lattice="2.88 0 0 0 2.88 0 0 0 2.88"', "", "expected three cell vectors"),
-        ('0 2.88" ', '0 2.88" occupancy="_JSON {\\"0\\": {\\"Ni\\": 0.4, \\"Fe\\": 0.6}}" ', "partly occupied"),
+        (
+            '0 2.88" ',
+            '0 2.88" occupancy="_JSON {\\"0\\": {\\"Ni\\": 0.4, \\"Fe\\": 0.6}}" ',
+            "partly occupied",
+        ),
         ("Fe 1.44 1.44 1.44", "Fe 1.44 1.44", "expected 4 columns, found 3"),
         ("Fe 1.44 1.44 1.44", "Fe 1.44 1.44 nan", "not finite"),
         ("2.88 0 0 0", "2.88 -inf 0 0", "three cell vectors"),
@@ -122,7 +146,9 @@ def test_forms_of_a_poscar_mean_one_crystal(old: str, new: str, tmp_path: Path) 
         ("species:S:1:pos:R:3", "species:S:1:pos:R", "name:type:columns"),
     ],
 )
-def test_a_frame_that_is_no_crystal_is_refused_with_its_line(old: str, new: str, told: str, tmp_path: Path) -> None:
+def test_a_frame_that_is_no_crystal_is_refused_with_its_line(
+    old: str, new: str, told: str, tmp_path: Path
+) -> None:
     assert old in FRAME
     (tmp_path / "a.xyz").write_text(FRAME.replace(old, new, 1))
     with pytest.raises(InputError, match=told):
@@ -171,11 +197,21 @@ def test_a_folder_is_read_in_order_and_other_files_are_passed_over(tmp_path: Pat
         entries(tmp_path)
     for name, text in {**TEXTS, "b.CIF": cif(), "README.txt": "x", ".hidden.cif": "x"}.items():
         (tmp_path / name).write_text(text)
-    assert [Path(entry.where.split(",")[0]).name for entry in entries(tmp_path)] == ["POSCAR_1", "a.cif", "a.extxyz", "a.vasp", "b.CIF"]
+    assert [Path(entry.where.split(",")[0]).name for entry in entries(tmp_path)] == [
+        "POSCAR_1",
+        "a.cif",
+        "a.extxyz",
+        "a.vasp",
+        "b.CIF",
+    ]
 
 
-def test_what_cannot_be_read_is_skipped_and_counted_where_that_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "a.cif").write_text(cif() + cif("X1 X 0 0 0 1").replace("data_x", "data_y") + cif().replace("data_x", "data_z"))
+def test_what_cannot_be_read_is_skipped_and_counted_where_that_is_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.cif").write_text(
+        cif() + cif("X1 X 0 0 0 1").replace("data_x", "data_y") + cif().replace("data_x", "data_z")
+    )
     (tmp_path / "b.cif").write_text("nonsense")
     (tmp_path / "c.extxyz").write_text(FRAME + FRAME.replace("Ni", "X") + FRAME)
     with pytest.raises(InputError, match=r"a.cif, block 'y', site X1"):
@@ -215,7 +251,9 @@ NOT_BULK = {
 
 
 @pytest.mark.parametrize("kind", NOT_BULK)
-def test_slabs_layers_wires_and_boxed_molecules_are_refused_by_name(kind: str, tmp_path: Path) -> None:
+def test_slabs_layers_wires_and_boxed_molecules_are_refused_by_name(
+    kind: str, tmp_path: Path
+) -> None:
     atoms, told = NOT_BULK[kind]
     atoms = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True)
     for name in ("a.extxyz", "a.vasp", "a.cif"):
@@ -226,12 +264,30 @@ def test_slabs_layers_wires_and_boxed_molecules_are_refused_by_name(kind: str, t
 
 
 OPEN = {
-    "graphite": ase_crystal(["C", "C"], [(0, 0, 0.25), (1 / 3, 2 / 3, 0.25)], spacegroup=194, cellpar=[2.46, 2.46, 6.70, 90, 90, 120]),
-    "molybdenite": ase_crystal(
-        ["Mo", "S"], [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.621)], spacegroup=194, cellpar=[3.16, 3.16, 12.29, 90, 90, 120]
+    "graphite": ase_crystal(
+        ["C", "C"],
+        [(0, 0, 0.25), (1 / 3, 2 / 3, 0.25)],
+        spacegroup=194,
+        cellpar=[2.46, 2.46, 6.70, 90, 90, 120],
     ),
-    "sodalite": ase_crystal(["Si", "O"], [(0.25, 0.5, 0), (0.139, 0.139, 0.5)], spacegroup=229, cellpar=[8.83, 8.83, 8.83, 90, 90, 90]),
-    "dry ice": ase_crystal(["C", "O"], [(0, 0, 0), (0.119, 0.119, 0.119)], spacegroup=205, cellpar=[5.62, 5.62, 5.62, 90, 90, 90]),
+    "molybdenite": ase_crystal(
+        ["Mo", "S"],
+        [(1 / 3, 2 / 3, 0.25), (1 / 3, 2 / 3, 0.621)],
+        spacegroup=194,
+        cellpar=[3.16, 3.16, 12.29, 90, 90, 120],
+    ),
+    "sodalite": ase_crystal(
+        ["Si", "O"],
+        [(0.25, 0.5, 0), (0.139, 0.139, 0.5)],
+        spacegroup=229,
+        cellpar=[8.83, 8.83, 8.83, 90, 90, 90],
+    ),
+    "dry ice": ase_crystal(
+        ["C", "O"],
+        [(0, 0, 0), (0.119, 0.119, 0.119)],
+        spacegroup=205,
+        cellpar=[5.62, 5.62, 5.62, 90, 90, 90],
+    ),
     "caesium": bulk("Cs"),
     "argon": bulk("Ar"),
     "polonium": bulk("Po", "sc", a=3.36),
@@ -246,7 +302,9 @@ def test_layered_open_and_molecular_crystals_are_bulk(name: str) -> None:
 
 def test_the_same_crystal_by_two_readers(tmp_path: Path) -> None:
     """A conventional oxide written by pymatgen as POSCAR and CIF is the crystal that it was."""
-    spinel = Structure.from_spacegroup(227, Lattice.cubic(8.08), ["Mg", "Al", "O"], [[0.125] * 3, [0.5] * 3, [0.2624] * 3])
+    spinel = Structure.from_spacegroup(
+        227, Lattice.cubic(8.08), ["Mg", "Al", "O"], [[0.125] * 3, [0.5] * 3, [0.2624] * 3]
+    )
     Poscar(spinel).write_file(str(tmp_path / "a.vasp"))
     spinel.to(str(tmp_path / "b.cif"), symprec=0.01)
     first, second = (entry.crystal for entry in entries(tmp_path))
@@ -260,7 +318,12 @@ def test_what_cannot_be_opened_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "pool" / "gone.cif").symlink_to(tmp_path / "nowhere.cif")
     numbers = tmp_path / "numbers.extxyz"
     numbers.write_text('1\nLattice="3 0 0 0 3 0 0 0 3" Properties=Z:I:1:pos:R:3\n119 0 0 0\n')
-    named = {tmp_path / "pipe.cif": "neither a file", tmp_path / "pool": "gone.cif", tmp_path / f"{'a' * 300}.cif": "long", numbers: "118"}
+    named = {
+        tmp_path / "pipe.cif": "neither a file",
+        tmp_path / "pool": "gone.cif",
+        tmp_path / f"{'a' * 300}.cif": "long",
+        numbers: "118",
+    }
     for path, word in named.items():
         with pytest.raises(InputError, match=word):
             list(read_structures(path))

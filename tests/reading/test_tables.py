@@ -1,4 +1,6 @@
-"""The door for tables: what is right is read as it was meant, everything doubtful is refused by file, row and column."""
+"""The door for tables: what is right is read as it was meant, everything doubtful is refused by
+file, row and column.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,23 @@ def test_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
         read_table(written(tmp_path, text))
 
 
-@pytest.mark.parametrize("text", ["-4,31", "1_805", "nan", "-inf", "1.0D+02", "0x1F", "", "1 805", "1.2.3", "4.5 eV", "true", "١٢"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-4,31",
+        "1_805",
+        "nan",
+        "-inf",
+        "1.0D+02",
+        "0x1F",
+        "",
+        "1 805",
+        "1.2.3",
+        "4.5 eV",
+        "true",
+        "١٢",
+    ],
+)
 def test_what_is_no_number(text: str) -> None:
     with pytest.raises(InputError, match="row 3, 'E'"):
         number(text, "row 3, 'E'")
@@ -76,7 +94,9 @@ def test_every_finite_number_round_trips(value: float) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_table_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_any_bytes_are_a_table_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
     path = tmp_path_factory.mktemp("fuzz", numbered=True) / "t.csv"
     path.write_bytes(data)
     try:
@@ -108,7 +128,10 @@ def test_units_become_each_other(unit: str, wanted: str, value: float) -> None:
     assert units.factor(unit, wanted) == pytest.approx(value, rel=1e-5)
 
 
-@pytest.mark.parametrize(("unit", "wanted"), [("eV", "GPa"), ("HV", "GPa"), ("GPA", "GPa"), ("", "eV"), ("eV/", "eV"), ("a.u.", "eV")])
+@pytest.mark.parametrize(
+    ("unit", "wanted"),
+    [("eV", "GPa"), ("HV", "GPa"), ("GPA", "GPa"), ("", "eV"), ("eV/", "eV"), ("a.u.", "eV")],
+)
 def test_units_that_cannot_be_converted_list_those_that_can(unit: str, wanted: str) -> None:
     with pytest.raises(InputError) as caught:
         units.factor(unit, wanted)
@@ -133,7 +156,9 @@ def test_units_that_cannot_be_converted_list_those_that_can(unit: str, wanted: s
         (Column("E"), ["E (kJ/mol/atom)"], None, -8.0 * ase_units.kJ / ase_units.mol),
     ],
 )
-def test_energies_of_cells_and_per_atom(column: Column, header: list[str], stated: dict[str, str] | None, value: float) -> None:
+def test_energies_of_cells_and_per_atom(
+    column: Column, header: list[str], stated: dict[str, str] | None, value: float
+) -> None:
     found = measure("e", ENERGY_PER_ATOM, column, header, "t.csv", stated=stated)
     assert found.of("-8.0", 2, "row 1") == pytest.approx(value)
 
@@ -158,7 +183,9 @@ def test_energies_of_cells_and_per_atom(column: Column, header: list[str], state
         (None, Column("K"), ["K (GPa)"], "say units"),
     ],
 )
-def test_columns_that_are_refused(quantity: Quantity | None, column: Column, header: list[str], message: str) -> None:
+def test_columns_that_are_refused(
+    quantity: Quantity | None, column: Column, header: list[str], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         measure("q", quantity, column, header, "t.csv")
 
@@ -166,5 +193,15 @@ def test_columns_that_are_refused(quantity: Quantity | None, column: Column, hea
 def test_facts_are_plain() -> None:
     import numpy as np
 
-    found = plain_facts({"id": "mp-1", "n": np.int64(3), "bad": math.nan, "forces": np.ones(3), "E": "1", "empty": ""}, {"E"})
+    found = plain_facts(
+        {
+            "id": "mp-1",
+            "n": np.int64(3),
+            "bad": math.nan,
+            "forces": np.ones(3),
+            "E": "1",
+            "empty": "",
+        },
+        {"E"},
+    )
     assert found == {"id": "mp-1", "n": 3, "bad": "nan"}

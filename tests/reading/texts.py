@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-CUBE = {"length_a": 2.88, "length_b": 2.88, "length_c": 2.88, "angle_alpha": 90, "angle_beta": 90, "angle_gamma": 90}
+CUBE = {
+    "length_a": 2.88,
+    "length_b": 2.88,
+    "length_c": 2.88,
+    "angle_alpha": 90,
+    "angle_beta": 90,
+    "angle_gamma": 90,
+}
 B2 = "Ni1 Ni 0 0 0 1\nFe1 Fe 0.5 0.5 0.5 1"
 COLUMNS = "label type_symbol fract_x fract_y fract_z occupancy"
 
 
-def cif(sites: str = B2, *, cell: dict[str, float] | None = None, symmetry: str = "P 1", head: str = "", columns: str = COLUMNS) -> str:
-    """A CIF of one block. ``symmetry``: a Hermann-Mauguin name, none where empty; ``head``: further lines."""
+def cif(
+    sites: str = B2,
+    *,
+    cell: dict[str, float] | None = None,
+    symmetry: str = "P 1",
+    head: str = "",
+    columns: str = COLUMNS,
+) -> str:
+    """A CIF of one block. ``symmetry``: a Hermann-Mauguin name, none where empty; ``head``: further
+    lines.
+    """
     lines = ["data_x", *(f"_cell_{name} {value}" for name, value in (cell or CUBE).items())]
     lines += [f"_space_group_name_H-M_alt '{symmetry}'"] if symmetry else []
     lines += [head, "loop_", *(f"_atom_site_{name}" for name in columns.split()), sites, ""]
@@ -16,7 +32,13 @@ def cif(sites: str = B2, *, cell: dict[str, float] | None = None, symmetry: str 
 
 
 def looped(*operations: str) -> str:
-    return "\n".join(["loop_", "_space_group_symop_operation_xyz", *(f"'{operation}'" for operation in operations)])
+    return "\n".join(
+        [
+            "loop_",
+            "_space_group_symop_operation_xyz",
+            *(f"'{operation}'" for operation in operations),
+        ]
+    )
 
 
 POSCAR = """made here

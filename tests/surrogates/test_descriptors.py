@@ -25,7 +25,9 @@ ALL = ["alloy", "composition", "soap", "power_spectrum"]
 
 def random_cell(seed: int, repeats: tuple[int, int, int] = (2, 2, 1)) -> Crystal:
     rng = np.random.default_rng(seed)
-    atoms = supercell("bcc", repeats, rng.choice(ELEMENTS, 2 * int(np.prod(repeats))).tolist()).atoms
+    atoms = supercell(
+        "bcc", repeats, rng.choice(ELEMENTS, 2 * int(np.prod(repeats))).tolist()
+    ).atoms
     atoms.rattle(0.08, seed=seed)
     return Crystal.from_atoms(atoms)
 
@@ -36,7 +38,11 @@ def same_in_other_words(crystal: Crystal) -> list[Crystal]:
     rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     rotation *= np.sign(np.linalg.det(rotation))
     return [
-        Crystal(crystal.lattice @ rotation, (crystal.fractional[order] + 0.37) % 1, crystal.numbers[order]),
+        Crystal(
+            crystal.lattice @ rotation,
+            (crystal.fractional[order] + 0.37) % 1,
+            crystal.numbers[order],
+        ),
         Crystal.from_atoms(crystal.atoms.repeat((1, 2, 1))),
     ]
 
@@ -54,7 +60,13 @@ def test_columns_have_names_and_do_not_depend_on_how_a_crystal_is_written(use: s
 
 
 def test_descriptors_stand_side_by_side_under_their_names() -> None:
-    made = Describer([PluginParameter(use="composition"), PluginParameter(use="power_spectrum", params={"n_max": 2})], ELEMENTS)
+    made = Describer(
+        [
+            PluginParameter(use="composition"),
+            PluginParameter(use="power_spectrum", params={"n_max": 2}),
+        ],
+        ELEMENTS,
+    )
     assert made.names[0] == "composition:fraction_Cr"
     assert made.names[-1].startswith("power_spectrum:p")
     with pytest.raises(InputError, match="no embedder"):
@@ -63,7 +75,15 @@ def test_descriptors_stand_side_by_side_under_their_names() -> None:
 
 def test_composition_statistics_are_those_of_the_atoms() -> None:
     names = CompositionEmbedder.columns(("Fe", "Ni"))
-    row = dict(zip(names, CompositionEmbedder.embed([supercell("bcc", (2, 2, 2), ["Fe"] * 4 + ["Ni"] * 12)], ("Fe", "Ni"))[0], strict=True))
+    row = dict(
+        zip(
+            names,
+            CompositionEmbedder.embed(
+                [supercell("bcc", (2, 2, 2), ["Fe"] * 4 + ["Ni"] * 12)], ("Fe", "Ni")
+            )[0],
+            strict=True,
+        )
+    )
     assert row["fraction_Fe"] == 0.25
     assert row["X_mean"] == pytest.approx(0.25 * 1.83 + 0.75 * 1.91)
     assert row["Z_deviation"] == pytest.approx(np.std([26] * 4 + [28] * 12))
@@ -89,9 +109,13 @@ def test_radial_functions_are_orthonormal_and_tabulated_well() -> None:
     at = 1.234567
     x = 2 * settings.alpha * at * r
     first_order = (np.cosh(x) - np.sinh(x) / x) / x
-    integral = (g * (0.5 * cutoff * weights * r**2) * np.exp(-settings.alpha * (r**2 + at**2)) * first_order).sum(1)
+    integral = (
+        g * (0.5 * cutoff * weights * r**2) * np.exp(-settings.alpha * (r**2 + at**2)) * first_order
+    ).sum(1)
     smooth = 0.5 * (1 + np.cos(np.pi * at / cutoff))
-    assert radial_functions(settings)(at)[:, 1] == pytest.approx(4 * np.pi * integral * smooth, rel=1e-6)
+    assert radial_functions(settings)(at)[:, 1] == pytest.approx(
+        4 * np.pi * integral * smooth, rel=1e-6
+    )
 
 
 def test_the_power_spectrum_of_one_neighbour_shell() -> None:
@@ -100,9 +124,15 @@ def test_the_power_spectrum_of_one_neighbour_shell() -> None:
     settings = PowerSpectrum(cutoff=3.5, n_max=2, l_max=4)
     found = dict(zip(settings.names, settings.of_atoms(crystal, np.ones(1))[0], strict=True))
     radial = radial_functions(settings)(3.0)
-    directions = np.array([v for v in itertools.product((-1, 0, 1), repeat=3) if np.abs(v).sum() == 1])
+    directions = np.array(
+        [v for v in itertools.product((-1, 0, 1), repeat=3) if np.abs(v).sum() == 1]
+    )
     cosines = directions @ directions.T
-    legendre = {0: np.ones_like(cosines, dtype=float), 2: (3 * cosines**2 - 1) / 2, 4: (35 * cosines**4 - 30 * cosines**2 + 3) / 8}
+    legendre = {
+        0: np.ones_like(cosines, dtype=float),
+        2: (3 * cosines**2 - 1) / 2,
+        4: (35 * cosines**4 - 30 * cosines**2 + 3) / 8,
+    }
     for order, values in legendre.items():
         wanted = radial[0, order] * radial[1, order] * values.sum() * (2 * order + 1) / (4 * np.pi)
         assert found[f"p12{order}"] == pytest.approx(wanted, abs=1e-9)
@@ -111,12 +141,19 @@ def test_the_power_spectrum_of_one_neighbour_shell() -> None:
 
 def test_principal_components_keep_what_varies() -> None:
     candidates = [Candidate(random_cell(seed)) for seed in range(12)]
-    whole = Described(DescribedConfig(descriptors=(PluginParameter(use="power_spectrum"),)), candidates)
-    few = Described(DescribedConfig(descriptors=(PluginParameter(use="power_spectrum"),), components=5), candidates)
+    whole = Described(
+        DescribedConfig(descriptors=(PluginParameter(use="power_spectrum"),)), candidates
+    )
+    few = Described(
+        DescribedConfig(descriptors=(PluginParameter(use="power_spectrum"),), components=5),
+        candidates,
+    )
     assert few.features(candidates).shape == (12, 5)
     assert few.names == [f"component{i}" for i in range(1, 6)]
     rows = whole.features(candidates).numpy()
-    explained = few.features(candidates).numpy().var(0).sum() / (rows.var(0) / rows.std(0) ** 2).sum()
+    explained = (
+        few.features(candidates).numpy().var(0).sum() / (rows.var(0) / rows.std(0) ** 2).sum()
+    )
     assert explained > 0.8
 
 
@@ -133,10 +170,14 @@ class Counting:
 """
 
 
-def test_an_embedder_of_the_users_own_is_asked_once_for_each_crystal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_embedder_of_the_users_own_is_asked_once_for_each_crystal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "counting_embedder.py").write_text(COUNTING)
     monkeypatch.setattr(describer, "_rows", type(describer._rows)())
-    choice = PluginParameter.model_validate({"use": "counting_embedder:Counting"}, context={"folder": str(tmp_path)})
+    choice = PluginParameter.model_validate(
+        {"use": "counting_embedder:Counting"}, context={"folder": str(tmp_path)}
+    )
     made = Describer([choice], ELEMENTS)
     crystals = [random_cell(1), random_cell(2, (1, 1, 1)), random_cell(1)]
     assert made.describe(crystals)[:, 0].tolist() == [8, 2, 8]
@@ -144,3 +185,34 @@ def test_an_embedder_of_the_users_own_is_asked_once_for_each_crystal(tmp_path: P
     from counting_embedder import Counting
 
     assert Counting.calls == [2]
+
+
+def test_crystals_are_described_alike_alone_and_among_others() -> None:
+    """Each on sites of its own, several on the same sites, and of several sizes and phases."""
+    rng = np.random.default_rng(3)
+    crystals = []
+    for cell, repeats in (("bcc", 2), ("fcc", 2), ("fcc", 3)):
+        for noise in (0.0, 0.0, 0.02, 0.05, 0.2):
+            atoms = bulk("Fe", cell, a=3.0 if cell == "bcc" else 3.6, cubic=True) * repeats
+            atoms.positions += noise * rng.standard_normal(atoms.positions.shape)
+            atoms.numbers = rng.choice([26, 28], len(atoms))
+            crystals.append(Crystal.from_atoms(atoms))
+    together = alloy.describe(crystals * 2, ("Fe", "Ni"))
+    for crystal, row in zip(crystals * 2, together, strict=True):
+        alloy._geometries.clear()
+        np.testing.assert_array_equal(alloy.describe([crystal] * 6, ("Fe", "Ni"))[0], row)
+
+
+def test_features_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    candidates = []
+    for _ in range(23):
+        atoms = bulk("Fe", "bcc", a=2.9, cubic=True) * 2
+        atoms.numbers = rng.choice([26, 28], len(atoms))
+        candidates.append(Candidate(Crystal.from_atoms(atoms)))
+    described = Described(DescribedConfig(), candidates)
+    whole = described.features(candidates)
+    monkeypatch.setattr("surrogates.described._ROWS_AT_ONCE", 5)
+    assert whole.shape == (23, len(described.names))
+    assert described.features(candidates).equal(whole)
+    assert described.features([]).shape == (0, len(described.names))

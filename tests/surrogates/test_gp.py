@@ -20,7 +20,10 @@ NAMES = alloy.column_names(ELEMENTS)
 def candidates(n: int, seed: int = 0) -> list[Candidate]:
     context = GenerationContext(space=SearchSpace(ELEMENTS), objective=Objective("x", "maximize"))
     generator = RandomAlloy(RandomAlloyConfig(repeats=(2, 2, 2)))
-    return [Candidate(crystal) for crystal, _ in generator.generate(n, rng=np.random.default_rng(seed), context=context)]
+    return [
+        Candidate(crystal)
+        for crystal, _ in generator.generate(n, rng=np.random.default_rng(seed), context=context)
+    ]
 
 
 def b2(repeats: int) -> Crystal:
@@ -44,7 +47,11 @@ def test_pair_probabilities_of_ordered_b2() -> None:
 def test_pair_probabilities_add_up_and_follow_random_mixing() -> None:
     rows = alloy.describe([c.crystal for c in candidates(200)], ELEMENTS)
     for shell in (1, 2, 3):
-        columns = [i for i, name in enumerate(NAMES) if name.startswith(f"shell{shell}_") and "variance" not in name]
+        columns = [
+            i
+            for i, name in enumerate(NAMES)
+            if name.startswith(f"shell{shell}_") and "variance" not in name
+        ]
         assert rows[:, columns].sum(1) == pytest.approx(np.ones(200))
     like = rows[:, NAMES.index("shell1_Fe-Fe")]
     fraction = rows[:, NAMES.index("fraction_Fe")]
@@ -54,12 +61,18 @@ def test_pair_probabilities_add_up_and_follow_random_mixing() -> None:
 @pytest.mark.parametrize("parent", ["bcc", "fcc"])
 def test_descriptors_are_invariant(parent: str) -> None:
     rng = np.random.default_rng(1)
-    crystal = supercell(parent, (3, 3, 3), rng.permutation(["Ni"] * 20 + ["Fe"] * 20 + ["Cr"] * 14).tolist())  # type: ignore[arg-type]
+    crystal = supercell(
+        parent, (3, 3, 3), rng.permutation(["Ni"] * 20 + ["Fe"] * 20 + ["Cr"] * 14).tolist()
+    )  # type: ignore[arg-type]
     order = rng.permutation(54)
     rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     others = [
         Crystal(1.05 * crystal.lattice, crystal.fractional, crystal.numbers),
-        Crystal(crystal.lattice @ rotation, (crystal.fractional[order] + 0.21) % 1, crystal.numbers[order]),
+        Crystal(
+            crystal.lattice @ rotation,
+            (crystal.fractional[order] + 0.21) % 1,
+            crystal.numbers[order],
+        ),
         Crystal.from_atoms(crystal.atoms.repeat((1, 2, 1))),
     ]
     noisy = crystal.atoms
@@ -71,12 +84,20 @@ def test_descriptors_are_invariant(parent: str) -> None:
 
 def known(crystals: list[Candidate]) -> np.ndarray:
     rows = alloy.describe([c.crystal for c in crystals], ELEMENTS)
-    return 180 + 20 * rows[:, NAMES.index("fraction_Cr")] + 10 * rows[:, NAMES.index("shell1_Fe-Ni")]  # type: ignore[no-any-return]
+    return (
+        180 + 20 * rows[:, NAMES.index("fraction_Cr")] + 10 * rows[:, NAMES.index("shell1_Fe-Ni")]
+    )  # type: ignore[no-any-return]
 
 
-def fitted(n: int = 60, kernel: str = "linear_and_rbf") -> tuple[Fitted, list[Candidate], np.ndarray]:
+def fitted(
+    n: int = 60, kernel: str = "linear_and_rbf"
+) -> tuple[Fitted, list[Candidate], np.ndarray]:
     points = candidates(n)
-    return GaussianProcess(GaussianProcessConfig(kernel=kernel)).fit(points, known(points)), points, known(points)  # type: ignore[arg-type]
+    return (
+        GaussianProcess(GaussianProcessConfig(kernel=kernel)).fit(points, known(points)),
+        points,
+        known(points),
+    )  # type: ignore[arg-type]
 
 
 def test_the_model_learns_a_smooth_function_in_its_own_unit() -> None:
@@ -98,7 +119,12 @@ def test_hyperparameters_are_kept_until_labels_have_grown() -> None:
     assert same.hyperparameters["optimised_at"] == 60
     assert same.model.train_targets.shape[-1] == 70
     many = points + candidates(40, seed=3)
-    assert surrogate.fit(many, known(many), previous=model.hyperparameters).hyperparameters["optimised_at"] == 100
+    assert (
+        surrogate.fit(many, known(many), previous=model.hyperparameters).hyperparameters[
+            "optimised_at"
+        ]
+        == 100
+    )
     assert len(values) == 60
 
 

@@ -1,4 +1,6 @@
-"""Models on functions that are known: they learn, say how sure they are, and fall back where a fit fails."""
+"""Models on functions that are known: they learn, say how sure they are, and fall back where a fit
+fails.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def candidates(n: int, seed: int) -> list[Candidate]:
     found = []
     for _ in range(n):
         share = rng.dirichlet(np.ones(3))
-        found.append(Candidate(supercell("bcc", (2, 2, 2), rng.choice(ELEMENTS, 16, p=share).tolist())))
+        found.append(
+            Candidate(supercell("bcc", (2, 2, 2), rng.choice(ELEMENTS, 16, p=share).tolist()))
+        )
     return found
 
 
@@ -48,13 +52,22 @@ TRAINING, FRESH = candidates(90, 0), candidates(80, 1)
         ("gp", {}, 0.1),
         ("gp", {"kernel": "matern"}, 0.2),
         ("gp", {"sparse_above": 50, "inducing_points": 40}, 0.2),
-        ("gp", {"descriptors": [{"use": "soap", "params": {"n_max": 3, "l_max": 2}}], "components": 12}, 0.45),
+        (
+            "gp",
+            {
+                "descriptors": [{"use": "soap", "params": {"n_max": 3, "l_max": 2}}],
+                "components": 12,
+            },
+            0.45,
+        ),
         ("deep_kernel_gp", {"steps": 120}, 0.2),
         ("ensemble", {}, 0.3),
         ("multi_task_gp", {}, 0.1),
     ],
 )
-def test_models_learn_and_know_what_they_do_not(use: str, params: dict[str, Any], allowed: float) -> None:
+def test_models_learn_and_know_what_they_do_not(
+    use: str, params: dict[str, Any], allowed: float
+) -> None:
     torch.manual_seed(0)
     surrogate = plugins.build(PluginSpec(group="surrogates", use=use, params=params))
     values = truth(TRAINING)
@@ -121,7 +134,9 @@ def test_a_failed_optimiser_falls_back_and_says_so(monkeypatch: pytest.MonkeyPat
 
 
 def test_hyperparameters_come_from_a_part_of_many_labels() -> None:
-    fitted = GaussianProcess(GaussianProcessConfig(hyperparameter_labels=40)).fit(TRAINING, truth(TRAINING))
+    fitted = GaussianProcess(GaussianProcessConfig(hyperparameter_labels=40)).fit(
+        TRAINING, truth(TRAINING)
+    )
     assert fitted.model.train_targets.shape[-1] == 90
     error = fitted.posterior(FRESH).mean.reshape(-1).numpy() - truth(FRESH)
     assert np.sqrt(np.mean(error**2)) < 0.15 * truth(FRESH).std()
@@ -138,13 +153,23 @@ def test_a_cheap_level_teaches_a_dear_one() -> None:
     alone = surrogate.fit(few, dear)
 
     def error(fitted: Any) -> float:
-        return float(np.sqrt(np.mean((fitted.posterior(FRESH).mean.reshape(-1).detach().numpy() - truth(FRESH)) ** 2)))
+        return float(
+            np.sqrt(
+                np.mean(
+                    (fitted.posterior(FRESH).mean.reshape(-1).detach().numpy() - truth(FRESH)) ** 2
+                )
+            )
+        )
 
     assert error(together) < 0.6 * error(alone)
     assert together.features_at(FRESH, 0)[:, -1].unique().tolist() == [0.0]
-    kept = surrogate.fit_levels({"cheap": (TRAINING[:60], cheap), "dear": (few, dear)}, previous=together.hyperparameters)
+    kept = surrogate.fit_levels(
+        {"cheap": (TRAINING[:60], cheap), "dear": (few, dear)}, previous=together.hyperparameters
+    )
     assert kept.hyperparameters["notes"] == "hyperparameters kept"
-    views = surrogate.fit_quantities({"a": (TRAINING, truth(TRAINING)), "b": (TRAINING, -3 * truth(TRAINING))})
+    views = surrogate.fit_quantities(
+        {"a": (TRAINING, truth(TRAINING)), "b": (TRAINING, -3 * truth(TRAINING))}
+    )
     mean = views["b"].posterior(FRESH).mean.reshape(-1).detach().numpy()
     assert np.corrcoef(mean, -truth(FRESH))[0, 1] > 0.99
 

@@ -1,4 +1,6 @@
-"""The unit of a quantity is nothing to a model: labels times a number, or with one added, give the same model in the other unit."""
+"""The unit of a quantity is nothing to a model: labels times a number, or with one added, give the
+same model in the other unit.
+"""
 
 from __future__ import annotations
 
@@ -29,27 +31,45 @@ POWERS_OF_TEN = [10.0**k for k in (-12, -9, -6, 6, 12, 30)]
 
 def drawn(n: int, seed: int) -> list[Candidate]:
     rng = np.random.default_rng(seed)
-    return [Candidate(supercell("bcc", (2, 2, 1), rng.choice(ELEMENTS, 8, p=rng.dirichlet(np.ones(3))).tolist())) for _ in range(n)]
+    return [
+        Candidate(
+            supercell(
+                "bcc", (2, 2, 1), rng.choice(ELEMENTS, 8, p=rng.dirichlet(np.ones(3))).tolist()
+            )
+        )
+        for _ in range(n)
+    ]
 
 
 def truth(points: list[Candidate]) -> FloatArray:
-    share = np.array([[np.mean(np.array(point.crystal.symbols) == element) for element in ELEMENTS] for point in points])
+    share = np.array(
+        [
+            [np.mean(np.array(point.crystal.symbols) == element) for element in ELEMENTS]
+            for point in points
+        ]
+    )
     return share @ [1.0, 0.4, 0.7] + 0.3 * share[:, 0] * share[:, 1]  # type: ignore[no-any-return]
 
 
 TRAINING, FRESH = drawn(24, 0), drawn(20, 1)
 
 
-def predicted(use: str, params: dict[str, Any], values: FloatArray) -> tuple[FloatArray, FloatArray]:
+def predicted(
+    use: str, params: dict[str, Any], values: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Means and standard deviations (n,) at fresh points."""
     torch.manual_seed(0)
-    fitted = plugins.build(PluginSpec(group="surrogates", use=use, params=params)).fit(TRAINING, values)
+    fitted = plugins.build(PluginSpec(group="surrogates", use=use, params=params)).fit(
+        TRAINING, values
+    )
     posterior = fitted.posterior(FRESH)
     found: FloatArray = posterior.mean.detach().reshape(-1).numpy()
     return found, posterior.variance.detach().sqrt().reshape(-1).numpy()
 
 
-@pytest.mark.parametrize(("use", "params"), MODELS, ids=[f"{use} {params}" for use, params in MODELS])
+@pytest.mark.parametrize(
+    ("use", "params"), MODELS, ids=[f"{use} {params}" for use, params in MODELS]
+)
 def test_models_follow_the_unit(use: str, params: dict[str, Any]) -> None:
     values = truth(TRAINING)
     mean, deviation = predicted(use, params, values)
@@ -72,7 +92,9 @@ def test_each_level_and_quantity_has_a_unit_of_its_own() -> None:
 
     def fitted(factor: float) -> FittedLevels:
         torch.manual_seed(0)
-        return surrogate.fit_levels({"cheap": (TRAINING, 2 * values + 1), "dear": (TRAINING[:8], values[:8] * factor)})
+        return surrogate.fit_levels(
+            {"cheap": (TRAINING, 2 * values + 1), "dear": (TRAINING[:8], values[:8] * factor)}
+        )
 
     plain, scaled = fitted(1.0), fitted(2.0**-40)
     one, other = plain.posterior(FRESH), scaled.posterior(FRESH)
@@ -86,16 +108,22 @@ def test_each_level_and_quantity_has_a_unit_of_its_own() -> None:
     assert np.sqrt(np.mean(error**2)) < 0.3 * truth(FRESH).std()
 
 
-@pytest.mark.parametrize(("use", "params"), MODELS, ids=[f"{use} {params}" for use, params in MODELS])
+@pytest.mark.parametrize(
+    ("use", "params"), MODELS, ids=[f"{use} {params}" for use, params in MODELS]
+)
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e-9, -1e30])
-def test_labels_that_are_all_the_same_are_no_trouble(use: str, params: dict[str, Any], value: float) -> None:
+def test_labels_that_are_all_the_same_are_no_trouble(
+    use: str, params: dict[str, Any], value: float
+) -> None:
     mean, deviation = predicted(use, params, np.full(len(TRAINING), value))
     assert mean == pytest.approx(np.full(len(FRESH), value), abs=0.5 * abs(value) or 0.5)
     assert np.isfinite(deviation).all()
     assert (deviation > 0).all()
 
 
-@pytest.mark.parametrize(("use", "params"), MODELS, ids=[f"{use} {params}" for use, params in MODELS])
+@pytest.mark.parametrize(
+    ("use", "params"), MODELS, ids=[f"{use} {params}" for use, params in MODELS]
+)
 def test_one_enormous_label_overflows_nothing(use: str, params: dict[str, Any]) -> None:
     values = truth(TRAINING)
     values[3] = 1e30

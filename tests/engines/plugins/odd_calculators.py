@@ -12,7 +12,9 @@ from ase.calculators.emt import EMT
 class _Faulty(Calculator):  # type: ignore[misc]
     implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
 
-    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+    def calculate(
+        self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         self.results = self.found(len(self.atoms))
 
@@ -56,7 +58,9 @@ class Empty:
 
 
 class Swapped(Calculator):  # type: ignore[misc]
-    """Another calculator that is told of element ``one`` where there is ``other``, and the other way round."""
+    """Another calculator that is told of element ``one`` where there is ``other``, and the other
+    way round.
+    """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
 
@@ -64,12 +68,18 @@ class Swapped(Calculator):  # type: ignore[misc]
         super().__init__()
         self._inner, self._exchanged = inner, {one: other, other: one}
 
-    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+    def calculate(
+        self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
+    ) -> None:
         super().calculate(atoms, properties, system_changes)
         twin = self.atoms.copy()
         twin.numbers = [self._exchanged.get(int(number), int(number)) for number in twin.numbers]
         twin.calc = self._inner
-        self.results = {"energy": twin.get_potential_energy(), "forces": twin.get_forces(), "stress": twin.get_stress()}
+        self.results = {
+            "energy": twin.get_potential_energy(),
+            "forces": twin.get_forces(),
+            "stress": twin.get_stress(),
+        }
 
 
 def refuses(**arguments: Any) -> EMT:

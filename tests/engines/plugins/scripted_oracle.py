@@ -1,4 +1,6 @@
-"""An oracle that does what a note with the crystal's id says, and computations, for the tests of the executors."""
+"""An oracle that does what a note with the crystal's id says, and computations, for the tests of
+the executors.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +53,17 @@ class Scripted:
             case "children":
                 self._leave_children()
                 time.sleep(float(detail))
+            case "once":
+                is_again = (self._folder / "once").exists()
+                (self._folder / "once").touch()
+                self._leave_children()
+                time.sleep(0 if is_again else 60)
         return Evaluation.single(ANSWER, self._asked)
 
     def evaluate_many(self, crystals: Sequence[Crystal]) -> Iterator[tuple[int, Evaluation]]:
-        """One after the other, the last first; a note that begins with ``together`` holds here alone."""
+        """One after the other, the last first; a note that begins with ``together`` holds here
+        alone.
+        """
         for index in reversed(range(len(crystals))):
             note = self._folder / crystals[index].id
             what, _, rest = (note.read_text() if note.exists() else "").partition(" ")
@@ -67,12 +76,21 @@ class Scripted:
 
     def _leave_children(self) -> None:
         """One child of its own, and one whose parent is gone and that left the session."""
-        sleep = [sys.executable, "-SE", "-c", "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"]
+        sleep = [
+            sys.executable,
+            "-SE",
+            "-c",
+            "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n'); "
+            "time.sleep(600)",
+        ]
         written = str(self._folder / "children")
         subprocess.Popen([*sleep, written], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         leave = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
         subprocess.run(
-            [sys.executable, "-SE", "-c", leave, *sleep, written], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-SE", "-c", leave, *sleep, written],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         while len(Path(written).read_text().split() if Path(written).exists() else ()) < 2:
             time.sleep(0.02)
@@ -96,7 +114,9 @@ def ids_of(crystals: list[Crystal], one: Crystal) -> list[str]:
 
 
 def once(folder: str, what: str, result: int) -> int:
-    """Dies, hangs or stops the first time that it is called with a folder; gives the result later. Each call leaves a line there."""
+    """Dies, hangs or stops the first time that it is called with a folder; gives the result later.
+    Each call leaves a line there.
+    """
     calls = Path(folder) / "calls"
     with calls.open("a") as file:
         file.write(f"{os.getpid()}\n")

@@ -1,4 +1,6 @@
-"""A copy of an oracle in which two species are swapped where a file says so: the flaw that the kit and the sentinels are for."""
+"""A copy of an oracle in which two species are swapped where a file says so: the flaw that the kit
+and the sentinels are for.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ class Swapped(LammpsBulkModulus):
     def evaluate(self, crystal: Crystal) -> Evaluation:
         if self.config.swap_when and not Path(self.config.swap_when).exists():
             return super().evaluate(crystal)
-        wrong = crystal.with_numbers([_EXCHANGED.get(number, number) for number in crystal.numbers.tolist()])
+        wrong = crystal.with_numbers(
+            [_EXCHANGED.get(number, number) for number in crystal.numbers.tolist()]
+        )
         answer = super().evaluate(wrong)
-        relaxed = answer.crystal.with_numbers(crystal.numbers) if answer.crystal is not None else None
+        relaxed = (
+            answer.crystal.with_numbers(crystal.numbers) if answer.crystal is not None else None
+        )
         return replace(answer, crystal=relaxed)

@@ -12,4 +12,9 @@ class TwoQuantities:
         nickel, chromium = (float(np.mean(crystal.numbers == number)) for number in (28, 24))
         if chromium >= 0.6:
             return Evaluation(failure=Failure(FailureKind.CRASH, "much chromium", retryable=False))
-        return Evaluation(observations=(Observation("first", nickel - chromium, "1"), Observation("second", nickel**2, "1")))
+        return Evaluation(
+            observations=(
+                Observation("first", nickel - chromium, "1"),
+                Observation("second", nickel**2, "1"),
+            )
+        )

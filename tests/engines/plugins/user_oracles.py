@@ -8,7 +8,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from campaign.types import ENERGY_PER_ATOM, VOLUME_PER_ATOM, Crystal, Evaluation, FailureKind, Observation, Quantity
+from campaign.types import (
+    ENERGY_PER_ATOM,
+    VOLUME_PER_ATOM,
+    Crystal,
+    Evaluation,
+    FailureKind,
+    Observation,
+    Quantity,
+)
 from oracles.analytic import LennardJones, LennardJonesConfig
 
 
@@ -38,7 +46,9 @@ class Counting:
 
 
 class Together(Counting):
-    """The same, and several at once: each pass leaves a line that says how many it was asked for."""
+    """The same, and several at once: each pass leaves a line that says how many it was asked
+    for.
+    """
 
     def evaluate_many(self, crystals: Sequence[Crystal]) -> Iterator[tuple[int, Evaluation]]:
         with self._log.open("a") as file:
@@ -48,7 +58,9 @@ class Together(Counting):
 
 
 class MixedUp:
-    """Lennard-Jones energies; of several at once each gets its neighbour's, or the last ones get none."""
+    """Lennard-Jones energies; of several at once each gets its neighbour's, or the last ones get
+    none.
+    """
 
     quantities = (ENERGY_PER_ATOM,)
 
@@ -65,11 +77,16 @@ class MixedUp:
         for index in range(len(crystals)):
             if self._how == "forgets" and index == 2:
                 return
-            yield index, self.evaluate(crystals[index - 1] if self._how == "mixes" else crystals[index])
+            yield (
+                index,
+                self.evaluate(crystals[index - 1] if self._how == "mixes" else crystals[index]),
+            )
 
 
 class DeadlyTogether(Together):
-    """The same, but every crystal of three irons or more in its first four atoms ends the process."""
+    """The same, but every crystal of three irons or more in its first four atoms ends the
+    process.
+    """
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         if (crystal.numbers[:4] == 26).sum() >= 3:
@@ -89,12 +106,18 @@ class Sized:
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         energy = self._oracle.evaluate(crystal).value(ENERGY_PER_ATOM.name)
-        volume = Observation(VOLUME_PER_ATOM.name, 11.0 + 0.1 * (int(crystal.id[:4], 16) % 5), VOLUME_PER_ATOM.unit)
-        return Evaluation(observations=(Observation(ENERGY_PER_ATOM.name, energy, ENERGY_PER_ATOM.unit), volume))
+        volume = Observation(
+            VOLUME_PER_ATOM.name, 11.0 + 0.1 * (int(crystal.id[:4], 16) % 5), VOLUME_PER_ATOM.unit
+        )
+        return Evaluation(
+            observations=(Observation(ENERGY_PER_ATOM.name, energy, ENERGY_PER_ATOM.unit), volume)
+        )
 
 
 class Failing:
-    """Fails on two candidates in five, by their ids: process death, hang, exception, NaN, impossible energy."""
+    """Fails on two candidates in five, by their ids: process death, hang, exception, NaN,
+    impossible energy.
+    """
 
     quantities = (ENERGY_PER_ATOM,)
 
@@ -104,7 +127,9 @@ class Failing:
     @staticmethod
     def fate(identity: str) -> str:
         draw = int(identity[:6], 16) % 100
-        return ("exit", "hang", "exception", "nan", "impossible")[draw // 8] if draw < 40 else "label"
+        return (
+            ("exit", "hang", "exception", "nan", "impossible")[draw // 8] if draw < 40 else "label"
+        )
 
     def evaluate(self, crystal: Crystal) -> Evaluation:
         match self.fate(crystal.id):
@@ -136,7 +161,9 @@ class Unstartable:
 
 
 class Switched:
-    """Lennard-Jones energies, unless a file is there: its first word is the kind of failure, its second how many times (for ever)."""
+    """Lennard-Jones energies, unless a file is there: its first word is the kind of failure, its
+    second how many times (for ever).
+    """
 
     quantities = (ENERGY_PER_ATOM,)
 

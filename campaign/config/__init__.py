@@ -1,0 +1,1 @@
+"""Configs: their frame, what is wrong in one, and what it names, built."""
