@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from campaign import versions
+from campaign.code import installed
 from campaign.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
@@ -78,7 +78,7 @@ def write(
         "command": command or f"python -m benchmarks.{name}",
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
-        "versions": versions.installed(),
+        "versions": installed(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "notes": notes,

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from campaign import clock, plugins, versions
+from campaign import clock, plugins
+from campaign.code import installed
 from campaign.config import loaded as configs
 from campaign.config.loaded import LoadedConfig
 from campaign.errors import (
@@ -602,7 +603,7 @@ class Campaign:
                 )
                 accepted = tuple(change.key for change in found)
                 events.append(ev.ConfigRevised(**{**_fields(revised), "accepted": accepted}))
-        here = versions.installed() | loaded.parts.versions_elsewhere
+        here = installed() | loaded.parts.versions_elsewhere
         events.append(
             ev.SessionStarted(host=socket.gethostname(), process=os.getpid(), versions=here)
         )

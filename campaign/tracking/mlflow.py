@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from campaign import versions
+from campaign.code import installed
 from campaign.decide import ladder
 from campaign.ledger import Ledger
 from campaign.ledger import events as ev
@@ -179,7 +179,7 @@ class MlflowTracker:
                 (revision.revision, json.dumps(revision.config, indent=2))
                 for _, _, revision in state.revisions
             ],
-            "versions": versions.installed(),
+            "versions": installed(),
         }
 
     # --- on the tracker's thread
