@@ -21,7 +21,7 @@ QUICK := tests/architecture tests/reading tests/crystals tests/campaign/test_typ
 	tests/campaign/test_seeds.py tests/campaign/test_config.py tests/campaign/test_config_checks.py tests/campaign/test_code.py \
 	tests/campaign/test_ranking.py tests/campaign/test_journal.py tests/campaign/test_borders.py tests/campaign/test_shown.py
 
-.PHONY: setup dft chgnet potentials demo quick unit test test-all lint benchmarks clean
+.PHONY: setup loops dft chgnet potentials demo quick unit test test-all lint benchmarks clean
 
 setup: $(READY)
 
@@ -67,15 +67,18 @@ lint: setup
 
 quick: lint unit
 
+loops: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tests/compile_loops.py
+
 unit:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile $(QUICK)
 
-test: lint
+test: lint loops
 	$(MAKE) dft || echo "the tests of density functional theory will be skipped" >&2
 	$(MAKE) chgnet || echo "the tests of CHGNet will be skipped" >&2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-all: lint dft
+test-all: lint loops dft
 	$(BIN)/python -m pytest
 
 benchmarks: setup dft

@@ -52,11 +52,12 @@ _ATTEMPTS = 3
 
 @dataclass(eq=False)
 class _Pilot:
-    """A job that holds workers. Times in awake seconds: ``running`` at the latest since then,
-    ``joined`` Ray, ``needed`` at last.
+    """A job that holds workers. Times in awake seconds: ``begun`` by a submission, ``running`` at
+    the latest since then, ``joined`` Ray, ``needed`` at last.
     """
 
     folder: Path
+    begun: float
     needed: float
     identity: str = ""
     running: float | None = None
@@ -82,6 +83,7 @@ class _Pool:
         self._waiting: deque[tuple[EvaluationJob, ...]] = deque()
         self._under_way: list[set[str]] = []
         self._failed_starts = 0
+        self._last_failed_start = 0.0
         self.start_command = ""
 
     @property
@@ -177,10 +179,13 @@ class _Pool:
             self._ending.remove(pilot)
 
     def _did_not_join(self, pilot: _Pilot, told: str) -> None:
+        """Pilots that began side by side fail as one: a slow minute is one attempt."""
         words = last_words(pilot.folder / _LOG)
         self._pilots.remove(pilot)
         put_away(pilot.folder, keep=True)
-        self._failed_starts += 1
+        if pilot.begun >= self._last_failed_start:
+            self._failed_starts += 1
+            self._last_failed_start = awake_seconds()
         told = f"{told}{f'; {words}' if words else ''}"
         if self._failed_starts >= _ATTEMPTS:
             raise SurroundingsError(
@@ -228,7 +233,8 @@ class _Pool:
         for _ in range(min(self._n_wanted - len(staying), most)):
             if awake_seconds() < self._polling.next and self._polling.is_away:
                 return
-            pilot = _Pilot(self._folder / secrets.token_hex(4), awake_seconds())
+            now = awake_seconds()
+            pilot = _Pilot(self._folder / secrets.token_hex(4), begun=now, needed=now)
             self._pilots.append(pilot)
             write_whole(pilot.folder / _SCRIPT, self._script(pilot).encode())
             write_note(pilot.folder, Note("", job_name(pilot.folder), self._config.scheduler))

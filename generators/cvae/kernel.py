@@ -22,11 +22,15 @@ of another file changes.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 import numpy as np
 from numba import njit, prange
+from numba.core import event
+
+log = logging.getLogger(__name__)
 
 MOST_VARIABLES = 30
 _LENGTHS, _ANGLES = (1.5, 50.0), (math.pi / 6, 5 * math.pi / 6)
@@ -960,3 +964,20 @@ def atoms_all(
             fractional[place : place + n] = space[4][:n]
         place += n
     return lattices, fractional, found
+
+
+class _Compilation(event.Listener):  # type: ignore[misc]
+    """Says once what is waited for."""
+
+    is_told = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.is_told and event.data["dispatcher"].py_func.__module__ == __name__:
+            self.is_told = True
+            log.info("loops on local environments are compiled, once on a machine: up to a minute")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _Compilation())

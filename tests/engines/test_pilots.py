@@ -166,10 +166,16 @@ def test_the_next_driver_cancels_pilots_that_still_wait(slurm: Server, tmp_path:
 
 
 @needs_slurm
-def test_pilots_that_do_not_join_end_the_campaign(slurm: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_pilots_that_do_not_join_end_the_campaign(
+    slurm: Server, tmp_path: Path, n_workers: int
+) -> None:
     setup = ["echo no such module: ray", "exit 3"]
     with pytest.raises(SurroundingsError, match="before they join, 3 times: FAILED; no such modul"):
-        campaign(tmp_path, settings(tmp_path, 1, [0, 1], setup=setup)).run()
+        campaign(tmp_path, settings(tmp_path, n_workers, [0, n_workers], setup=setup)).run()
+    failed = list((tmp_path / "campaign" / "pilots" / "failed").glob("*/"))
+    assert 3 <= len(failed) <= 3 * n_workers
+    assert n_workers == 1 or len(failed) > 3, "those that begin side by side count once"
 
 
 @pytest.mark.parametrize(
@@ -211,6 +217,7 @@ def test_a_job_too_short_for_one_label_is_refused(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_slurm
+@pytest.mark.timeout(300)  # Ray gives a node 30 s to start, three times
 def test_the_config_of_the_documentation_labels_by_lammps(slurm: Server, tmp_path: Path) -> None:
     page = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "queues.md").read_text()
     config = tmp_path / "pilots.yaml"
