@@ -81,7 +81,7 @@ class Mistake:
         if self.is_unknown:
             return self.text.replace("unknown key", f"unknown key {self.dotted!r}", 1)
         return (
-            f"{self.dotted}{' ' if self.text == _MISSING else ': '}{self.text}"
+            f"{self.dotted}{' ' if self.text.startswith(_MISSING) else ': '}{self.text}"
             if self.location
             else self.text
         )
@@ -136,7 +136,7 @@ def _mistake(place: Location, items: Sequence[Any], model: type[BaseModel]) -> M
         )
         return Mistake(place, f"unknown key{f'; {told}' if told else ''}", is_unknown=True)
     if kinds == {"missing"}:
-        return Mistake(place, _MISSING)
+        return Mistake(place, f"{_MISSING}{_described(model, place)}")
     own = [_own_words(item) for item in items if item["type"] in ("value_error", "assertion_error")]
     if own:
         return Mistake(place, "; ".join(dict.fromkeys(own)))
@@ -191,8 +191,22 @@ def _found(item: Any) -> str:
     )
 
 
+def _described(model: type[BaseModel], place: Location) -> str:
+    """What is to stand at a place, in the words of its setting."""
+    fields = (found.model_fields.get(str(place[-1])) for found in _settings_at(model, place[:-1]))
+    words = (field.description for field in fields if field is not None)
+    told = next(filter(None, words), "").partition(". ")[0].rstrip(".")
+    return f": {told[0].lower()}{told[1:]}" if told else ""
+
+
 def known_keys(model: type[BaseModel], place: Location) -> list[str]:
     """The keys that settings have at a place; empty where any key goes."""
+    return list(
+        dict.fromkeys(name for found in _settings_at(model, place) for name in found.model_fields)
+    )
+
+
+def _settings_at(model: type[BaseModel], place: Location) -> list[type[BaseModel]]:
     here = [model]
     for part in place:
         if not isinstance(part, int):
@@ -204,7 +218,7 @@ def known_keys(model: type[BaseModel], place: Location) -> list[str]:
                 if inside
                 else here
             )
-    return list(dict.fromkeys(name for found in here for name in found.model_fields))
+    return here
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
