@@ -9,8 +9,9 @@ with it), its memory, and what it leaves open. Then its ledger is folded, asked 
 reported and exported, each in a process of its own; the time of `status` is that of the whole
 command, with the start of Python, whose bytecode is there as after an installation. A pool is read
 from extxyz, described, and a batch of 32 chosen by the default surrogate and acquisition beside
-labelled crystals, on one thread; then it is described again, from what is kept on disk. Times are
-of the processor, as the machine is shared.
+labelled crystals, on one thread; then it is described again, from what is kept on disk. The
+crystals of a pool stand on one lattice, at volumes of their own, or, ``displaced``, each on sites
+of its own as relaxed crystals do. Times are of the processor, as the machine is shared.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ HERE = Path(__file__).resolve()
 ELEMENTS = ("Ni", "Fe", "Cr", "Co", "Mn")
 BATCH = 32
 _WINDOWS = (10, 100, 500, 1000, 2000, 5000, 9000, 10_000, 19_000, 20_000)
-_EDGE, _REPEATS = 2.9, 2
+_EDGE, _REPEATS, _DISPLACED = 2.9, 2, 0.02
 _REPEATED = 5
 
 
@@ -137,8 +138,10 @@ def look(folder: Path, what: str) -> list[Row]:
     ]
 
 
-def frames(n: int) -> Iterator[str]:
-    """Alloys of 16 atoms on bcc as extxyz, each another."""
+def frames(n: int, displaced: float = 0.0) -> Iterator[str]:
+    """Alloys of 16 atoms on bcc as extxyz, each another; every atom displaced (angstrom) as in
+    relaxed cells, where no two have their sites in common.
+    """
     import numpy as np
 
     rng = np.random.default_rng(n)
@@ -152,8 +155,12 @@ def frames(n: int) -> Iterator[str]:
         strain = 1 + 0.02 * rng.standard_normal()
         lattice = " ".join(f"{value * edge * strain:.6f}" for value in (1, 0, 0, 0, 1, 0, 0, 0, 1))
         atoms = "\n".join(
-            f"{symbol} " + " ".join(f"{value * strain:.6f}" for value in site)
-            for symbol, site in zip(symbols, sites, strict=True)
+            f"{symbol} " + " ".join(f"{value:.6f}" for value in site)
+            for symbol, site in zip(
+                symbols,
+                strain * np.array(sites) + displaced * rng.standard_normal((len(sites), 3)),
+                strict=True,
+            )
         )
         yield (
             f'{len(sites)}\nLattice="{lattice}" Properties=species:S:1:pos:R:3 pbc="T T '
@@ -296,7 +303,7 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         if row["what"] == "report":
             found["report (MB)"] = goal(row["size"] / 1e6, 10.0, at_least=False)
     for row in rows["pools"]:
-        name = f"pool of {row['pool']}"
+        name = f"pool of {row['pool']}{', displaced' if row['displaced'] else ''}"
         found[f"{name}: read, fit, features (CPU s)"] = [
             round(row[f"{step}_seconds"], 1) for step in ("read", "fit", "features")
         ]
@@ -306,8 +313,9 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         if "again_seconds" in row:
             found[f"{name}: features again, from disk (CPU s)"] = round(row["again_seconds"], 2)
         found[f"{name}: peak memory (GB)"] = goal(row["batch_peak_mb"] / 1024, 4.0, at_least=False)
-    if len(rows["pools"]) > 1:
-        small, large = rows["pools"][0], rows["pools"][-1]
+    on_lattice = [row for row in rows["pools"] if not row["displaced"]]
+    if len(on_lattice) > 1:
+        small, large = on_lattice[0], on_lattice[-1]
         each = [
             (row["features_seconds"] + row["batch_seconds"]) / row["pool"] for row in (small, large)
         ]
@@ -330,6 +338,9 @@ def main() -> None:
         help="Crystals; 1000000 takes an hour.",
     )
     parser.add_argument(
+        "--displaced", type=int, nargs="*", default=[10_000], help="Crystals off their lattice."
+    )
+    parser.add_argument(
         "--labelled", type=int, default=5000, help="Labelled crystals beside a pool."
     )
     parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
@@ -350,11 +361,13 @@ def main() -> None:
         rows["looks"] += whole(folder, "status", Path(name) / "bytecode")
         for what in ("report", "export"):
             rows["looks"] += apart("look", folder, what)
-        for n in arguments.pools:
+        pools = [(n, 0.0) for n in arguments.pools] + [(n, _DISPLACED) for n in arguments.displaced]
+        for n, displaced in pools:
             file = Path(name) / f"{n}.extxyz"
             with file.open("w") as writer:
-                writer.writelines(frames(n + arguments.labelled))
-            rows["pools"] += apart("choose", file, arguments.labelled)
+                writer.writelines(frames(n + arguments.labelled, displaced))
+            found = apart("choose", file, arguments.labelled)
+            rows["pools"] += [{**row, "displaced": displaced} for row in found]
             file.unlink()
     write("scale", rows, summarise)
     show(summarise(rows))

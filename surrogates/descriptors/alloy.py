@@ -7,15 +7,17 @@ Cowley, Phys. Rev. 77 (1950) 669). Beside its mean stands the variance over site
 share of the shell, which tells ordered from random at one mean.
 
 Shells are taken by rank of distance: 12, 6, 24 neighbours in close-packed crystals, 8, 6, 12 in bcc
-ones, so relaxed cells count like ideal ones. New geometries are looked at many together, a small
-fraction of a millisecond each; another ordering of a known one costs about 0.03 ms.
+ones, so relaxed cells count like ideal ones. Geometries are taken at one volume and to five
+decimals, as files give them: crystals on the sites of one lattice are one geometry, whatever their
+lattice constants. New geometries are looked at many together, a small fraction of a millisecond
+each; another ordering of a known one costs about 0.03 ms.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +39,7 @@ _CHUNK = 512
 _GEOMETRIES_AT_ONCE = 256
 _FEW = 4
 """Orderings of one geometry that are described beside those of others."""
+_DECIMALS = 5
 _MOST_NEIGHBOURS = max(sum(counts) for counts in _SHELLS.values())
 
 
@@ -59,15 +62,23 @@ class _Geometry:
 _geometries: OrderedDict[bytes, _Geometry] = OrderedDict()
 
 
-def _geometries_of(crystals: Mapping[bytes, Crystal]) -> dict[bytes, _Geometry]:
+def _key(crystal: Crystal) -> bytes:
+    """Cell, over (V/n)^(1/3), and coordinates of what a geometry is made of."""
+    edge = (abs(np.linalg.det(crystal.lattice)) / len(crystal)) ** (1 / 3)
+    lattice = np.round(crystal.lattice / edge, _DECIMALS)
+    fractional = np.round(crystal.fractional, _DECIMALS) % 1.0
+    return bytes((np.concatenate([lattice, fractional]) + 0.0).tobytes())
+
+
+def _geometries_of(keys: Sequence[bytes]) -> dict[bytes, _Geometry]:
     """Neighbour shells and phase of sites; shared by all orderings on the same sites, at any
     volume.
     """
-    found = {key: _geometries[key] for key in crystals if key in _geometries}
-    missing = [key for key in crystals if key not in found]
+    found = {key: _geometries[key] for key in keys if key in _geometries}
+    missing = [key for key in keys if key not in found]
     for start in range(0, len(missing), _GEOMETRIES_AT_ONCE):
-        keys = missing[start : start + _GEOMETRIES_AT_ONCE]
-        found |= zip(keys, _new_geometries([crystals[key] for key in keys]), strict=True)
+        some = missing[start : start + _GEOMETRIES_AT_ONCE]
+        found |= zip(some, _new_geometries(some), strict=True)
     for key in found:
         _geometries[key] = found[key]
         _geometries.move_to_end(key)
@@ -76,13 +87,14 @@ def _geometries_of(crystals: Mapping[bytes, Crystal]) -> dict[bytes, _Geometry]:
     return found
 
 
-def _new_geometries(crystals: Sequence[Crystal]) -> Iterator[_Geometry]:
-    each = [nearest(crystal.lattice, crystal.fractional, _MOST_NEIGHBOURS) for crystal in crystals]
+def _new_geometries(keys: Sequence[bytes]) -> Iterator[_Geometry]:
+    rows = [np.frombuffer(key).reshape(-1, 3) for key in keys]
+    each = [nearest(row[:3], row[3:], _MOST_NEIGHBOURS) for row in rows]
     phases = classify_neighbours(
         np.concatenate([found.distances[:, :NEIGHBOURS] for found in each]),
         np.concatenate([found.vectors[:, :NEIGHBOURS] for found in each]),
     )
-    edges = np.cumsum([0, *map(len, crystals)])
+    edges = np.cumsum([0, *(len(row) - 3 for row in rows)])
     for found, low, high in zip(each, edges[:-1], edges[1:], strict=True):
         share = np.bincount(phases[low:high], minlength=len(Phase)) / (high - low)
         counts = _SHELLS[Phase.BCC if share[Phase.BCC] >= 0.5 else Phase.FCC]
@@ -145,10 +157,12 @@ def describe(
     """
     kinds = np.array([atomic_numbers[element] for element in elements], dtype=np.uint8)
     rows = np.empty((len(crystals), len(column_names(elements, triplets=triplets))))
+    keys: dict[bytes, bytes] = {}
     groups: dict[bytes, list[int]] = {}
     for i, crystal in enumerate(crystals):
-        groups.setdefault(crystal.sites, []).append(i)
-    geometries = _geometries_of({key: crystals[members[0]] for key, members in groups.items()})
+        key = keys.get(crystal.sites) or keys.setdefault(crystal.sites, _key(crystal))
+        groups.setdefault(key, []).append(i)
+    geometries = _geometries_of(list(groups))
     alone: dict[tuple[int, ...], list[tuple[int, _Geometry]]] = {}
     for key, members in groups.items():
         geometry = geometries[key]

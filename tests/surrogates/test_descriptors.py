@@ -216,3 +216,37 @@ def test_features_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
     assert whole.shape == (23, len(described.names))
     assert described.features(candidates).equal(whole)
     assert described.features([]).shape == (0, len(described.names))
+
+
+@pytest.mark.parametrize("structure", ["bcc", "fcc", "hcp"])
+def test_crystals_on_one_lattice_are_one_geometry_as_files_write_them(
+    structure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alloy, "_geometries", type(alloy._geometries)())
+    rng = np.random.default_rng(7)
+    cell = Crystal.from_atoms(
+        bulk("Fe", structure, a=2.5, c=4.1 if structure == "hcp" else None).repeat((2, 2, 2))
+    )
+    numbers = rng.choice([24, 26, 28], len(cell))
+    written = []
+    for edge in rng.uniform(0.9, 1.1, 20):
+        positions = np.round(cell.fractional @ cell.lattice * edge, 6)
+        lattice = np.round(cell.lattice * edge, 6)
+        written.append(Crystal(lattice, positions @ np.linalg.inv(lattice), numbers))
+    rows = alloy.describe(written, ELEMENTS)
+    assert np.array_equal(rows, np.repeat(rows[:1], len(rows), axis=0))
+    assert len(alloy._geometries) <= 4, "a number may lie where it is rounded up or down"
+
+
+def test_rows_do_not_depend_on_what_was_described_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where neighbours are as far as each other up to what files round away either."""
+    crystals = []
+    for seed in range(20):
+        atoms = bulk("Fe", "hcp", a=2.5, c=2.5 * np.sqrt(8 / 3)).repeat((2, 2, 2))
+        atoms.numbers[::2] = 28
+        atoms.rattle(10.0 ** -(4 + seed % 4), seed=seed)
+        crystals.append(Crystal.from_atoms(atoms))
+    after_others = alloy.describe(crystals[::-1], ELEMENTS)[::-1]
+    for crystal, row in zip(crystals, after_others, strict=True):
+        monkeypatch.setattr(alloy, "_geometries", type(alloy._geometries)())
+        assert np.array_equal(alloy.describe([crystal], ELEMENTS)[0], row)
