@@ -36,7 +36,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kept_labels
-from benchmarks.made import PROPOSALS, Labels, Proposed, label, order_of
+from benchmarks.made import order_of
+from benchmarks.proposed import PROPOSALS, Labels, Proposed, label
 from benchmarks.record import RESULTS, Row, goal, show, write
 from campaign import plugins
 from campaign.config.schema import SpaceConfig

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kept_labels import FOLDER as LABELS
-from benchmarks.made import Labels, Proposed, label
+from benchmarks.proposed import Labels, Proposed, label
 from benchmarks.record import RESULTS, Row, show, write
 from campaign import plugins
 from campaign.checkpoints import checkpoint_from_bytes, checkpoint_to_bytes
