@@ -1,5 +1,6 @@
 """Crystals proposed in a chemical system, and their labels by a universal potential in an
-environment of its own: made once for each system and seed, saved one by one, read by every strategy.
+environment of its own: made once for each system and seed, saved one by one, read by all
+strategies.
 """
 
 from __future__ import annotations
