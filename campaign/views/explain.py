@@ -12,6 +12,7 @@ from campaign.errors import InputError
 from campaign.ledger import CampaignState
 from campaign.ledger.controls import named_in, told
 from campaign.ledger.events import ObservationRow
+from campaign.ledger.state import LabelRecord
 from campaign.types import DERIVED
 from campaign.views.view import OpenView
 
@@ -31,8 +32,20 @@ def resolve(state: CampaignState, prefix: str) -> str:
 
 def story(view: OpenView, identity: str) -> Iterator[tuple[str, str]]:
     """(heading, line) in the order in which things happened."""
-    state = view.state
-    record = state.candidates[identity]
+    labels = [label for (candidate, _), label in view.state.labels.items() if candidate == identity]
+    yield from _origin(view, identity)
+    yield from _decisions(view, identity)
+    yield from _controls(view.state, identity)
+    yield from _waiting(view.state, identity)
+    yield from _failures(view.state, identity)
+    for label in labels:
+        yield from _label(label)
+    for label in labels:
+        yield from _lessons(view.state, label)
+
+
+def _origin(view: OpenView, identity: str) -> Iterator[tuple[str, str]]:
+    record = view.state.candidates[identity]
     crystal = view.reader.crystal(identity)
     yield (
         "candidate",
@@ -62,7 +75,9 @@ def story(view: OpenView, identity: str) -> Iterator[tuple[str, str]]:
             "screened",
             "accepted" if verdict.is_accepted else f"refused by {verdict.screen}: {verdict.reason}",
         )
-    yield from _decisions(view, identity)
+
+
+def _controls(state: CampaignState, identity: str) -> Iterator[tuple[str, str]]:
     for time, control in state.controls.history:
         if identity in named_in(control):
             yield "controlled", f"{utc(time)} {told(control)}"
@@ -73,6 +88,9 @@ def story(view: OpenView, identity: str) -> Iterator[tuple[str, str]]:
                 f"would climb to {oracle} ({held.reason or 'chosen by the model'}) once people "
                 "approve it",
             )
+
+
+def _waiting(state: CampaignState, identity: str) -> Iterator[tuple[str, str]]:
     for (candidate, oracle), round_index in state.pending.items():
         if candidate == identity:
             purpose = state.requested.get((identity, oracle))
@@ -82,6 +100,9 @@ def story(view: OpenView, identity: str) -> Iterator[tuple[str, str]]:
                 else f"selected for {oracle} in round {round_index}"
             )
             yield "waiting", f"{wanted}, not labelled yet"
+
+
+def _failures(state: CampaignState, identity: str) -> Iterator[tuple[str, str]]:
     for _, time, failed in state.failures:
         if failed.candidate == identity:
             end = "; not tried again" if failed.is_quarantined else ""
@@ -90,41 +111,34 @@ def story(view: OpenView, identity: str) -> Iterator[tuple[str, str]]:
                 f"{utc(time)} attempt {failed.attempt + 1} at {failed.oracle} on "
                 f"{failed.worker}: {failed.kind}: {failed.message}{end}",
             )
-    labels = [label for (candidate, _), label in state.labels.items() if candidate == identity]
-    for label in labels:
-        where = (
-            f" on {label.worker}, attempt {label.attempt + 1}, {label.wall_seconds:.3g} s"
-            if label.worker
-            else ""
-        )
-        yield "labelled", f"{utc(label.finished)} by {label.oracle} ({label.fidelity}){where}"
-        for observation in label.observations:
-            yield "", f"{observation.quantity} = {_value(observation)} {observation.unit}"
-        for quantity in DERIVED:
-            if quantity.name in label.values:
-                yield (
-                    "",
-                    f"{quantity.name} = {label.values[quantity.name]:.6g} {quantity.unit}, as "
-                    "the labels stand now",
-                )
-        if label.crystal is not None:
-            yield "", f"relaxed crystal {label.crystal}"
-    for label in labels:
-        fits = [
-            r.fitted for r in state.rounds if r.fitted is not None and r.sequence > label.sequence
-        ]
-        trainings = [
-            event
-            for events in state.checkpoints.values()
-            for event in events
-            if state.rounds[event.round].sequence > label.sequence
-        ]
-        if fits:
-            yield (
-                "taught",
-                f"{len(fits)} models, the first in round {fits[0].round} ({fits[0].model[:12]})",
-            )
-        for training in trainings:
+
+
+def _label(label: LabelRecord) -> Iterator[tuple[str, str]]:
+    where = (
+        f" on {label.worker}, attempt {label.attempt + 1}, {label.wall_seconds:.3g} s"
+        if label.worker
+        else ""
+    )
+    yield "labelled", f"{utc(label.finished)} by {label.oracle} ({label.fidelity}){where}"
+    for observation in label.observations:
+        yield "", f"{observation.quantity} = {_value(observation)} {observation.unit}"
+    for quantity in DERIVED:
+        if quantity.name in label.values:
+            value = f"{label.values[quantity.name]:.6g} {quantity.unit}"
+            yield "", f"{quantity.name} = {value}, as the labels stand now"
+    if label.crystal is not None:
+        yield "", f"relaxed crystal {label.crystal}"
+
+
+def _lessons(state: CampaignState, label: LabelRecord) -> Iterator[tuple[str, str]]:
+    """The models and generators that learned from a label."""
+    after = [record for record in state.rounds if record.sequence > label.sequence]
+    fits = [record.fitted for record in after if record.fitted is not None]
+    if fits:
+        first = f"the first in round {fits[0].round} ({fits[0].model[:12]})"
+        yield "taught", f"{len(fits)} models, {first}"
+    for training in (event for events in state.checkpoints.values() for event in events):
+        if state.rounds[training.round].sequence > label.sequence:
             used = "used" if training.is_published else "not used: the gate kept the old one"
             yield (
                 "taught",
