@@ -16,12 +16,13 @@ all that is labelled in the system for that seed, by whichever strategy. Figures
 
 Strategies: ``hull`` (choice by the hull), ``formation`` (the lowest formation energy, same
 proposals), ``random choice`` (same proposals) and ``random crystals`` (random crystals of random
-formulas); those of benchmarks.made_levels, for which a cheaper potential relaxes proposals first.
+formulas); those of benchmarks.made_levels, for which a cheaper one relaxes proposals roughly first.
 Proposals are made and labelled once for each system and seed; strategies are replayed on them, by
 the code that decides in campaigns.
 
     python -m benchmarks.made label --python ../sevennet-env/bin/python --seeds 100 101
-    python -m benchmarks.made label --python ../sevennet-env/bin/python --seeds 101 --model 7net-0
+    python -m benchmarks.made label --python ../sevennet-env/bin/python --seeds 101 \\
+        --model 7net-0-rough
     python -m benchmarks.made --seeds 100 101
 
 The first two save each label and go on where they stopped; they take the time that relaxations
@@ -68,7 +69,7 @@ INITIAL, BATCH = 5, 3
 N_PROPOSALS = {"prototypes": 120, "random_crystal": 80, "baseline": QUERIES}
 STRATEGIES = ("hull", "formation", "random choice", "random crystals")
 LEVELLED = ("hull, levels", "hull, gate", "formation, gate")
-"""Where a cheaper potential relaxes first."""
+"""Where a cheaper potential relaxes roughly first."""
 _CLOSE = 0.01
 """A hull is reached where it lies, in the mean over the phases on the hull of all proposals, at
 most so far above it (eV/atom).
@@ -431,7 +432,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[100])
     parser.add_argument("--file", type=Path, default=SYSTEMS, help="MADE's systems")
     parser.add_argument("--model", default="7net-l3i5")
-    parser.add_argument("--cheaper", default="7net-0", help="the potential of the level below")
+    parser.add_argument("--cheaper", default="7net-0-rough", help="the level below")
     parser.add_argument("--python", default="python", help="interpreter that has the potential")
     parser.add_argument(
         "--proposals",

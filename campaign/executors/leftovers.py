@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -103,8 +104,11 @@ def _remove(folder: Path) -> None:
 
 def _is_in_use(path: Path) -> bool:
     """Whether a living process names the folder in its command."""
-    commands = (process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"]))
-    return any(str(path) in argument for command in commands for argument in command)
+    for process in running():
+        with contextlib.suppress(psutil.Error, OSError):
+            if any(str(path) in argument for argument in process.cmdline()):
+                return True
+    return False
 
 
 def _helpers_of_ray(session: Path) -> list[psutil.Process]:
@@ -112,7 +116,7 @@ def _helpers_of_ray(session: Path) -> list[psutil.Process]:
     for a while without their server.
     """
     found = []
-    for process in psutil.process_iter():
+    for process in running():
         with contextlib.suppress(psutil.Error, OSError, IndexError):
             if process.cmdline()[0].startswith("ray::") and any(
                 file.path.startswith(f"{session}/") for file in process.open_files()
@@ -130,7 +134,7 @@ def _end_marked(folder: Path) -> None:
 
 def _marked(folder: Path) -> list[psutil.Process]:
     found = []
-    for process in psutil.process_iter():
+    for process in running():
         with contextlib.suppress(psutil.Error, OSError):
             if (
                 process.pid != os.getpid()
@@ -139,6 +143,15 @@ def _marked(folder: Path) -> list[psutil.Process]:
             ):
                 found.append(process)
     return found
+
+
+def running() -> Iterator[psutil.Process]:
+    """All processes, each looked up anew: ``psutil.process_iter`` remembers who had a number
+    before, and takes one that has it again for the one that is gone.
+    """
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error):
+            yield psutil.Process(pid)
 
 
 def is_alive(process: psutil.Process) -> bool:

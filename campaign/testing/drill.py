@@ -27,6 +27,7 @@ import psutil
 
 from campaign.api import Campaign
 from campaign.errors import OreloopError
+from campaign.executors.leftovers import running
 from campaign.files import write_whole
 from campaign.ledger.engines import CONFIG_COPY
 from campaign.testing.stand_in import LOG, SWITCH
@@ -294,15 +295,15 @@ class Drill:
         deadline = time.monotonic() + _GRACE_SECONDS
         while (found := list(self._own_processes())) and time.monotonic() < deadline:
             time.sleep(0.2)
-        return [" ".join(process.info["cmdline"] or ())[:80] for process in found]
+        return [command[:80] for _, command in found]
 
-    def _own_processes(self) -> Iterator[psutil.Process]:
-        """Ray's helpers overwrite their surroundings; they are known by the files that they hold
-        open.
+    def _own_processes(self) -> Iterator[tuple[psutil.Process, str]]:
+        """Each with its command. Ray's helpers overwrite their surroundings; they are known by the
+        files that they hold open.
         """
-        for process in psutil.process_iter(["cmdline", "status"]):
-            words = process.info["cmdline"] or []
+        for process in running():
             with contextlib.suppress(psutil.Error, OSError):
+                words = process.cmdline()
                 is_ours = any(str(self.folder) in word for word in words) or process.environ().get(
                     _MARK
                 ) == str(self.folder)
@@ -311,7 +312,7 @@ class Drill:
                         file.path.startswith(str(self.folder)) for file in process.open_files()
                     )
                 if is_ours and process.status() != psutil.STATUS_ZOMBIE:
-                    yield process
+                    yield process, " ".join(words)
 
     def left_folders(self) -> list[str]:
         """What lies in the folder for temporary files, without Ray's own link to its last
@@ -405,7 +406,7 @@ class Drill:
         for session in self.sessions:
             session.process.kill()
             session.process.wait()
-        for process in self._own_processes():
+        for process, _ in self._own_processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self.closing.close()

@@ -83,6 +83,20 @@ def test_the_next_start_removes_what_a_killed_owner_left(temporary: Path) -> Non
     assert not is_alive(its_child)
 
 
+def test_a_process_with_the_number_of_an_earlier_one_is_found(temporary: Path) -> None:
+    """Numbers come round after some ten thousand processes; psutil remembers the earlier owner."""
+    list(psutil.process_iter())
+    dead, left, orphan = owner(temporary / "nothing")
+    earlier = psutil.Process(orphan)
+    earlier._ident = (orphan, 0.0)
+    psutil._pmap[orphan] = earlier
+    dead.kill()
+    dead.wait()
+    sweep()
+    assert not left.exists()
+    assert not is_alive(orphan)
+
+
 def test_a_session_that_a_living_process_works_in_stays(temporary: Path) -> None:
     session = temporary / "session_1_77"
     session.mkdir()
