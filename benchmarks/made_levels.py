@@ -1,9 +1,10 @@
-"""Strategies of the yardstick for which a cheaper potential relaxes proposals first. Queries are
+"""Strategies of the yardstick for which a cheaper level looks at proposals first. Queries are
 labels of the highest level alone; what the cheaper level took is told beside them.
 
-    hull, levels      candidate and level by what a label moves of the hull, per second
-    hull, gate        every proposal at the cheaper level; the lowest above its hull go up first
-    formation, gate   the same, by the lowest formation energy there
+    hull, levels       candidate and level by what a label moves of the hull, per second
+    hull, gate         every proposal roughly relaxed; the lowest above their hull go up first
+    formation, gate    the same, by the lowest formation energy there
+    hull, static gate  as ``hull, gate``, by the energies of proposals as they come
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def config_of(system: Sequence[str], tolerance: float) -> CampaignConfig:
 def behind_a_gate(
     pool: Sequence[Crystal], elements: Sequence[Crystal], cheaper: Energies, *, by_hull: bool
 ) -> Iterator[Crystal]:
-    """Those that the cheaper level relaxed, the lowest above its hull first, or of the lowest
+    """Those that the cheaper level labelled, the lowest above its hull first, or of the lowest
     formation energy there; then the others.
     """
     known = [crystal for crystal in (*elements, *pool) if crystal.id in cheaper]

@@ -7,17 +7,18 @@ under way took together; or id and failure. From a checkout:
 
     python -m benchmarks.made_worker 7net-l3i5 < crystals.jsonl
 
-A model's name that ends in ``-rough``, as 7net-0-rough, stops at ten times the force, after a few
-steps: a level of its own that costs some percent of the whole.
+A model's name may say that it goes less far, as levels of their own: 7net-0-rough stops at ten
+times the force, after a few steps; 7net-0-static takes the energy of a crystal as it comes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 import numpy as np
@@ -27,9 +28,11 @@ from campaign.types import Crystal
 from oracles.ase.sevennet import SevenNetModel
 from oracles.many import Criterion, Relaxations, Relaxed
 
-_ROUGH = "-rough"
-_WHOLE = Criterion(force=0.05, force_component=0.05, stress=1.0), 200
-_ROUGHLY = Criterion(force=0.5, force_component=0.5, stress=8.0), 40
+_FAR: Mapping[str, tuple[Criterion, int]] = {
+    "": (Criterion(force=0.05, force_component=0.05, stress=1.0), 200),
+    "rough": (Criterion(force=0.5, force_component=0.5, stress=8.0), 40),
+    "static": (Criterion(force=math.inf, force_component=math.inf, stress=math.inf), 1),
+}
 """Largest force (eV/angstrom) and stress (GPa) of a relaxed crystal, and most steps; the force also
 bounds that on its cell (eV).
 """
@@ -93,9 +96,11 @@ def work(model: str, rows: Iterable[str], out: TextIO) -> None:
     from sevenn.calculator import SevenNetCalculator
 
     torch.set_num_threads(1)
-    network = SevenNetModel(SevenNetCalculator(model.removesuffix(_ROUGH), device="cpu"), "cpu")
-    criterion, steps = _ROUGHLY if model.endswith(_ROUGH) else _WHOLE
-    for answer in answers(Relaxations(network, criterion, steps), map(json.loads, rows)):
+    network, _, far = model.rpartition("-")
+    if far not in _FAR:
+        network, far = model, ""
+    potential = SevenNetModel(SevenNetCalculator(network, device="cpu"), "cpu")
+    for answer in answers(Relaxations(potential, *_FAR[far]), map(json.loads, rows)):
         print(json.dumps(answer), file=out, flush=True)
 
 
