@@ -481,7 +481,7 @@ def main() -> None:
             cheaper = Labels.of(proposed.searched, model)
             if cheaper is not None:
                 rows.append(play(strategy, proposed, labels, cheaper))
-    if rows:
+    if options.step == "replay" and rows:
         notes = (
             f"oracle {options.model}; {QUERIES} queries, at most {MAX_ATOMS} atoms, "
             f"{TOLERANCE} eV/atom above the hull of all labels"

@@ -1,7 +1,8 @@
 """What size costs: a label of the driver, a ledger of many labels to look at, and a pool of many
 crystals to choose from.
 
-python -m benchmarks.scale [--labels 20000] [--pools 10000 100000] [--labelled 5000]
+python -m benchmarks.scale [--labels 20000] [--pools 10000 100000] [--displaced 10000]
+python -m benchmarks.scale --add --pools 1000000 --displaced
 
 A campaign of labels that are there at once drives as many labels as it is told, choosing at random,
 on the virtual executor: processor time of the driver a label (its evaluations, which take none,
@@ -33,7 +34,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks.record import Row, goal, show, write
+from benchmarks.record import RESULTS, Row, goal, show, write
 
 HERE = Path(__file__).resolve()
 ELEMENTS = ("Ni", "Fe", "Cr", "Co", "Mn")
@@ -313,7 +314,9 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         if "again_seconds" in row:
             found[f"{name}: features again, from disk (CPU s)"] = round(row["again_seconds"], 2)
         found[f"{name}: peak memory (GB)"] = goal(row["batch_peak_mb"] / 1024, 4.0, at_least=False)
-    on_lattice = [row for row in rows["pools"] if not row["displaced"]]
+    on_lattice = sorted(
+        (row for row in rows["pools"] if not row["displaced"]), key=lambda row: row["pool"]
+    )
     if len(on_lattice) > 1:
         small, large = on_lattice[0], on_lattice[-1]
         each = [
@@ -335,8 +338,9 @@ def main() -> None:
         type=int,
         nargs="*",
         default=[10_000, 100_000],
-        help="Crystals; 1000000 takes an hour.",
+        help="Crystals; 1000000 takes half an hour.",
     )
+    parser.add_argument("--add", action="store_true", help="Pools alone, to what the file holds.")
     parser.add_argument(
         "--displaced", type=int, nargs="*", default=[10_000], help="Crystals off their lattice."
     )
@@ -350,17 +354,18 @@ def main() -> None:
         found = PARTS[part](Path(place), int(what) if what.isdigit() else what)
         print("\n" + json.dumps(found))
         return
+    known = RESULTS / "scale.json"
+    rows: dict[str, list[Row]] = (
+        json.loads(known.read_text())["rows"] if arguments.add else {"looks": [], "pools": []}
+    )
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "campaign"
-        rows: dict[str, list[Row]] = {
-            "driver": apart("drive", folder, arguments.labels),
-            "looks": [],
-            "pools": [],
-        }
-        rows["looks"] += apart("look", folder, "fold")
-        rows["looks"] += whole(folder, "status", Path(name) / "bytecode")
-        for what in ("report", "export"):
-            rows["looks"] += apart("look", folder, what)
+        if not arguments.add:
+            folder = Path(name) / "campaign"
+            rows["driver"] = apart("drive", folder, arguments.labels)
+            rows["looks"] += apart("look", folder, "fold")
+            rows["looks"] += whole(folder, "status", Path(name) / "bytecode")
+            for what in ("report", "export"):
+                rows["looks"] += apart("look", folder, what)
         pools = [(n, 0.0) for n in arguments.pools] + [(n, _DISPLACED) for n in arguments.displaced]
         for n, displaced in pools:
             file = Path(name) / f"{n}.extxyz"
