@@ -13,7 +13,7 @@ pymatgen: StructureMatcher with the same tolerances, asked for each kept crystal
 formula. As it is slow, it and the rounded keys see only a part of the set, families drawn at
 random, and so do we beside them; only by shape, as it has no tolerance for volumes. The growth is
 of alloys of 54 atoms, random orderings of one composition, on the sites of one lattice or each
-rattled: the dearest that can be, as all have one formula. Rounded keys of rattled alloys are all
+rattled: the costliest that can be, as all have one formula. Rounded keys of rattled alloys are all
 different, so that they compare none and miss all. Times are of the processor, keys included,
 compiling left out.
 """

@@ -55,7 +55,7 @@ class IonExchangeConfig(Parameters):
         1e-3,
         gt=0,
         lt=1,
-        description="Least probability (1) of an exchange, the product over all ions.",
+        description="Minimum probability (1) of an exchange, the product over all ions.",
     )
 
 

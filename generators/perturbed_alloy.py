@@ -31,7 +31,7 @@ class PerturbedAlloyConfig(Parameters):
         description="Repeats of the two-atom cell, drawn with equal chance.",
     )
     displacement: Window = Field(
-        (0.01, 0.2), description="Least and largest width (angstrom) of the displacements."
+        (0.01, 0.2), description="Minimum and maximum width (angstrom) of the displacements."
     )
     strain: float = Field(0.015, ge=0, description="Width (1) of the components of the strain.")
 

@@ -110,7 +110,7 @@ class CrossEntropyConfig(RandomAlloyConfig):
     elite_fraction: float = Field(
         0.2, gt=0, lt=1, description="Share (1) of the labels on a lattice that count as the best."
     )
-    min_elites: int = Field(5, ge=2, description="Least number of best labels to learn from.")
+    min_elites: int = Field(5, ge=2, description="Minimum number of best labels to learn from.")
     exploration: float = Field(
         0.1, ge=0, le=1, description="Share (1) of proposals drawn at random as random_alloy does."
     )

@@ -46,7 +46,7 @@ class RandomCrystalConfig(Parameters):
         (), description="Numbers of space groups, drawn with equal chance; all where empty."
     )
     volume: Window = Field(
-        (0.9, 1.2), description="Least and largest volume as a multiple (1) of the elements' own."
+        (0.9, 1.2), description="Minimum and maximum volume as a multiple (1) of the elements' own."
     )
     min_distance: float = Field(
         0.75, gt=0, description="Shortest distance in units of (volume per atom)^(1/3)."

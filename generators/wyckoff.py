@@ -256,7 +256,7 @@ def spread_cell(
     """A random cell whose atoms are at least ``least`` (atomic volume)^(1/3) apart; the most spread
     one of the tries where none is.
 
-    Symmetry is sought in the spread ones alone, as that is the dear part.
+    Symmetry is sought in the spread ones alone, as that is the costly part.
     """
     crowded: list[tuple[float, Crystal]] = []
     for _ in range(tries):

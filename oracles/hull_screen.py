@@ -28,7 +28,7 @@ _NAME = "above_hull"
 class AboveHullConfig(AsksOracle):
     oracle: str = Field(description="Name of the oracle that gives energies.")
     largest: float = Field(
-        0.1, ge=0, description="Largest energy above the hull (eV/atom) that is accepted."
+        0.1, ge=0, description="Maximum energy above the hull (eV/atom) that is accepted."
     )
     phases: ConfigPath | None = Field(
         None, description="CSV of competing phases: id, formula, energy_per_atom (eV), fidelity."

@@ -228,7 +228,7 @@ def hull(
         typer.Option(help="CSV of competing phases: id, formula, energy_per_atom (eV), fidelity."),
     ] = None,
     largest: Annotated[
-        float, typer.Option(help="Largest energy above the hull (eV/atom) that is listed.")
+        float, typer.Option(help="Maximum energy above the hull (eV/atom) that is listed.")
     ] = 0.1,
 ) -> None:
     """Formation energies, energies above the hull and decompositions from a campaign's labels, one

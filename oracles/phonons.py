@@ -68,7 +68,7 @@ class PhononsConfig(AsksOracle):
     supercell_length: float = Field(
         10.0,
         gt=0,
-        description="Least distance (angstrom) between an atom and its images in the supercell.",
+        description="Minimum distance (angstrom) between an atom and its images in the supercell.",
     )
     displacement: float = Field(
         0.01, gt=0, le=0.1, description="How far atoms are moved (angstrom)."
@@ -87,7 +87,7 @@ class PhononsConfig(AsksOracle):
     acoustic_tolerance: float = Field(
         0.5,
         gt=0,
-        description="Largest frequency (THz) at Gamma of moving the whole crystal, before it "
+        description="Maximum frequency (THz) at Gamma of moving the whole crystal, before it "
         "is set to zero; noise of the forces.",
     )
     symmetry_tolerance: float = Field(

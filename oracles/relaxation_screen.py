@@ -29,10 +29,10 @@ class RelaxationScreenConfig(AsksOracle):
         description="Name of the oracle that gives energies; it has the setting `relax`."
     )
     max_energy: float = Field(
-        description="Largest relaxed energy (eV/atom) that is accepted: the highest of the data."
+        description="Maximum relaxed energy (eV/atom) that is accepted: the highest of the data."
     )
     max_release: float = Field(
-        10.0, gt=0, description="Largest energy (eV per cell) that relaxation may release."
+        10.0, gt=0, description="Maximum energy (eV per cell) that relaxation may release."
     )
 
 

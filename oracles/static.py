@@ -107,10 +107,10 @@ class StaticConfig(Parameters):
         "stresses are taken.",
     )
     window: float = Field(
-        0.02, gt=0, le=0.1, description="Largest linear strain (1) of the equation of state."
+        0.02, gt=0, le=0.1, description="Maximum linear strain (1) of the equation of state."
     )
     points: int = Field(7, ge=5, description="Cells of the equation of state.")
-    max_steps: int = Field(5000, gt=0, description="Most steps of one relaxation.")
+    max_steps: int = Field(5000, gt=0, description="Maximum number of steps of one relaxation.")
     residual_pressure: float = Field(
         0.05,
         gt=0,
@@ -118,12 +118,12 @@ class StaticConfig(Parameters):
         "pressure at most.",
     )
     residual_force: float = Field(
-        0.01, gt=0, description="Largest force component (eV/angstrom) of relaxed ions."
+        0.01, gt=0, description="Maximum force component (eV/angstrom) of relaxed ions."
     )
     largest_modulus_error: float = Field(
         0.05,
         gt=0,
-        description="Largest error of a modulus, as a share (1) of it, with which it is a "
+        description="Maximum error of a modulus, as a share (1) of it, with which it is a "
         "label; the error is its noise.",
     )
     on_phase_change: Literal["report", "fail"] = Field(

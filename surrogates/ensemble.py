@@ -35,7 +35,7 @@ class EnsembleConfig(DescribedConfig):
 
     members: int = Field(8, ge=2, description="Networks.")
     hidden: int = Field(64, ge=1, description="Width of the two hidden layers.")
-    steps: int = Field(600, ge=1, description="Most steps of Adam.")
+    steps: int = Field(600, ge=1, description="Maximum number of steps of Adam.")
     learning_rate: float = Field(0.01, gt=0)
 
 

@@ -33,7 +33,9 @@ _CHUNK = 1024
 
 class FeasibilityConfig(DescribedConfig):
     inducing_points: int = Field(100, ge=2, description="Inducing points.")
-    max_iterations: int = Field(80, ge=1, description="Most L-BFGS iterations of a fit.")
+    max_iterations: int = Field(
+        80, ge=1, description="Maximum number of L-BFGS iterations of a fit."
+    )
 
 
 class FittedFeasibility:

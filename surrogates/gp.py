@@ -45,11 +45,13 @@ class GaussianProcessConfig(DescribedConfig):
     refit_growth: float = Field(
         0.1, ge=0, description="Hyperparameters are fitted anew once labels grew by this share (1)."
     )
-    max_iterations: int = Field(100, ge=1, description="Most L-BFGS iterations of a fit.")
+    max_iterations: int = Field(
+        100, ge=1, description="Maximum number of L-BFGS iterations of a fit."
+    )
     hyperparameter_labels: int = Field(
         600,
         ge=10,
-        description="Most labels that hyperparameters are fitted to; the others condition.",
+        description="Maximum number of labels that hyperparameters are fitted to; all condition.",
     )
     sparse_above: int = Field(
         2000, ge=1, description="Labels above which the process is sparse and variational."

@@ -5,7 +5,7 @@ Intrinsic coregionalisation (E. V. Bonilla, K. M. A. Chai, C. K. I. Williams, Ne
 covariance K(x, x') B(t, t'), the matrix B between tasks learned from the labels. Each task's values
 are standardised by themselves, so that levels may differ by an offset and a scale, and have noise
 of their own: what is stated of each label, and one learned part a task. What is cheap
-and correlated fills in for what is dear; what is not, does not. O((sum of labels)^3).
+and correlated fills in for what is costly; what is not, does not. O((sum of labels)^3).
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class MultiTaskConfig(DescribedConfig):
     refit_growth: float = Field(
         0.1, ge=0, description="Hyperparameters are fitted anew once labels grew by this share (1)."
     )
-    max_iterations: int = Field(100, ge=1, description="Most L-BFGS iterations of a fit.")
+    max_iterations: int = Field(
+        100, ge=1, description="Maximum number of L-BFGS iterations of a fit."
+    )
 
 
 def _with_task(x: Tensor, task: int) -> Tensor:

@@ -497,7 +497,7 @@ def found(
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(min=0, help="Largest energy above the hull (eV/atom) that counts as stable."),
+        typer.Option(min=0, help="Maximum energy above the hull (eV/atom) that counts as stable."),
     ] = 0.0,
     oracle: Annotated[
         str | None, typer.Option(help="Whose labels; by default those of the objective.")

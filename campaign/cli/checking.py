@@ -62,7 +62,7 @@ def oracle_check(
         typer.Option(help="Name: the interpreter that it lives in, or the words that start one."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Largest relative change (1) that counts as the same.")
+        float, typer.Option(help="Maximum relative change (1) that counts as the same.")
     ] = 2e-3,
 ) -> None:
     """Check oracles before they are believed: units, symmetries, elements by name, failures, time

@@ -105,7 +105,7 @@ def verify(
     tolerance: Annotated[
         float,
         typer.Option(
-            min=0, help="Largest relative change (1), beside three times the stated noise."
+            min=0, help="Maximum relative change (1), beside three times the stated noise."
         ),
     ] = 1e-3,
     fingerprint: Annotated[str, typer.Option(help="The bundle's fingerprint, as published.")] = "",

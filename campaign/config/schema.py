@@ -71,8 +71,8 @@ class TogetherConfig(Frame):
     """Bounds of what the fractions of some elements add up to."""
 
     elements: tuple[Element, ...] = Field(min_length=1)
-    min_fraction: Fraction = Field(0.0, description="Least sum (1) of their atomic fractions.")
-    max_fraction: Fraction = Field(1.0, description="Largest sum (1) of their atomic fractions.")
+    min_fraction: Fraction = Field(0.0, description="Minimum sum (1) of their atomic fractions.")
+    max_fraction: Fraction = Field(1.0, description="Maximum sum (1) of their atomic fractions.")
 
 
 class SpaceConfig(Frame):
@@ -80,10 +80,10 @@ class SpaceConfig(Frame):
         min_length=1, description="Elements that candidates may hold."
     )
     min_fraction: FractionByElement = Field(
-        0.0, description="Least atomic fraction (1) of every element, or a mapping by element."
+        0.0, description="Minimum atomic fraction (1) of every element, or a mapping by element."
     )
     max_fraction: FractionByElement = Field(
-        1.0, description="Largest atomic fraction (1) of every element, or a mapping by element."
+        1.0, description="Maximum atomic fraction (1) of every element, or a mapping by element."
     )
     together: tuple[TogetherConfig, ...] = Field(
         (), description="Bounds of sums of fractions, such as Ni + Fe at least 0.5."
@@ -173,8 +173,8 @@ class ConstraintConfig(Frame):
         "price_per_kg (USD/kg), hhi_production or hhi_reserve (0 to 10,000), which the "
         "composition decides: no candidate breaks these."
     )
-    at_least: float | None = Field(None, description="Least value, in the quantity's unit.")
-    at_most: float | None = Field(None, description="Largest value, in the quantity's unit.")
+    at_least: float | None = Field(None, description="Minimum value, in the quantity's unit.")
+    at_most: float | None = Field(None, description="Maximum value, in the quantity's unit.")
 
     @model_validator(mode="after")
     def _bounded(self) -> ConstraintConfig:
@@ -189,17 +189,19 @@ class ConstraintConfig(Frame):
 
 
 class BudgetConfig(Frame):
-    rounds: int | None = Field(None, ge=1, description="Most rounds.")
-    labels: int | None = Field(None, ge=1, description="Most labels paid for by this campaign.")
+    rounds: int | None = Field(None, ge=1, description="Maximum number of rounds.")
+    labels: int | None = Field(
+        None, ge=1, description="Maximum number of labels paid for by this campaign."
+    )
     wall_time: float | None = Field(
-        None, gt=0, description="Most running time over all sessions (s)."
+        None, gt=0, description="Maximum running time over all sessions (s)."
     )
     oracle_seconds: dict[str, float] = Field(
-        default_factory=dict, description="Most worker time (s) by oracle name."
+        default_factory=dict, description="Maximum worker time (s) by oracle name."
     )
     cost: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
-        description="Most that labels cost, by currency; what is under way when it is spent "
+        description="What labels may cost at most, by currency; what is under way when it is spent "
         "still ends.",
     )
 
@@ -304,7 +306,7 @@ class ScreensConfig(Frame):
         1.0, gt=0, description="Shortest distance between atoms (angstrom)."
     )
     volume_per_atom: Window = Field(
-        (2.0, 200.0), description="Least and largest volume per atom (angstrom^3)."
+        (2.0, 200.0), description="Minimum and maximum volume per atom (angstrom^3)."
     )
     same: Literal["shape", "structure"] | None = Field(
         None,
@@ -389,7 +391,7 @@ class AcquisitionConfig(Frame):
     min_distance: float = Field(
         1e-6,
         ge=0,
-        description="Least distance in a batch: root mean square over descriptor columns "
+        description="Minimum distance in a batch: root mean square over descriptor columns "
         "scaled to a range of 1.",
     )
     recalibrate: bool = Field(
@@ -425,7 +427,7 @@ class GeneratorSharesConfig(Frame):
     """A bandit over the generators: who brought more per second is asked for more."""
 
     floor: float = Field(
-        0.1, gt=0, le=1, description="Least share (1) of the proposals that each generator keeps."
+        0.1, gt=0, le=1, description="Minimum share (1) of the proposals that each generator keeps."
     )
     memory: float = Field(
         0.9, gt=0, le=1, description="Weight (1) of a round against the one after it."
@@ -470,7 +472,9 @@ class QueueConfig(Frame):
         (), description="Further words of the command that submits, such as --constraint=ib."
     )
     max_jobs: int = Field(
-        50, ge=1, description="Most jobs of the oracle in the queue at once, those that run too."
+        50,
+        ge=1,
+        description="Maximum number of the oracle's jobs in the queue, those that run too.",
     )
     check_every: float = Field(
         10.0, gt=0, description="Time between two questions to the scheduler (s)."
@@ -541,7 +545,7 @@ class OracleConfig(Component):
     batch: int = Field(
         1,
         ge=1,
-        description="Most crystals that a worker gets at once, of an oracle that evaluates "
+        description="Maximum number of crystals that a worker gets, of an oracle that evaluates "
         "many together.",
     )
     cpus: float = Field(1.0, ge=0, description="Processor cores requested by each worker.")
@@ -563,7 +567,7 @@ class OracleConfig(Component):
     )
     sanity: dict[str, OpenWindow] = Field(
         default_factory=dict,
-        description="Least and largest believable value by quantity, in its unit; outside is a "
+        description="Minimum and maximum believable value by quantity, in its unit; outside is a "
         "failure.",
     )
 
@@ -642,7 +646,7 @@ class LevelConfig(Frame):
     gate: GateConfig | None = Field(
         None, description="Who climbs to this level from the one before; not for the first level."
     )
-    labels: int | None = Field(None, ge=1, description="Most labels at this level.")
+    labels: int | None = Field(None, ge=1, description="Maximum number of labels at this level.")
     start: Literal["proposed", "relaxed"] = Field(
         "proposed",
         description="The crystal that it gets: as proposed, or as a level below relaxed it; "
@@ -766,7 +770,10 @@ class PhasesConfig(Frame):
     the hull holds them.
     """
 
-    former: ClassVar[Formers] = {"max_atoms": Former("most_atoms")}
+    former: ClassVar[Formers] = {
+        "max_atoms": Former("most_atoms"),
+        "max_structures": Former("most"),
+    }
 
     path: str | None = Field(
         None,
@@ -780,7 +787,9 @@ class PhasesConfig(Frame):
         None,
         description="OPTIMADE filter; by default all structures of the space's elements alone.",
     )
-    most: int = Field(1000, ge=1, description="Most structures taken from the provider.")
+    max_structures: int = Field(
+        1000, ge=1, description="Maximum number of structures taken from the provider."
+    )
     max_atoms: int = Field(60, ge=1, description="Atoms of the largest cell that is labelled.")
     known: bool = Field(
         True, description="Known phases are no finds: they compete, and rank nowhere."
@@ -800,7 +809,7 @@ class ExpectedConfig(Frame):
     element: Element
     quantity: str
     value: float = Field(description="Known value, in the quantity's unit.")
-    tolerance: float = Field(gt=0, description="Largest deviation from it, in the quantity's unit.")
+    tolerance: float = Field(gt=0, description="Maximum deviation from it, in the quantity's unit.")
 
 
 class SentinelsConfig(Frame):
@@ -817,7 +826,7 @@ class SentinelsConfig(Frame):
     tolerance: float = Field(
         1e-3,
         gt=0,
-        description="Largest relative drift (1) of any scalar quantity from its first value.",
+        description="Maximum relative drift (1) of any scalar quantity from its first value.",
     )
     expected: tuple[ExpectedConfig, ...] = Field(
         (), description="Values of the elements' crystals that are known from elsewhere."

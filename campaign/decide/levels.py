@@ -28,8 +28,8 @@ _LABELLED_RIVALS = 20
 
 
 def at_random(asked: Question, material: Material) -> Selection:
-    """n at the cheapest level; at each dearer one as many of them as the same money buys there, at
-    least three.
+    """n at the cheapest level; at each costlier one as many of them as the same money buys there,
+    at least three.
     """
     price = _prices(asked)
     may = _open_pairs(asked, material)

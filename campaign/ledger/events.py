@@ -200,7 +200,7 @@ class ChoiceRow(Row, frozen=True):
     """A chosen candidate with its score and the model's mean and standard deviation, where a model
     was asked.
 
-    ``reason`` tells why it climbs to a dearer level, ``gate`` (score: its label below) or
+    ``reason`` tells why it climbs to a costlier level, ``gate`` (score: its label below) or
     ``audit``, that it was drawn at random for ``exploration``, or that people had it ``pinned``;
     empty where acquisition chose it. ``stable``: how likely it was to lie on the hull at the
     highest level.

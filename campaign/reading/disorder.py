@@ -43,8 +43,12 @@ class Disorder(Parameters):
         description="enumerate: the distinct orderings of the smallest cells; sqs: special "
         "quasirandom structures, as a random alloy."
     )
-    max_atoms: int = Field(32, ge=1, le=500, description="Most sites of an ordered cell.")
-    count: int = Field(20, ge=1, description="Most ordered cells of each disordered crystal.")
+    max_atoms: int = Field(
+        32, ge=1, le=500, description="Maximum number of sites of an ordered cell."
+    )
+    count: int = Field(
+        20, ge=1, description="Maximum number of ordered cells of each disordered crystal."
+    )
 
 
 def ordered_cells(sites: Sites, disorder: Disorder, where: str) -> list[Crystal]:

@@ -96,7 +96,7 @@ def _of_provider(loaded: LoadedConfig, config: PhasesConfig, url: str) -> list[C
     elements = ", ".join(f'"{element}"' for element in loaded.config.space.elements)
     try:
         found = optimade.crystals(
-            url, config.filter or f"elements HAS ONLY {elements}", config.most
+            url, config.filter or f"elements HAS ONLY {elements}", config.max_structures
         )
         return [Competing(name, crystal) for name, crystal in found]
     except InputError as error:
@@ -220,4 +220,4 @@ def cache_of() -> LabelCache:
 
 
 def _fetch_key(config: PhasesConfig) -> str:
-    return f"phases/{content_hash([config.optimade, config.filter, config.most])[:32]}"
+    return f"phases/{content_hash([config.optimade, config.filter, config.max_structures])[:32]}"

@@ -191,7 +191,7 @@ def nets(
     oracle: Annotated[
         str | None, typer.Option(help="Level; the only one with energies by default.")
     ] = None,
-    most: Annotated[int, typer.Option(min=1, help="Most nets that are listed.")] = 25,
+    most: Annotated[int, typer.Option(min=1, help="Maximum number of nets that are listed.")] = 25,
 ) -> None:
     """The nets of a campaign towards a local environment, ranked by energy above the target, and
     how many there are of each kind.

@@ -25,7 +25,7 @@ class LocalEnvironmentConfig(Parameters):
         3,
         ge=0,
         le=3,
-        description="Least dimension of the net: 3 for frameworks, 2 for layers, 0 for any.",
+        description="Minimum dimension of the net: 3 for frameworks, 2 for layers, 0 for any.",
     )
 
 

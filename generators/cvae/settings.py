@@ -40,7 +40,7 @@ class TargetConfig(Parameters):
     cutoff: float = Field(2.1, gt=0, description="Radius (angstrom) of the power spectrum.")
     alpha: float = Field(1.5, gt=0, description="Width (1/angstrom^2) of the power spectrum.")
     n_max: int = Field(2, ge=1, le=6, description="Radial functions of the power spectrum.")
-    l_max: int = Field(4, ge=0, le=8, description="Largest angular momentum of the power spectrum.")
+    l_max: int = Field(4, ge=0, le=8, description="Maximum angular momentum of the power spectrum.")
 
     @model_validator(mode="after")
     def _known(self) -> TargetConfig:
@@ -107,7 +107,7 @@ class RefineConfig(Parameters):
         "come nearer to the target.",
     )
     volume: Window = Field(
-        (6.0, 12.0), description="Least and largest volume per atom (angstrom^3) at each start."
+        (6.0, 12.0), description="Minimum and maximum volume per atom (angstrom^3) at each start."
     )
     volumes: tuple[Positive, ...] = Field(
         (),
@@ -122,13 +122,13 @@ class RefineConfig(Parameters):
     max_loss: float = Field(
         5.0,
         gt=0,
-        description="Largest distance S (1) from the target's power spectrum that is accepted.",
+        description="Maximum distance S (1) from the target's power spectrum that is accepted.",
     )
     dimension: int = Field(
         3,
         ge=0,
         le=3,
-        description="Least dimension of the net: 3 for frameworks, 2 for layers, 0 for any.",
+        description="Minimum dimension of the net: 3 for frameworks, 2 for layers, 0 for any.",
     )
 
     @model_validator(mode="after")

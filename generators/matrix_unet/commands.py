@@ -56,7 +56,7 @@ def train(
     share: Annotated[
         float,
         typer.Option(
-            help="Least share (1) of the crystals that an element or a space group needs."
+            help="Minimum share (1) of the crystals that an element or a space group needs."
         ),
     ] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.")] = 0,

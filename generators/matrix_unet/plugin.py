@@ -70,7 +70,7 @@ class TrainingConfig(Parameters):
         1000, ge=1, description="Steps of a training that goes on from earlier weights."
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="Largest learning rate; by the architecture where absent."
+        None, gt=0, description="Maximum learning rate; by the architecture where absent."
     )
     averaging: float = Field(
         0.999,
@@ -115,7 +115,7 @@ class ConditionalConfig(Parameters):
         1.0, gt=0, description="Shortest distance between atoms (angstrom) of what is proposed."
     )
     volume_per_atom: Window = Field(
-        (4.0, 60.0), description="Least and largest volume per atom (angstrom^3) proposed."
+        (4.0, 60.0), description="Minimum and maximum volume per atom (angstrom^3) proposed."
     )
 
 
@@ -201,7 +201,7 @@ class ModifierConfig(ConditionalConfig):
         description="Best share (1) of the unstable labelled crystals that are modified.",
     )
     lower_by: Window = Field(
-        (0.02, 0.3), description="Least and largest energy (eV/atom) by which the wish is lower."
+        (0.02, 0.3), description="Minimum and maximum energy (eV/atom) by which the wish is lower."
     )
 
     @model_validator(mode="after")

@@ -44,7 +44,7 @@ class WantedConfig(Parameters):
     )
     energy_between: Window | None = Field(
         None,
-        description="Least and largest formation energy (eV/atom) drawn; the lowest fifth of "
+        description="Minimum and maximum formation energy (eV/atom) drawn; the lowest fifth of "
         "the labelled ones by default.",
     )
     every: bool = Field(

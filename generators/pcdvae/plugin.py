@@ -157,7 +157,9 @@ class TrainingConfig(Parameters):
     former: ClassVar[Formers] = {"learning_rate": Former("rate")}
 
     epochs: int = Field(
-        100, ge=1, description="Most passes over the labelled crystals in each training."
+        100,
+        ge=1,
+        description="Maximum number of passes over the labelled crystals in each training.",
     )
     patience: int = Field(
         30, ge=1, description="Passes without a better validation loss after which training stops."
@@ -209,7 +211,9 @@ class PCDVAEConfig(Parameters):
         description="File that `oreloop train pcdvae` wrote, or models:/NAME@ALIAS, to start from.",
     )
     max_atoms: int | None = Field(
-        None, ge=1, description="Most atoms in a cell; the largest labelled one by default."
+        None,
+        ge=1,
+        description="Maximum number of atoms in a cell; the largest labelled one by default.",
     )
     min_labels: int = Field(50, ge=2, description="Labelled crystals before it is first trained.")
     training: TrainingConfig = TrainingConfig()

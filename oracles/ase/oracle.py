@@ -45,9 +45,9 @@ class AseStaticConfig(StaticConfig):
     force_tolerance: float = Field(
         5e-3,
         gt=0,
-        description="Largest force on an atom (eV/angstrom) at which a relaxation stops.",
+        description="Maximum force on an atom (eV/angstrom) at which a relaxation stops.",
     )
-    max_steps: int = Field(500, gt=0, description="Most steps of one relaxation.")
+    max_steps: int = Field(500, gt=0, description="Maximum number of steps of one relaxation.")
     strain: float = Field(
         5e-3,
         gt=0,
@@ -55,10 +55,10 @@ class AseStaticConfig(StaticConfig):
         description="Linear strain (1) of the cells whose pressures or stresses are taken.",
     )
     residual_pressure: float = Field(
-        0.2, gt=0, description="Largest stress component (GPa) of a relaxed cell."
+        0.2, gt=0, description="Maximum stress component (GPa) of a relaxed cell."
     )
     residual_force: float = Field(
-        0.02, gt=0, description="Largest force component (eV/angstrom) of relaxed ions."
+        0.02, gt=0, description="Maximum force component (eV/angstrom) of relaxed ions."
     )
 
 

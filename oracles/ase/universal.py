@@ -120,7 +120,7 @@ class CHGNetConfig(UniversalConfig):
     largest_modulus_error: float = Field(
         0.5,
         gt=0,
-        description="Largest error of a modulus, as a share (1) of it, with which it is a "
+        description="Maximum error of a modulus, as a share (1) of it, with which it is a "
         "label. CHGNet's pressures jump where neighbours "
         "cross 3 angstrom: most elements' moduli are known to a tenth or worse.",
     )

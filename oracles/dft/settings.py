@@ -52,22 +52,24 @@ class DftConfig(Parameters):
         True, description="Measure the bulk modulus, from the equation of state."
     )
     window: float = Field(
-        0.015, gt=0, le=0.05, description="Largest linear strain (1) of the equation of state."
+        0.015, gt=0, le=0.05, description="Maximum linear strain (1) of the equation of state."
     )
     points: int = Field(5, ge=5, description="Volumes of the equation of state.")
     force_tolerance: float = Field(
         0.02,
         gt=0,
-        description="Largest force on an atom (eV/angstrom) at which a relaxation stops.",
+        description="Maximum force on an atom (eV/angstrom) at which a relaxation stops.",
     )
-    max_steps: int = Field(100, gt=0, description="Most ionic steps.")
+    max_steps: int = Field(100, gt=0, description="Maximum number of ionic steps.")
     mixing: float = Field(
         0.1,
         gt=0,
         le=1,
         description="Share of the new density in each step of self-consistency; smaller is safer.",
     )
-    max_iterations: int = Field(200, gt=0, description="Most steps of self-consistency.")
+    max_iterations: int = Field(
+        200, gt=0, description="Maximum number of steps of self-consistency."
+    )
     largest_step: float = Field(
         0.1, gt=0, description="Longest move of an atom in one ionic step (angstrom)."
     )

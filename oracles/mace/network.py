@@ -38,10 +38,10 @@ class ArchitectureConfig(Parameters):
 
     channels: int = Field(16, ge=1, description="Features per atom and irreducible representation.")
     max_l: int = Field(
-        0, ge=0, le=3, description="Largest angular order of the features that atoms pass on."
+        0, ge=0, le=3, description="Maximum angular order of the features that atoms pass on."
     )
     max_ell: int = Field(
-        2, ge=0, le=4, description="Largest angular order of the spherical harmonics on edges."
+        2, ge=0, le=4, description="Maximum angular order of the spherical harmonics on edges."
     )
     correlation: int = Field(2, ge=1, le=4, description="Body order of the products, less one.")
     layers: int = Field(2, ge=1, le=4, description="Message-passing layers.")

@@ -58,9 +58,9 @@ class MaceConfig(StaticConfig):
     force_tolerance: float = Field(
         1e-3,
         gt=0,
-        description="Largest force on an atom (eV/angstrom) at which a relaxation stops.",
+        description="Maximum force on an atom (eV/angstrom) at which a relaxation stops.",
     )
-    max_steps: int = Field(500, gt=0, description="Most steps of one relaxation.")
+    max_steps: int = Field(500, gt=0, description="Maximum number of steps of one relaxation.")
     strain: float = Field(
         5e-3,
         gt=0,

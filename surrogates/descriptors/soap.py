@@ -22,7 +22,7 @@ from surrogates.descriptors.averages import Average, names_by, rows_by
 class SoapConfig(Parameters):
     cutoff: float = Field(5.0, gt=1.0, description="Radius of the neighbourhoods (angstrom).")
     n_max: int = Field(4, ge=1, description="Radial functions.")
-    l_max: int = Field(3, ge=0, description="Largest angular order.")
+    l_max: int = Field(3, ge=0, description="Maximum angular order.")
     width: float = Field(0.5, gt=0, description="Width of the atoms' Gaussians (angstrom).")
     average: Average = Field("all", description="Over all atoms, or over those of each element.")
 
