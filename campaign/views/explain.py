@@ -105,11 +105,12 @@ def _waiting(state: CampaignState, identity: str) -> Iterator[tuple[str, str]]:
 def _failures(state: CampaignState, identity: str) -> Iterator[tuple[str, str]]:
     for _, time, failed in state.failures:
         if failed.candidate == identity:
+            where = f" on {failed.worker}" if failed.worker else ""
             end = "; not tried again" if failed.is_quarantined else ""
             yield (
                 "failed",
-                f"{utc(time)} attempt {failed.attempt + 1} at {failed.oracle} on "
-                f"{failed.worker}: {failed.kind}: {failed.message}{end}",
+                f"{utc(time)} attempt {failed.attempt + 1} at {failed.oracle}{where}: "
+                f"{failed.kind}: {failed.message}{end}",
             )
 
 

@@ -163,6 +163,8 @@ def test_units_noise_failures_and_windows(asked: Callable[..., Campaign]) -> Non
     )
     failure = campaign.fail(broken, "not_converged", "the sample broke")
     assert isinstance(failure, Failure)
+    told = dict(campaign.explain(broken.candidate))["failed"]
+    assert told.endswith("at ask_tell: not_converged: the sample broke; not tried again")
     failure = campaign.tell(absurd, {"hardness": 1e4})
     assert isinstance(failure, Failure)
     assert "lies outside" in failure.message
