@@ -251,11 +251,12 @@ def summarise(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
         hits = [query for query in after if query is not None]
         found[f"{strategy}: share found"] = shares[strategy]
         found[f"{strategy}: queries until found, median"] = float(np.median(hits)) if hits else None
-    best = max(shares[strategy] for strategy in STRATEGIES[1:])
+    lead = shares["campaign"] - max(shares[strategy] for strategy in STRATEGIES[1:])
+    is_told = len({row["system"] for row in rows["runs"]}) == len(CHARGES)
     return found | {
-        "share found by the campaign, less the best of the others'": goal(
-            shares["campaign"] - best, 0.0, at_least=True
-        )
+        "share found by the campaign, less the best of the others'": goal(lead, 0.0, at_least=True)
+        if is_told
+        else lead
     }
 
 

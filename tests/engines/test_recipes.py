@@ -57,7 +57,7 @@ def test_a_campaign_finds_the_ray_of_its_allocation(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(lacking()), reason=lacking())
-def test_the_dear_level_of_a_ladder_is_jobs(
+def test_the_costly_level_of_a_ladder_is_jobs(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server(tmp_path_factory.mktemp("slurm"))
@@ -65,7 +65,7 @@ def test_the_dear_level_of_a_ladder_is_jobs(
         for name, value in server.surroundings.items():
             monkeypatch.setenv(name, value)
         found = run("ladder.yaml", tmp_path, budget={"labels": 10})
-        n_dear = sum(oracle == "dear" for _, oracle in found.state().labels)
+        n_dear = sum(oracle == "costly" for _, oracle in found.state().labels)
         assert n_dear >= 1
         assert len(server.jobs()) == n_dear
     finally:
