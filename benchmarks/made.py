@@ -395,6 +395,9 @@ def _of_levels(runs: Sequence[Mapping[str, Row]]) -> dict[str, Any]:
             pairs = [(run[strategy], run[baseline]) for run in runs]
             factors = [acceleration(a["discoveries"], b["discoveries"]) for a, b in pairs]
             speedups = [speedup(a, b) for a, b in pairs]
+            found[f"{strategy} over {baseline}: runs in which both discover"] = sum(
+                factor is not None for factor in factors
+            )
             found[f"{strategy} over {baseline}: median acceleration factor"] = _median(factors)
             found[f"{strategy} over {baseline}: median acceleration in seconds"] = _median(speedups)
     ratios = [

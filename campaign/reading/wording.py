@@ -196,7 +196,9 @@ def _described(model: type[BaseModel], place: Location) -> str:
     fields = (found.model_fields.get(str(place[-1])) for found in _settings_at(model, place[:-1]))
     words = (field.description for field in fields if field is not None)
     told = next(filter(None, words), "").partition(". ")[0].rstrip(".")
-    return f": {told[0].lower()}{told[1:]}" if told else ""
+    if told[1:2].islower():
+        told = f"{told[0].lower()}{told[1:]}"
+    return f": {told}" if told else ""
 
 
 def known_keys(model: type[BaseModel], place: Location) -> list[str]:

@@ -122,7 +122,8 @@ class AlloyEmbedder:
 
     @property
     def version(self) -> str:
-        return "alloy-triplets" if self._triplets else "alloy"
+        """Rows of geometries to other decimals differ where neighbours are as far as each other."""
+        return f"alloy-{_DECIMALS}-triplets" if self._triplets else f"alloy-{_DECIMALS}"
 
     def columns(self, elements: Sequence[str]) -> list[str]:
         return column_names(elements, triplets=self._triplets)
