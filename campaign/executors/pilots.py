@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from campaign.clock import awake_seconds
 from campaign.config.schema import ExecutorConfig, QueueConfig
 from campaign.errors import SurroundingsError
+from campaign.executors.attempts import Attempts
 from campaign.executors.oracle_queue import (
     FAILED,
     Note,
@@ -82,8 +83,7 @@ class _Pool:
         self._ending: list[_Pilot] = []
         self._waiting: deque[tuple[EvaluationJob, ...]] = deque()
         self._under_way: list[set[str]] = []
-        self._failed_starts = 0
-        self._last_failed_start = 0.0
+        self._starts = Attempts()
         self.start_command = ""
 
     @property
@@ -121,7 +121,8 @@ class _Pool:
         finished = []
         for pilot in list(self._pilots):
             if pilot.joined is None and pilot.resource in resources:
-                pilot.joined, self._failed_starts = awake_seconds(), 0
+                pilot.joined = awake_seconds()
+                self._starts.succeeded()
                 self._inner.add_workers(self._spec, pilot.resource, self._config.workers)
             elif pilot.joined is not None and pilot.resource not in resources:
                 finished += self._gone(pilot, "its node is lost")
@@ -179,15 +180,12 @@ class _Pool:
             self._ending.remove(pilot)
 
     def _did_not_join(self, pilot: _Pilot, told: str) -> None:
-        """Pilots that began side by side fail as one: a slow minute is one attempt."""
         words = last_words(pilot.folder / _LOG)
         self._pilots.remove(pilot)
         put_away(pilot.folder, keep=True)
-        if pilot.begun >= self._last_failed_start:
-            self._failed_starts += 1
-            self._last_failed_start = awake_seconds()
+        self._starts.failed(pilot.begun)
         told = f"{told}{f'; {words}' if words else ''}"
-        if self._failed_starts >= _ATTEMPTS:
+        if self._starts.n >= _ATTEMPTS:
             raise SurroundingsError(
                 f"pilots of oracle {self._spec.name} end before they join, {_ATTEMPTS} times: "
                 f"{told}",

@@ -28,6 +28,7 @@ import psutil
 from campaign.clock import awake_seconds
 from campaign.config.schema import ExecutorConfig
 from campaign.errors import OreloopError, SurroundingsError
+from campaign.executors.attempts import Attempts
 from campaign.executors.child import die_with_parent
 from campaign.executors.group import Group
 from campaign.executors.leftovers import OwnedFolder, is_alive, sweep
@@ -225,7 +226,7 @@ class RayExecutor:
         self._config, self._module_folder = config, module_folder
         self._actors: list[_Actor] = []
         self._numbers = itertools.count()
-        self._start_failures = 0
+        self._starts = Attempts()
         self._resting: list[tuple[float, OracleSpec, str]] = []
         self._folder: OwnedFolder | None = None
         self._servers: dict[str, psutil.Process] = {}
@@ -536,7 +537,8 @@ class RayExecutor:
         except ray.exceptions.RayError as error:
             return self._died(actor, FailureKind.INFRASTRUCTURE, f"Ray lost the job: {error}")
         if actor.is_starting:
-            actor.is_starting, actor.place, self._start_failures = False, value, 0
+            actor.is_starting, actor.place = False, value
+            self._starts.succeeded()
             if actor.group.jobs:
                 self._evaluate(actor)
             return []
@@ -569,14 +571,14 @@ class RayExecutor:
         Raises SurroundingsError where none starts.
         """
         if actor.is_starting:
-            self._start_failures += 1
-            if self._start_failures >= _START_ATTEMPTS and self._has_others(actor):
+            self._starts.failed(actor.since)
+            if self._starts.n >= _START_ATTEMPTS and self._has_others(actor):
                 return self._rest(actor, message)
         fresh = self._start_actor(actor.spec, actor.pilot)
         fresh.is_leaving = actor.is_leaving
         self._actors[self._actors.index(actor)] = fresh
         if actor.is_starting:
-            if self._start_failures >= _START_ATTEMPTS:
+            if self._starts.n >= _START_ATTEMPTS:
                 raise SurroundingsError(
                     f"the workers of oracle {actor.spec.name} do not start, {_START_ATTEMPTS} "
                     f"times: {message}",
